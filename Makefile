@@ -1,0 +1,69 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs, once.
+# Another interpreter: make demo PYTHON=/path/to/python3.12
+# More arguments:      make demo ARGS="--seed 1"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-io lint clean
+
+VENV := .venv
+VENV_IO := .venv-io
+BIN := $(VENV)/bin
+ARGS ?=
+COMMA := ,
+QUIET := TF_CPP_MIN_LOG_LEVEL=3
+
+# Same range as python_requires in setup.cfg: TensorFlow has wheels for these.
+PYTHONS := 3.11 3.12 3.13
+PYTHONS_IO := 3.11 3.12
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+
+# $(call make_venv,FOLDER,EXTRAS,VERSIONS): the first candidate that fits makes the environment.
+define make_venv
+	@chosen=; seen=; for python in $(CANDIDATES); do \
+	  found=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	  seen="$$seen $$python=$$found"; \
+	  case " $(3) " in *" $$found "*) ;; *) continue;; esac; \
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { seen="$$seen(no venv)"; continue; }; \
+	  chosen=$$python; break; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "error: needs one of Python $(3), with its venv module; found:$${seen:- none}. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Installing into $(1) with $$("$$chosen" --version) (a few minutes, once)"; \
+	"$$chosen" -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
+	@touch $(1)/.installed
+endef
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## make .venv with tfavmae and the developers' tools in it
+
+demo: $(VENV)/.installed ## from generated videos to runs/demo/report.html (minutes, on 2 cores)
+	@$(QUIET) $(BIN)/tfavmae demo $(ARGS)
+
+test: $(VENV)/.installed ## the tests
+	@$(QUIET) $(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed ## the tests that train, build or install for minutes
+	@$(QUIET) $(BIN)/python -m pytest -m slow $(ARGS)
+
+test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment with TensorFlow 2.16
+	@$(QUIET) $(VENV_IO)/bin/python -m pytest -m io $(ARGS)
+
+lint: $(VENV)/.installed ## style and format, checked only
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean: ## remove environments and build products; runs/ stays
+	rm -rf $(VENV) $(VENV_IO) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV),dev,$(PYTHONS))
+
+$(VENV_IO)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_IO),io$(COMMA)dev,$(PYTHONS_IO))

@@ -1,0 +1,1 @@
+"""SoundingShapes: a generated audio-visual set with known best possible results."""

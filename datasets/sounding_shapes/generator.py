@@ -1,0 +1,200 @@
+"""Writes clips as media files, in parallel, and carries on where it was stopped.
+
+    rows = generate("clips", config.DEMO, "train", num_clips=4000, seed=0)
+
+A clip is a pure function of configuration, seed, split and index; how many workers
+write it, and in which order, changes nothing.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+
+from tfavmae.data.workers import WorkerPool, available_cores
+from tfavmae.errors import UserError
+from tfavmae_datasets.sounding_shapes import classes, media_file, render, sound
+from tfavmae_datasets.sounding_shapes import scene as scenes
+from tfavmae_datasets.sounding_shapes.classes import ceilings
+from tfavmae_datasets.sounding_shapes.config import SoundingShapesConfig
+
+__all__ = ["ceilings", "generate", "label_row", "write_clip"]
+
+# Changes whenever the same seed gives other clips.
+CONTENT_VERSION = 1
+_CHUNK = 16
+_TEMPORARY = ".tmp"
+
+
+def generate(
+    directory: str | os.PathLike,
+    config: SoundingShapesConfig,
+    split: str,
+    *,
+    num_clips: int,
+    seed: int = 0,
+    num_workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict]:
+    """Writes `directory/split/*.mp4` and `directory/split/labels.jsonl`.
+
+    Files appear under their name only when complete, so after an interruption the
+    same call keeps what is there and writes the rest. Clip i is the same whatever
+    `num_clips` is.
+
+    Args:
+        directory: where the splits lie; created if needed.
+        config: what to generate.
+        split: "train", "validation", "test" or any name: its own random stream.
+        num_clips: number of clips.
+        seed: another seed gives another set.
+        num_workers: processes; None for one per available core.
+        progress: called with (clips done, clips in all).
+
+    Returns:
+        The rows of labels.jsonl, see `label_row`.
+    """
+    if num_clips < 1:
+        raise UserError(
+            f"num_clips={num_clips} is impossible; ask for 1 or more clips."
+        )
+    folder = pathlib.Path(directory) / split
+    _prepare(folder, config, seed)
+    missing, rows = [], {}
+    for i in range(num_clips):
+        if (folder / f"{scenes.clip_id(split, i)}.mp4").exists():
+            rows[i] = label_row(scenes.sample(config, seed, split, i), config)
+        else:
+            missing.append(i)
+    chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
+    tasks = [(folder, config, seed, split, chunk) for chunk in chunks]
+    for written in itertools.chain([{}], _run(tasks, num_workers or available_cores())):
+        rows |= written
+        if progress:
+            progress(len(rows), num_clips)
+    rows = [rows[i] for i in range(num_clips)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    _write_atomically(folder / "labels.jsonl", lines.encode())
+    return rows
+
+
+def write_clip(path, scene: "scenes.Scene", config: SoundingShapesConfig) -> None:
+    """Renders one clip to an mp4 file."""
+    content = media_file.encode(
+        render.render(scene, config) if scene.has_video else None,
+        sound.render(scene, config) if scene.has_audio else None,
+        frame_rate=config.frame_rate,
+        sample_rate_hz=config.sample_rate_hz,
+    )
+    _write_atomically(pathlib.Path(path), content)
+
+
+def label_row(scene: "scenes.Scene", config: SoundingShapesConfig) -> dict:
+    """All that is known of a clip, as JSON-able values.
+
+    Times are in seconds, positions in widths of the frame. `events` are indices into
+    `classes.event_names`, `event_times` [onset, offset] of each impact in order of
+    time and `event_classes` the class that sounds; `impact_frames` holds the frame
+    nearest to each onset; `positions` the labelled object's centre in every frame.
+    """
+    last_frame = config.num_frames - 1
+    events = {b.label for b in scene.sounding}
+    names = classes.event_names(config)
+    events.add(names.index(scene.ambience))
+    if any(i.kind == "collision" for i in scene.impacts):
+        events.add(names.index("collision"))
+    main = scene.sounding[0]
+    struck = [scene.sounding[i.body] for i in scene.impacts]
+    return {
+        "id": scene.id,
+        "file": f"{scene.id}.mp4",
+        "label": scene.label,
+        "label_name": names[scene.label],
+        "events": sorted(events),
+        "verb": classes.verbs(config).index(scene.verb),
+        "noun": classes.nouns(config).index(main.look),
+        "caption": classes.caption(scene),
+        "event_times": [
+            _interval(i, b, config) for i, b in zip(scene.impacts, struck, strict=True)
+        ],
+        "event_classes": [b.label for b in struck],
+        "event_kinds": [i.kind for i in scene.impacts],
+        "event_speeds": [round(i.speed, 4) for i in scene.impacts],
+        "impact_frames": [
+            min(round(i.time * config.frame_rate), last_frame) for i in scene.impacts
+        ],
+        "positions": scene.positions[:, 0].round(4).tolist(),
+        "has_audio": scene.has_audio,
+        "has_video": scene.has_video,
+        "look": main.look,
+        "timbre": main.timbre,
+        "colour": main.colour,
+        "radius": round(main.radius, 4),
+        "pitch_hz": round(main.pitch_hz, 2),
+        "texture": scene.texture,
+        "ambience": scene.ambience,
+        "num_sounding": len(scene.sounding),
+        "num_silent": len(scene.silent),
+    }
+
+
+def _interval(impact, body, config):
+    offset = impact.time + sound.TIMBRES[body.timbre].seconds
+    return [round(impact.time, 6), round(min(offset, config.clip_seconds), 6)]
+
+
+def _prepare(folder, config, seed):
+    """Makes the folder; refuses to mix clips of two recipes in one."""
+    path = folder / "generation.json"
+    recipe = {"version": CONTENT_VERSION, "seed": seed, "config": config.content}
+    text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be created ({error.strerror}).") from error
+    for leftover in folder.glob(f".*{_TEMPORARY}"):
+        leftover.unlink()
+    if not path.exists():
+        _write_atomically(path, text.encode())
+    elif path.read_text() != text:
+        raise UserError(
+            f"{folder}: holds clips of another seed, configuration or version (see "
+            "generation.json). Choose another directory or delete this one."
+        )
+
+
+def _write_atomically(path, content: bytes):
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}). Make room or choose "
+            "another directory and run again: finished clips are kept."
+        ) from error
+
+
+def _run(tasks, num_workers):
+    """Yields the rows of each task, once it is done."""
+    if num_workers == 1 or len(tasks) < 2:
+        yield from map(write_clips, tasks)
+        return
+    with WorkerPool(num_workers) as pool:
+        for outcome in pool.map(f"{__name__}:write_clips", tasks):
+            if outcome.reason is not None:
+                raise UserError(outcome.reason.removeprefix("UserError: "))
+            yield outcome.value
+
+
+def write_clips(task) -> dict[int, dict]:
+    """What a worker does: writes some clips of one folder and returns their rows."""
+    folder, config, seed, split, indices = task
+    rows = {}
+    for index in indices:
+        scene = scenes.sample(config, seed, split, index)
+        write_clip(folder / f"{scene.id}.mp4", scene, config)
+        rows[index] = label_row(scene, config)
+    return rows

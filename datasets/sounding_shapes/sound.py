@@ -1,0 +1,220 @@
+"""What a scene sounds like: struck materials over an ambience.
+
+Timbre comes from the material, pitch from the size, loudness from the speed; each
+sound starts on the sample nearest to its impact.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from tfavmae_datasets.sounding_shapes import scene as scenes
+from tfavmae_datasets.sounding_shapes.config import SoundingShapesConfig
+
+_ATTACK_SECONDS = 0.002
+_IMPACT_PEAK = 0.5
+# Impacts at this speed (widths per second) or faster are the loudest; the slowest
+# are this much softer.
+_LOUD_SPEED, _QUIETEST = 1.8, 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Timbre:
+    """A struck sound: decaying partials of the pitch plus filtered noise.
+
+    Args:
+        seconds: length until it is cut off (with a short fade).
+        partials: (frequency ratio to the pitch, amplitude, decay seconds) each.
+        glide: (octaves, seconds): pitch starts that far off and settles in that time.
+        tremolo: (rate in Hz, depth in [0, 1]).
+        vibrato: (rate in Hz, depth in octaves).
+        noise: (amplitude, decay seconds, lowest, highest edge of the band in Hz).
+        noise_follows_pitch: band edges are ratios to the pitch instead of Hz.
+        repeats: seconds at which the noise strikes again.
+    """
+
+    seconds: float
+    partials: tuple[tuple[float, float, float], ...] = ()
+    glide: tuple[float, float] = (0.0, 1.0)
+    tremolo: tuple[float, float] = (0.0, 0.0)
+    vibrato: tuple[float, float] = (0.0, 0.0)
+    noise: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
+    noise_follows_pitch: bool = False
+    repeats: tuple[float, ...] = ()
+
+
+def _harmonics(count, decay, step=1, slope=1.0):
+    return tuple((k, k**-slope, decay) for k in range(1, count * step + 1, step))
+
+
+TIMBRES = {
+    "flute": Timbre(0.45, ((1, 1.0, 0.35),)),
+    "buzzer": Timbre(0.3, _harmonics(9, 9.0, 2, 0.7), tremolo=(28.0, 0.6)),
+    "zap": Timbre(0.35, ((1, 1.0, 0.25), (2, 0.5, 0.2)), glide=(2.2, 0.09)),
+    "drum": Timbre(
+        0.25,
+        ((1, 1.0, 0.07),),
+        glide=(1.0, 0.02),
+        noise=(1.0, 0.06, 0.4, 1.8),
+        noise_follows_pitch=True,
+    ),
+    "wood": Timbre(0.09, ((1, 1.0, 0.022), (3.9, 0.7, 0.015))),
+    "spring": Timbre(
+        0.45, ((1, 1.0, 0.4), (2, 0.5, 0.3)), glide=(-1.3, 0.2), vibrato=(13.0, 0.08)
+    ),
+    "bell": Timbre(
+        0.7, ((1, 1.0, 0.5), (2.76, 0.8, 0.4), (5.4, 0.6, 0.3), (8.9, 0.3, 0.2))
+    ),
+    "shaker": Timbre(0.22, ((1, 0.5, 0.1),), noise=(1.6, 0.09, 3000.0, 7600.0)),
+    "string": Timbre(0.6, tuple((k, k**-0.6, 0.5 / k) for k in range(1, 11))),
+    "clap": Timbre(
+        0.2,
+        ((1, 0.4, 0.06),),
+        noise=(1.4, 0.012, 900.0, 3200.0),
+        repeats=(0.0, 0.03, 0.06),
+    ),
+    "gong": Timbre(
+        0.8,
+        tuple((r, 0.7, 0.6) for r in (1, 1.35, 1.71, 2.13, 2.6, 3.2)),
+        tremolo=(6.0, 0.5),
+    ),
+    "horn": Timbre(0.35, ((1, 0.5, 9.0), (2, 0.8, 9.0), (3, 1.0, 9.0), (4, 0.7, 9.0))),
+    "siren": Timbre(0.5, ((1, 1.0, 0.6), (3, 0.3, 0.6)), vibrato=(5.0, 0.4)),
+    "glass": Timbre(0.4, ((1, 0.6, 0.25), (4.2, 1.0, 0.2), (6.3, 0.6, 0.15))),
+}
+
+
+def render(scene: "scenes.Scene", config: SoundingShapesConfig) -> np.ndarray:
+    """The sound track: int16, (samples,)."""
+    rng = scenes.generator(scene.seed, purpose=2)
+    mix = ambience(scene.ambience, config, rng)
+    notes = [strike(b, config.sample_rate_hz, rng) for b in scene.sounding]
+    for impact in scene.impacts:
+        start = round(impact.time * config.sample_rate_hz)
+        note = notes[impact.body][: max(len(mix) - start, 0)]
+        mix[start : start + len(note)] += loudness(impact.speed) * note
+    peak = np.abs(mix).max()
+    if peak > 0.98:
+        mix *= 0.98 / peak
+    return np.round(mix * 32767).astype(np.int16)
+
+
+def loudness(speed: float) -> float:
+    """Amplitude in [0.3, 1] of an impact with this normal speed."""
+    return float(np.clip(speed / _LOUD_SPEED, _QUIETEST, 1.0))
+
+
+def strike(body: "scenes.Body", sample_rate_hz: int, rng) -> np.ndarray:
+    """The sound of one impact of `body`: float, (samples,), peak 0.5."""
+    timbre = TIMBRES[body.timbre]
+    t = np.arange(round(timbre.seconds * sample_rate_hz)) / sample_rate_hz
+    sound = _partials(timbre, body.pitch_hz, t, sample_rate_hz)
+    if timbre.noise[0]:
+        sound = sound + _noise(timbre, body.pitch_hz, t, sample_rate_hz, rng)
+    rate, depth = timbre.tremolo
+    sound = sound * (1 - depth * (0.5 - 0.5 * np.cos(2 * np.pi * rate * t)))
+    fade = np.clip((timbre.seconds - t) / 0.02, 0, 1)
+    sound = sound * np.minimum(1, (t + 1e-4) / _ATTACK_SECONDS) * fade
+    return _IMPACT_PEAK * sound / np.abs(sound).max()
+
+
+def _partials(timbre, pitch_hz, t, sample_rate_hz):
+    octaves, settle = timbre.glide
+    rate, depth = timbre.vibrato
+    bend = octaves * np.exp(-t / settle) + depth * np.sin(2 * np.pi * rate * t)
+    frequency = pitch_hz * np.exp2(bend)  # (samples,)
+    phase = 2 * np.pi * np.cumsum(frequency) / sample_rate_hz
+    sound = np.zeros_like(t)
+    for ratio, amplitude, decay in timbre.partials:
+        # A partial above Nyquist would fold back as another pitch.
+        audible = ratio * frequency < 0.48 * sample_rate_hz
+        sound += audible * amplitude * np.exp(-t / decay) * np.sin(ratio * phase)
+    return sound
+
+
+def _noise(timbre, pitch_hz, t, sample_rate_hz, rng):
+    amplitude, decay, low, high = timbre.noise
+    scale = pitch_hz if timbre.noise_follows_pitch else 1.0
+    noise = band_noise(len(t), sample_rate_hz, low * scale, high * scale, rng)
+    envelope = np.zeros_like(t)
+    for start in timbre.repeats or (0.0,):
+        envelope += np.where(t >= start, np.exp(-(t - start).clip(0) / decay), 0)
+    return amplitude * envelope * noise
+
+
+def band_noise(num_samples, sample_rate_hz, low_hz, high_hz, rng):
+    """Gaussian noise between two frequencies, standard deviation 0.5."""
+    spectrum = np.fft.rfft(rng.standard_normal(num_samples))
+    frequency = np.fft.rfftfreq(num_samples, 1 / sample_rate_hz)
+    edge = 0.1 * low_hz + 20
+    rise = 1 / (1 + np.exp(-(frequency - low_hz) / edge))
+    fall = 1 / (1 + np.exp((frequency - high_hz) / (0.1 * high_hz)))
+    noise = np.fft.irfft(spectrum * rise * fall, num_samples)
+    return 0.5 * noise / noise.std()
+
+
+def ambience(name: str, config: SoundingShapesConfig, rng) -> np.ndarray:
+    """A steady background sound: float, (samples,), of the configured level."""
+    num_samples, rate = config.num_samples, config.sample_rate_hz
+    t = np.arange(num_samples) / rate
+    sound = _AMBIENCES[name](t, functools.partial(band_noise, num_samples, rate), rng)
+    return sound * 10 ** (config.ambience_level_db / 20) / np.sqrt(np.mean(sound**2))
+
+
+def _rain(t, noise, rng):
+    return noise(2500, 7000, rng=rng)
+
+
+def _wind(t, noise, rng):
+    gust = 1 + 0.6 * np.sin(2 * np.pi * (rng.uniform(0.4, 0.9) * t + rng.random()))
+    return gust * noise(250, 800, rng=rng)
+
+
+def _hum(t, noise, rng):
+    phase = 2 * np.pi * (rng.uniform(98, 102) * t + rng.random())
+    return sum(np.sin(k * phase) / k**0.5 for k in (1, 2, 3, 4, 6, 8, 11))
+
+
+def _crickets(t, noise, rng):
+    pulse = np.sin(2 * np.pi * (rng.uniform(14, 18) * t + rng.random())) > 0.2
+    return pulse * np.sin(2 * np.pi * rng.uniform(4300, 4900) * t)
+
+
+def _stream(t, noise, rng):
+    sound = 0.1 * noise(500, 2500, rng=rng)
+    for start in rng.uniform(0, t[-1], round(14 * t[-1])):
+        age = (t - start).clip(0)
+        chirp = rng.uniform(900, 2600) * age * (1 + 4 * age)
+        sound += (t > start) * np.exp(-age / 0.03) * np.sin(2 * np.pi * chirp)
+    return sound
+
+
+def _engine(t, noise, rng):
+    beat = np.sin(2 * np.pi * (rng.uniform(9, 12) * t + rng.random()))
+    return (0.15 + (beat > 0)) * noise(60, 1200, rng=rng)
+
+
+def _static(t, noise, rng):
+    crackle = np.where(rng.random(len(t)) < 0.004, rng.standard_normal(len(t)), 0)
+    return 6 * crackle + 0.05 * noise(1000, 7000, rng=rng)
+
+
+def _drone(t, noise, rng):
+    root = rng.uniform(1950, 2050)
+    return sum(
+        np.sin(2 * np.pi * (root * ratio * t + rng.random()))
+        for ratio in (1, 1.25, 1.5, 2)
+    )
+
+
+_AMBIENCES = {
+    "rain": _rain,
+    "wind": _wind,
+    "hum": _hum,
+    "crickets": _crickets,
+    "stream": _stream,
+    "engine": _engine,
+    "static": _static,
+    "drone": _drone,
+}

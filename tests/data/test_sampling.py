@@ -1,0 +1,135 @@
+"""Orders and draws: every row once, in proportion, from any place."""
+
+import numpy as np
+import pytest
+
+from tfavmae.data import sampling
+from tfavmae.errors import UserError
+
+
+def rows(pairs, count):
+    place, row = next(pairs.batch(count).as_numpy_iterator())
+    return place, row
+
+
+def positions(start=0, batch_size=1):
+    return sampling.HostShare(batch_size).positions(start)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 7, 100])
+def test_an_epoch_is_a_permutation(num_rows):
+    place, row = rows(sampling.shuffled(positions(), num_rows, 3), 3 * num_rows)
+    np.testing.assert_array_equal(place, np.arange(3 * num_rows))
+    epochs = np.sort(row.reshape(3, num_rows))
+    np.testing.assert_array_equal(epochs, [np.arange(num_rows)] * 3)
+
+
+def test_shuffles_are_not_related():
+    """Neighbours of one epoch are not neighbours of the next, first places even."""
+    n, epochs = 12, 600
+    _, row = rows(sampling.shuffled(positions(), n, 0), n * epochs)
+    row = row.reshape(epochs, n)
+    counts = np.bincount(row[:, 0], minlength=n)
+    # chi-square of 11 degrees of freedom, 99.9 % point.
+    assert ((counts - epochs / n) ** 2 / (epochs / n)).sum() < 31.3
+    followers = (np.diff(row, axis=1) == 1).mean()
+    assert abs(followers - 1 / n) < 0.02
+
+
+def test_draws_with_replacement_follow_the_weights():
+    weights = np.array([0.0, 1.0, 2.0, 5.0])
+    _, row = rows(sampling.drawn(positions(), weights, 1), 8000)
+    counts = np.bincount(row, minlength=4)
+    assert counts[0] == 0
+    expected = 1000 * weights[1:]
+    # chi-square of 2 degrees of freedom, 99.9 % point.
+    assert ((counts[1:] - expected) ** 2 / expected).sum() < 13.8
+
+
+def test_draws_without_replacement_differ_within_an_epoch():
+    weights = np.array([1.0, 1.0, 2.0, 0.0, 4.0])
+    share = sampling.HostShare(2)
+    pairs = sampling.drawn_without_replacement(weights, 2, share, 0, 1)
+    place, row = rows(pairs, 4000)
+    np.testing.assert_array_equal(place, np.arange(4000))
+    first, second = row.reshape(-1, 2).T
+    assert (first != second).all() and not (row == 3).any()
+    # The first of an epoch is drawn by weight, the second by what is left.
+    expected = 2000 * weights / 8
+    counts = np.bincount(first, minlength=5)
+    seen = weights > 0
+    assert ((counts - expected)[seen] ** 2 / expected[seen]).sum() < 16.3  # 3 dof
+    after_4 = np.bincount(second[first == 4], minlength=5) / (first == 4).sum()
+    np.testing.assert_allclose(after_4, [0.25, 0.25, 0.5, 0, 0], atol=0.05)
+
+
+@pytest.mark.parametrize("start_step", [0, 1, 5])
+def test_draws_without_replacement_start_anywhere(start_step):
+    weights = np.arange(1.0, 8.0)
+    whole = sampling.drawn_without_replacement(weights, 5, sampling.HostShare(4), 0, 9)
+    share = sampling.HostShare(4, 1, 2)
+    part = sampling.drawn_without_replacement(weights, 5, share, start_step, 9)
+    place, row = rows(part, 6)
+    expected = np.array([p for p in range(start_step * 4, 99) if p % 4 >= 2][:6])
+    np.testing.assert_array_equal(place, expected)
+    np.testing.assert_array_equal(row, rows(whole, 60)[1][expected])
+
+
+def test_hosts_share_positions():
+    found = [
+        [int(p) for p in sampling.HostShare(6, h, 3).positions(2).take(4)]
+        for h in range(3)
+    ]
+    assert found == [[12, 13, 18, 19], [14, 15, 20, 21], [16, 17, 22, 23]]
+
+
+def test_balanced_weights_are_the_papers():
+    labels = np.array([0, 0, 0, 2, -1])
+    expected = [1000 / 3.01] * 3 + [1000 / 1.01, 0.0]
+    np.testing.assert_allclose(sampling.balanced_weights(labels), expected)
+    hot = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]])
+    expected = [1000 / 2.01 + 1000 / 1.01, 1000 / 2.01, 0.0]
+    np.testing.assert_allclose(sampling.balanced_weights(hot), expected)
+
+
+def test_balanced_draws_even_out_the_classes():
+    labels = np.repeat([0, 1, 2], [90, 9, 1])
+    weights = sampling.balanced_weights(labels)
+    _, row = rows(sampling.drawn(positions(), weights, 0), 6000)
+    shares = np.bincount(labels[row]) / 6000
+    np.testing.assert_allclose(shares, [1 / 3] * 3, atol=0.02)
+
+
+def test_a_small_subset_is_balanced_and_nested():
+    labels = np.random.default_rng(0).permutation(
+        np.repeat([0, 1, 2, -1], [50, 30, 4, 9])
+    )
+    small, large = (sampling.balanced_subset(labels, n, seed=1) for n in (9, 30))
+    np.testing.assert_array_equal(np.bincount(labels[small]), [3, 3, 3])
+    np.testing.assert_array_equal(np.bincount(labels[large]), [13, 13, 4])
+    np.testing.assert_array_equal(large[:9], small)
+    assert len(set(large)) == 30
+    assert set(sampling.balanced_subset(labels, 9, seed=2)) != set(small)
+
+
+def test_a_small_subset_of_multi_label_clips():
+    hot = (np.random.default_rng(0).random((60, 4)) < [0.9, 0.5, 0.2, 0.05]).astype(int)
+    chosen = sampling.balanced_subset(hot, 12, seed=0)
+    assert len(set(chosen)) == 12
+    assert (hot[chosen].sum(0) >= np.minimum(3, hot.sum(0))).all()
+
+
+def test_more_labels_than_there_are():
+    with pytest.raises(UserError, match=r"5 labelled examples.*only 2 with a label"):
+        sampling.balanced_subset(np.array([0, 1, -1]), 5, seed=0)
+
+
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [np.nan, 1.0], [[1.0]]])
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="sampling weights must"):
+        sampling.drawn(positions(), weights, 0)
+
+
+def test_impossible_numbers_of_draws_are_refused():
+    with pytest.raises(ValueError, match="weight, 1, when drawing without"):
+        sampling.drawn_without_replacement([0.0, 1.0], 2, sampling.HostShare(1), 0, 0)

@@ -1,0 +1,216 @@
+"""Opening a data set, the index beside its files, and what bad files do."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from clock_clips import NUM_TRAIN, SPEC, batches
+
+from tfavmae.data import index as index_lib
+from tfavmae.data.pipeline import naming_damage, open_split
+from tfavmae.errors import UserError
+
+# --- Opening ---
+
+
+def test_a_dataset_is_found_by_name_and_by_path(built):
+    data_dir = str(built.parents[1])
+    for name in ("clips", "clips:1.0.0"):
+        assert open_split(name, "train", data_dir).num_examples == NUM_TRAIN
+    assert open_split(str(built.parent), "train").num_examples == NUM_TRAIN
+
+
+def test_slices_of_a_split(built, split):
+    ids = split.ids()
+    first, rest = (open_split(str(built), f"train[{s}]") for s in (":9", "9:"))
+    assert first.ids() + rest.ids() == ids
+    assert first.fingerprint != rest.fingerprint
+    np.testing.assert_array_equal(rest.labels("tags"), split.labels("tags")[9:])
+    (batch,) = batches(rest.evaluation_batches(SPEC, 14))
+    np.testing.assert_array_equal(batch["label"], split.labels("label")[9:])
+
+
+def test_the_fingerprint_is_that_of_the_content(built, split, copy):
+    assert open_split(str(copy), "train").fingerprint == split.fingerprint
+    assert open_split(str(built), "other").fingerprint != split.fingerprint
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ("nothing/demo", "train"),
+            r"'nothing/demo' was not found \(looked in .*data "
+            r"build nothing/demo",
+        ),
+        (("clips", "valid"), r"no split 'valid'; there are: other, train"),
+    ],
+)
+def test_what_is_not_there_is_named(built, arguments, message):
+    with pytest.raises(UserError, match=message):
+        open_split(*arguments, data_dir=str(built.parents[1]))
+
+
+def test_a_config_must_be_chosen(built, tmp_path):
+    for config in ("demo", "standard"):
+        shutil.copytree(built, tmp_path / "clips" / config / "1.0.0")
+    with pytest.raises(UserError, match=r"several configs.*: demo, standard"):
+        open_split("clips", "train", str(tmp_path))
+    assert open_split("clips/demo", "train", str(tmp_path)).num_examples == NUM_TRAIN
+
+
+@pytest.mark.parametrize("label", ["verb", "moments", "caption", "id"])
+def test_a_label_that_is_not_there_is_named(split, label):
+    spec = dataclasses.replace(SPEC, labels=(label,))
+    with pytest.raises(UserError, match=f"'{label}'.*it has: events, label, tags"):
+        split.evaluation_batches(spec, 4)
+
+
+def test_an_empty_choice_is_an_error(built):
+    other = open_split(str(built), "train[:1]")
+    with pytest.raises(UserError, match="no clip"):
+        other.evaluation_batches(SPEC, 4, indices=[])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"clip_seconds": 0.0}, "`clip_seconds` must be positive"),
+        ({"num_frames": 0}, "`num_frames` must be at least 1"),
+        ({"modalities": ("sound",)}, "`modalities` must be some of"),
+        ({"sample_rate_hz": 8000}, "`sample_rate_hz` must be 16000"),
+        ({"interpolation": "box"}, "`interpolation` must be one of"),
+    ],
+)
+def test_an_impossible_spec_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SPEC, **change)
+
+
+def test_impossible_batches_are_refused(split):
+    with pytest.raises(ValueError, match="multiple of `host_count`"):
+        split.training_batches(SPEC, 5, seed=0, host_count=2)
+    with pytest.raises(ValueError, match="`indices` must be in"):
+        split.training_batches(SPEC, 5, seed=0, indices=[NUM_TRAIN])
+
+
+# --- The index beside the files ---
+
+
+def cache_of(directory):
+    (path,) = directory.glob("tfavmae_index*.npz")
+    return path
+
+
+def test_the_index_is_kept_and_renewed(copy, split, monkeypatch):
+    expected = split.index
+    open_split(str(copy), "train")
+    written = cache_of(copy).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(index_lib, "_scan", None)  # a scan would fail
+        again = open_split(str(copy), "train").index
+    for name in ("shard", "record", "offset", "length"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(expected, name))
+    tags = again.columns["tags"].to_list()
+    assert tags == expected.columns["tags"].to_list()
+    cache_of(copy).write_bytes(written[:100])
+    assert open_split(str(copy), "train").ids() == split.ids()
+    os.utime(next(copy.glob("*train*00000-of*")), (1, 1))
+    assert open_split(str(copy), "train").ids() == split.ids()
+    assert cache_of(copy).read_bytes() != written
+    assert not list(copy.glob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_obstacle(copy, split, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    monkeypatch.setattr(index_lib.tf.io.gfile, "rename", full)
+    assert open_split(str(copy), "train").ids() == split.ids()
+    assert not list(copy.glob("*tfavmae*"))
+
+
+# --- Damage ---
+
+
+def flip_byte(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def record_position(split, row):
+    index = split.index
+    path = pathlib.Path(index.files[index.shard[row]])
+    return path, int(index.offset[row] + index.length[row] // 2)
+
+
+def test_a_flipped_byte_is_found_when_the_dataset_is_opened(copy, split):
+    path, position = record_position(split, 4)
+    flip_byte(copy / path.name, position)
+    expected = rf"{path.name}: record {split.index.record[4]} is damaged"
+    with pytest.raises(UserError, match=expected):
+        open_split(str(copy), "train")
+
+
+def test_a_byte_that_flips_later_is_found_when_it_is_read(copy):
+    split = open_split(str(copy), "train")
+    path, position = record_position(split, 4)
+    flip_byte(path, position)
+    expected = rf"{path}: the record is damaged \(record {split.index.record[4]}\)"
+    with pytest.raises(UserError, match=expected), naming_damage():
+        batches(split.evaluation_batches(SPEC, 4))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=str(path)):
+        batches(split.training_batches(SPEC, 4, seed=0, num_steps=6))
+
+
+def test_a_file_cut_short_is_found(copy):
+    path = next(copy.glob("*train*00000-of*"))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=rf"{path.name}: record \d+ is damaged"):
+        open_split(str(copy), "train")
+
+
+def test_a_record_that_went_missing_is_found(copy, split):
+    path = next(copy.glob("*train*00000-of*"))
+    first = split.index.length[0] + index_lib.RECORD_OVERHEAD
+    path.write_bytes(path.read_bytes()[first:])
+    with pytest.raises(UserError, match=rf"{path.name}: has \d+ records where"):
+        open_split(str(copy), "train")
+
+
+def test_a_missing_file_is_named(copy):
+    path = next(copy.glob("*train*00001-of*"))
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path.name}: this file .* is missing"):
+        open_split(str(copy), "train")
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_a_jpeg_cut_in_half_is_named(copy, num_frames):
+    for path in copy.glob("*other*"):
+        records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                example = tf.train.Example.FromString(record)
+                frames = example.features.feature["frames"].bytes_list.value
+                for k in range(len(frames)):
+                    frames[k] = frames[k][: len(frames[k]) // 2]
+                writer.write(example.SerializeToString())
+    split = open_split(str(copy), "other")
+    spec = dataclasses.replace(SPEC, num_frames=num_frames)
+    expected = r"other.*: a JPEG frame is damaged \(record 0\)"
+    with pytest.raises(UserError, match=expected), naming_damage():
+        batches(split.evaluation_batches(spec, 1))
+    # Who does not look at the frames is not stopped by them.
+    spec = dataclasses.replace(SPEC, modalities=("audio",))
+    assert batches(split.evaluation_batches(spec, 1))[0]["audio_present"] == 1
+
+
+def test_other_errors_pass_through():
+    with pytest.raises(tf.errors.InvalidArgumentError), naming_damage():
+        tf.reshape(tf.zeros([3]), [2])

@@ -1,0 +1,402 @@
+"""`clip_folder`: from a folder of real files to `tfds.load`."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import media_files
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tfavmae.data import media
+from tfavmae.errors import UserError
+from tfavmae_datasets.clip_folder import Builder, ClipFolderConfig, build_clip_folder
+from tfavmae_datasets.clip_folder import listing as listing_lib
+
+DUMMY_DATA = Path(sys.modules[Builder.__module__].__file__).parent / "dummy_data"
+RAW = {"frames": tfds.decode.SkipDecoding()}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Twelve good files in two folders, and bad ones."""
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "more" / "deep").mkdir(parents=True)
+    for index in range(8):
+        sound = media_files.sine(200 + 100 * index)
+        media_files.write_clip(folder / f"clip_{index}.mp4", 1.0, sound=sound)
+    media_files.write_clip(folder / "more" / "deep" / "long film.webm", 5.3)
+    media_files.write_clip(folder / "more" / "MUTE.MKV".lower(), 1.0, audio=None)
+    media_files.write_clip(folder / "more" / "blind.mp4", 1.0, video=None)
+    media_files.write_clip(folder / "more" / "ünï.mov", 1.0)
+    media_files.write_text(folder / "text.mp4")
+    media_files.write_clip(folder / "blink.mp4", 0.2)
+    media_files.write_truncated(folder / "cut.mp4", seconds=1.9)
+    (folder / "empty.mp4").touch()
+    (folder / "notes.txt").write_text("not a medium")
+    (folder / ".hidden.mp4").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(videos, tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("data")
+    builder = build_clip_folder(videos, data_dir, clip_seconds=2.0, num_workers=2)
+    return builder, data_dir
+
+
+def load(data_dir, split, name="clip_folder"):
+    """Stored examples by id, frames as bytes."""
+    examples = tfds.load(name, split=split, data_dir=data_dir, decoders=RAW)
+    return {e["id"].decode(): e for e in tfds.as_numpy(examples)}
+
+
+def report(builder) -> dict[str, str]:
+    with open(builder.bad_files_path, newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["path", "reason"]
+    return {Path(path).name: reason for path, reason in lines}
+
+
+def test_every_good_clip_is_there_bit_for_bit(built, videos):
+    builder, data_dir = built
+    examples = load(data_dir, "train") | load(data_dir, "validation")
+    long = "more/deep/long film.webm"
+    expected = {f"clip_{index}.mp4" for index in range(8)}
+    expected |= {"more/mute.mkv", "more/blind.mp4", "more/ünï.mov"}
+    assert set(examples) == expected | {long, f"{long}@2", f"{long}@4"}
+    for key, example in examples.items():
+        file, _, start = key.partition("@")
+        start = float(start or 0)
+        clip = media.decode(videos / file, start, start + 2.0)
+        np.testing.assert_array_equal(
+            example["audio"], [] if clip.audio is None else clip.audio
+        )
+        assert list(example["frames"]) == clip.frames
+        assert example["frame_rate"] == 8.0 and example["label"] == -1
+        assert example["has_audio"] == (file != "more/mute.mkv")
+        assert example["has_video"] == (file != "more/blind.mp4")
+
+
+def test_frames_decode_in_tensorflow(built):
+    example = next(iter(tfds.load("clip_folder", split="train", data_dir=built[1])))
+    assert example["frames"].shape[1:] == (48, 64, 3) or not example["has_video"]
+    assert example["audio"].dtype == tf.int16
+
+
+def test_bad_files_are_reported_with_their_reasons(built):
+    reasons = report(built[0])
+    assert set(reasons) == {"text.mp4", "blink.mp4", "cut.mp4", "empty.mp4"}
+    assert "not a media file" in reasons["text.mp4"]
+    assert "too short: 0.20 s, the minimum is 0.5 s" in reasons["blink.mp4"]
+    assert "cut off" in reasons["cut.mp4"] and "empty" in reasons["empty.mp4"]
+
+
+def test_metadata_has_the_counts(built):
+    metadata = tfds.builder("clip_folder", data_dir=built[1]).info.metadata
+    summary = metadata["summary"]
+    assert (summary["num_ok"], summary["num_bad"]) == (14, 4)
+    assert (summary["num_without_audio"], summary["num_without_video"]) == (1, 1)
+    assert metadata["num_files"] == 16 and metadata["ignored"] == {".txt": 1}
+    assert metadata["options"]["clip_seconds"] == 2.0
+
+
+def test_clips_of_a_file_share_a_split(videos, tmp_path):
+    build_clip_folder(videos, tmp_path, clip_seconds=0.5, validation_fraction=0.4)
+    files = [
+        {key.partition("@")[0] for key in load(tmp_path, split)}
+        for split in ("train", "validation")
+    ]
+    assert not files[0] & files[1] and all(len(names) > 1 for names in files)
+
+
+def test_no_code_is_needed_to_read(built, fresh_python):
+    code = """
+import sys, tensorflow_datasets as tfds
+for example in tfds.load("clip_folder", split="train", data_dir=sys.argv[1]).take(1):
+    print(sorted(example))
+"""
+    blocked = ("tfavmae", "tfavmae_datasets", "av")
+    assert "has_audio" in fresh_python(code, built[1], blocked=blocked)
+
+
+def test_it_is_built_once_and_again_only_on_request(built, videos, tmp_path):
+    builder, data_dir = built
+    record = next(builder.data_path.glob("*.tfrecord*"))
+    before = record.stat().st_mtime_ns
+    again = build_clip_folder(videos, data_dir, clip_seconds=2.0, num_workers=1)
+    assert record.stat().st_mtime_ns == before
+    assert again.info.splits["train"].num_examples > 0
+    with pytest.raises(UserError, match=r"other files or with other options.*overwrite"):
+        build_clip_folder(videos, data_dir, clip_seconds=3.0)
+    other = build_clip_folder(videos, data_dir, clip_seconds=3.0, name="other")
+    assert other.info.full_name == "clip_folder/other/1.0.0"
+    assert load(data_dir, "train", "clip_folder/other")
+    build_clip_folder(videos, data_dir, clip_seconds=4.0, name="other", overwrite=True)
+    assert load(data_dir, "train", "clip_folder/other")
+
+
+# --- labels ---------------------------------------------------------------------------
+
+
+def test_labels_from_a_csv(tmp_path):
+    builder = build_clip_folder(
+        DUMMY_DATA, tmp_path, labels=str(DUMMY_DATA / "labels.csv"), num_workers=2
+    )
+    assert builder.info.features["label"].names == ["high", "low"]
+    examples = load(tmp_path, "train") | load(tmp_path, "validation")
+    found = {key: int(example["label"]) for key, example in examples.items()}
+    assert found == {
+        "bounce.mp4": 1,
+        "high.mp4": 0,
+        "long.webm": 1,
+        "mute.mkv": 1,
+        "tone.ogg": 0,
+    }
+    reasons = report(builder)
+    assert set(reasons) == {"text.mp4", "nowhere.mp4"}
+    assert "named in line 8 of" in reasons["nowhere.mp4"]
+    names = tfds.builder("clip_folder", data_dir=tmp_path).info.features["label"].names
+    assert names == ["high", "low"]
+
+
+@pytest.mark.parametrize("unlabelled, count", [("skip", 2), ("keep", 5)])
+def test_files_without_a_label(tmp_path, unlabelled, count):
+    labels = tmp_path / "some.csv"
+    labels.write_text("name,class\r\n./bounce.mp4,b\r\nhigh.mp4,a\r\n", "utf-8-sig")
+    build_clip_folder(
+        DUMMY_DATA,
+        tmp_path,
+        labels=str(labels),
+        file_column="name",
+        label_column="class",
+        unlabelled=unlabelled,
+        num_workers=2,
+    )
+    examples = load(tmp_path, "train") | load(tmp_path, "validation")
+    found = [int(example["label"]) for example in examples.values()]
+    assert sorted(found) == [-1] * (count - 2) + [0, 1]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("file,class\na.mp4,x\n", r"no column 'label'. Found: 'file', 'class'"),
+        ("", r"no column 'file'. Found: none"),
+        ("file,label\na.mp4,x\na.mp4,y\n", "lines 2 and 3 give a.mp4 different labels"),
+        ("file,label\na.mp4\n", "line 2 lacks"),
+        ("file,label\n,x\n", "line 2 lacks"),
+    ],
+)
+def test_bad_csvs(tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        listing_lib.read_labels(path, "file", "label", ["a.mp4"])
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_csvs_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        listing_lib.read_labels(tmp_path / "no.csv", "file", "label", [])
+    (tmp_path / "latin.csv").write_bytes("file,label\né.mp4,x\n".encode("latin-1"))
+    with pytest.raises(UserError, match="no CSV in UTF-8"):
+        listing_lib.read_labels(tmp_path / "latin.csv", "file", "label", [])
+
+
+def test_names_in_a_csv():
+    """Quoted commas, duplicates that agree, bare names, and no way out of the folder."""
+    path = DUMMY_DATA.parent / "dummy_data" / "labels.csv"
+    labels = listing_lib.read_labels(path, "file", "label", ["sub/bounce.mp4"])
+    assert labels.by_file == {"sub/bounce.mp4": "low"}
+    twice = listing_lib.read_labels(
+        path, "file", "label", ["a/bounce.mp4", "b/bounce.mp4"]
+    )
+    assert ("bounce.mp4", 2) in twice.missing and not twice.by_file
+
+
+# --- cutting and splitting ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "duration, clip_seconds, expected",
+    [
+        (3.0, 10.0, [(0, 10)]),
+        (10.0, 10.0, [(0, 10)]),
+        (14.9, 10.0, [(0, 10)]),
+        (15.0, 10.0, [(0, 10), (10, 20)]),
+        (25.2, 10.0, [(0, 10), (10, 20), (20, 30)]),
+        (29.999999999, 10.0, [(0, 10), (10, 20), (20, 30)]),
+        (7.5, None, [(0, 7.5)]),
+    ],
+)
+def test_cut(duration, clip_seconds, expected):
+    assert list(listing_lib.cut(duration, clip_seconds)) == expected
+
+
+def test_split_is_stable_and_never_empty():
+    files = [f"{index}.mp4" for index in range(1000)]
+    train, validation = listing_lib.split_files(files, 0.1)
+    assert 70 < len(validation) < 130 and len(train) + len(validation) == 1000
+    _, of_half = listing_lib.split_files(files[:500], 0.1)
+    assert set(of_half) == set(validation) & set(files[:500])
+    for count in (2, 3, 10):
+        for fraction in (0.001, 0.999):
+            assert all(listing_lib.split_files(files[:count], fraction))
+    assert listing_lib.split_files(files[:1], 0.5) == (["0.mp4"], [])
+    assert listing_lib.split_files(files, 0.0)[1] == []
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"videos: no media files.*\.mp4 .*\.webm"):
+        build_clip_folder(tmp_path / "videos", tmp_path)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        build_clip_folder(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_folder_of_bad_files_only(tmp_path):
+    (tmp_path / "videos").mkdir()
+    media_files.write_text(tmp_path / "videos" / "text.mp4")
+    with pytest.raises(UserError, match=r"none of its 1 media files.*bad_files\.csv"):
+        build_clip_folder(tmp_path / "videos", tmp_path, num_workers=1)
+
+
+def test_one_file_is_enough_and_one_bad_file_does_not_empty_a_split(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    media_files.write_clip(folder / "a.mp4", 1.0)
+    builder = build_clip_folder(folder, tmp_path, name="one", num_workers=1)
+    assert set(builder.info.splits) == {"train"}
+    media_files.write_truncated(folder / "b.mp4", seconds=1.0)
+    builder = build_clip_folder(folder, tmp_path, name="two", num_workers=1)
+    assert set(builder.info.splits) == {"train"}
+
+
+def test_strict(videos, tmp_path):
+    with pytest.raises(UserError, match=r"\.mp4: .*strict"):
+        build_clip_folder(videos, tmp_path, strict=True, num_workers=1)
+
+
+def test_misspelt_and_impossible_options(videos, tmp_path):
+    with pytest.raises(UserError, match="`clip_second`.*Did you mean `clip_seconds`"):
+        build_clip_folder(videos, tmp_path, clip_second=1.0)
+    for options in (
+        {"validation_fraction": 1.0},
+        {"unlabelled": "drop"},
+        {"clip_seconds": 0.1},
+        {"channels": "both"},
+        {"frame_rate": -1.0},
+    ):
+        with pytest.raises(UserError, match="must be"):
+            build_clip_folder(videos, tmp_path, **options)
+
+
+def test_a_full_disk_while_tfds_writes(videos, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", full)
+    with pytest.raises(UserError, match="the disk is full") as error:
+        build_clip_folder(videos, tmp_path, clip_seconds=2.0, num_workers=2)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    builder = build_clip_folder(videos, tmp_path, clip_seconds=2.0, num_workers=2)
+    assert builder.num_taken_over == 15  # nothing was decoded again
+
+
+def test_a_three_hour_file_is_cut_by_seeking(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    media_files.write_clip(
+        folder / "hours.mp4",
+        3 * 3600.0,
+        audio=None,
+        frame_times=np.arange(0, 3 * 3600, 4.0),
+        keyframe_every=15,
+        size=(32, 32),
+        picture=lambda seconds, w, h: np.full((h, w, 3), seconds // 60, np.uint8),
+    )
+    options = {"frame_rate": 0.1, "num_workers": 2}
+    whole = {"clip_seconds": None, "name": "whole", **options}
+    with pytest.raises(UserError, match="none of its 1 media files"):
+        build_clip_folder(folder, tmp_path, **whole)
+    with open(tmp_path / "clip_folder" / "whole" / "bad_files.csv") as file:
+        assert "too long to be one clip: 10796 s" in file.read()
+    build_clip_folder(folder, tmp_path, clip_seconds=60.0, **options)
+    examples = load(tmp_path, "train")
+    assert len(examples) == 180
+    for minute in (0, 90, 179):
+        key = "hours.mp4" + (f"@{60 * minute}" if minute else "")
+        shade = media_files.to_pixels(examples[key]["frames"][2]).mean()
+        assert abs(shade - minute) < 3
+
+
+# --- interruption ---------------------------------------------------------------------
+
+BUILD = """
+import sys
+from tfavmae_datasets.clip_folder import build_clip_folder
+build_clip_folder(sys.argv[1], sys.argv[2], clip_seconds=0.5, num_workers=2)
+"""
+
+
+def test_a_build_stopped_by_ctrl_c_goes_on_where_it_was(tmp_path):
+    folder, data_dir = tmp_path / "videos", tmp_path / "data"
+    folder.mkdir()
+    for index in range(4):
+        media_files.write_clip(folder / f"{index}.mp4", 30.0, frame_rate=8)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD, folder, data_dir], stderr=subprocess.PIPE
+    )
+    wait_for_clips(data_dir, process, 500_000)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode != 0 and b"KeyboardInterrupt" in errors
+
+    builder = build_clip_folder(folder, data_dir, clip_seconds=0.5, num_workers=2)
+    assert 20 < builder.num_taken_over < 240
+    assert not list(data_dir.rglob("prepared-*"))
+    other = build_clip_folder(folder, tmp_path / "other", clip_seconds=0.5)
+    assert other.num_taken_over == 0
+    for split in ("train", "validation"):
+        assert contents(builder, split) == contents(other, split)
+
+
+def wait_for_clips(data_dir, process, num_bytes):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if sum(path.stat().st_size for path in data_dir.rglob("*.clips")) > num_bytes:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"ended before it could be interrupted: {process.poll()}")
+
+
+def contents(builder, split) -> list[bytes]:
+    return [
+        record
+        for path in sorted(builder.data_path.glob(f"*-{split}.tfrecord*"))
+        for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()
+    ]
+
+
+def test_a_config_of_ones_own_through_tfds_load(tmp_path):
+    config = ClipFolderConfig(name="mine", videos=str(DUMMY_DATA), num_workers=2)
+    examples = tfds.load(
+        "clip_folder",
+        split="train",
+        data_dir=tmp_path,
+        builder_kwargs={"config": config},
+    )
+    assert examples.cardinality() == 4
+    assert load(tmp_path, "train", "clip_folder/mine").keys()

@@ -1,0 +1,182 @@
+"""CAV-MAE against the authors' numbers: models from files, and what is compared."""
+
+import json
+
+import numpy as np
+from golden_files import (
+    CAV_MAE_TOLERANCE,
+    FREQUENCIES,
+    below,
+    close,
+    in_our_order,
+    load,
+    noise_of,
+    same_loss,
+)
+
+from tfavmae.checkpoints import cav_mae as cav_mae_checkpoint
+from tfavmae.checkpoints.rules import load_weights
+from tfavmae.layers.masking import TokenMasking
+from tfavmae.models.cav_mae import CAVMAE
+from tfavmae.objectives.contrastive import InterModalContrast
+
+
+def inputs(path, count, frames):
+    """The first examples of the inputs beside a file, cut to a number of frames."""
+    inputs = load(path.parent / "inputs.npz")
+    image = np.moveaxis(inputs["image"][:count], 1, -1)[:, None]
+    return {"audio": inputs["audio"][:count, :frames], "video": image}
+
+
+def weights(golden, path):
+    """Config and parameters: the file's own, or those that lie beside it."""
+    if "param/norm.weight" not in golden:
+        golden = golden | load(path.parent / "cavmae_params.npz")
+    return json.loads(str(golden["config"])), below(golden, "param/")
+
+
+def model(config, weights, kept=None, **options):
+    """The model of a config of theirs.
+
+    Args:
+        kept: dict of modality to `(kept tokens, all tokens)`.
+    """
+    # Half a token more, so that no rounding of the ratio can lose one.
+    masking = {m: {"ratio": 1 - (k + 0.5) / n} for m, (k, n) in (kept or {}).items()}
+    arguments = cav_mae_checkpoint.arguments(config)
+    model = CAVMAE(**arguments | {"masking": masking} | options)
+    load_weights(model, cav_mae_checkpoint.PRETRAINING, weights)
+    return model
+
+
+def orders(golden, prefix=""):
+    """Dict of modality to tokens in drawn order, and to how many of them stay."""
+    orders, kept = {}, {}
+    for letter, m in cav_mae_checkpoint.STREAMS:
+        order = golden.get(f"{prefix}ids_shuffle_{letter}")
+        if order is None:
+            order = np.argsort(golden[f"{prefix}noise_{letter}"], axis=1, kind="stable")
+        kept[m] = (count(golden, letter, order.shape[1]), order.shape[1])
+        orders[m] = in_our_order(order, indices=True) if m == "audio" else order
+    return orders, kept
+
+
+def count(golden, letter, total):
+    """How many tokens stay: as the file shows, else a quarter."""
+    if f"mask_{letter}" in golden:
+        return int((golden[f"mask_{letter}"][0] == 0).sum())
+    if f"latent_c_{letter}" in golden:
+        return golden[f"latent_c_{letter}"].shape[1]
+    return int(total * (1 - float(golden.get(f"mask_ratio_{letter}", 0.75))))
+
+
+def with_noise(batch, orders):
+    return batch | {f"{m}_noise": noise_of(order) for m, order in orders.items()}
+
+
+def check_tensors(golden, outputs):
+    """Everything that the file holds of one forward."""
+    latent = np.concatenate([outputs["audio_tokens"], outputs["video_tokens"]], axis=1)
+    found = {"latent": latent}
+    for letter, m in cav_mae_checkpoint.STREAMS:
+        found[f"mask_{letter}"] = np.asarray(outputs[f"{m}_is_masked"], "float32")
+        found[f"latent_c_{letter}"] = outputs[f"{m}_unimodal_tokens"]
+        found[f"contrast_{letter}"] = outputs[f"{m}_embedding"]
+        found[f"pred_{letter}"] = outputs[f"{m}_prediction"]
+    orders = {"mask_a": {"tokens": 1}, "pred_a": {"tokens": 1, "values": 2}}
+    shared = set(found) & set(golden)
+    assert shared, "nothing that could be compared"
+    for name in shared:
+        theirs = in_our_order(golden[name], **orders.get(name, {}))
+        close(found[name], theirs, CAV_MAE_TOLERANCE, name)
+
+
+LOSSES = {
+    "loss": lambda x: x["loss"],
+    "loss_mae": lambda x: x["reconstruction_audio"] + x["reconstruction_video"],
+    "loss_mae_a": lambda x: x["reconstruction_audio"],
+    "loss_mae_v": lambda x: x["reconstruction_video"],
+    "loss_c": lambda x: 0.01 * x["contrast"],
+    "c_acc": lambda x: x["contrast_accuracy_video_to_audio"],
+}
+
+
+def check_losses(golden, prefix, losses):
+    for name, ours in LOSSES.items():
+        if f"{prefix}{name}" in golden:
+            same_loss(ours(losses), golden[f"{prefix}{name}"], f"{prefix}{name}")
+
+
+def check_contrast(golden, batch, outputs):
+    """`nce_*` and `acc_*`, of one direction and of both."""
+    for direction in ("unidir", "bidir"):
+        if f"nce_{direction}" not in golden:
+            continue
+        both = direction == "bidir"
+        terms = InterModalContrast(1.0, 0.05, both).terms(batch, outputs)
+        values = {name: float(term.mean()) for name, term in terms.items()}
+        same_loss(values["contrast"], golden[f"nce_{direction}"])
+        names = ["video_to_audio", "audio_to_video"][: 1 + both]
+        accuracy = np.mean([values[f"contrast_accuracy_{name}"] for name in names])
+        same_loss(accuracy, golden[f"acc_{direction}"])
+
+
+def removed_lines(golden, examples):
+    """Removed time columns and frequency rows, bool `(batch, lines)` each."""
+    lists = json.loads(str(golden["python_random_sample_lists"]))
+    shape = (examples, golden["noise_a"].shape[1] // FREQUENCIES)
+    times, rows = np.zeros(shape, bool), np.zeros((examples, FREQUENCIES), bool)
+    # All examples' time columns come first, then all examples' frequency rows.
+    only_rows = len(lists) == examples and max(map(max, lists)) < FREQUENCIES
+    for removed, line in zip(
+        [*rows] if only_rows else [*times, *rows], lists, strict=False
+    ):
+        removed[line] = True
+    return times, rows
+
+
+def check_structured_masking(golden, kept):
+    """Our strategy, given noise that draws the recorded lines, masks what they mask."""
+    examples = len(golden["noise_a"])
+    times, rows = removed_lines(golden, examples)
+    lines = times[:, :, None].astype(int) + rows[:, None, :]
+    used = in_our_order(golden["noise_a_used"], tokens=1)
+    np.testing.assert_array_equal(used > 1, lines.reshape(examples, -1) > 0)
+    strategy = {(1, 0): "time", (0, 1): "frequency", (1, 1): "time_frequency"}
+    strategy = strategy[int(times.any()), int(rows.any())]
+    grid = lines.shape[1:]
+    count, total = kept
+    masking = TokenMasking(grid, 1 - (count + 0.5) / total, strategy)
+    noise = (
+        in_our_order(golden["noise_a"], tokens=1) / 4 + lines.reshape(examples, -1) / 4
+    )
+    is_masked = np.asarray(masking.is_masked(masking(noise.astype("float32"))))
+    recorded = in_our_order(golden["mask_a"], tokens=1) == 1
+    assert masking.num_kept == count
+    # Where lines take more than they may, which tokens return was decided by a tie.
+    single = lines.reshape(examples, -1) == 0
+    np.testing.assert_array_equal(is_masked[single], recorded[single])
+    np.testing.assert_array_equal(is_masked.sum(1), recorded.sum(1))
+
+
+def check_features(model, golden, batch):
+    """What `forward_feat` returns: all tokens, through all joint layers."""
+    if not any(name.startswith(("feat_", "retrieval_")) for name in golden):
+        return
+    model.encoder.chain_streams = True
+    outputs = model(batch, masked=False)
+    for letter, m in cav_mae_checkpoint.STREAMS:
+        tokens = np.asarray(outputs[f"{m}_unimodal_tokens"])
+        mean = np.asarray(outputs[f"{m}_embedding"])
+        found = {
+            f"feat_{letter}": tokens,
+            f"feat_{letter}_mean": mean,
+            f"retrieval_{letter}": mean / np.linalg.norm(mean, axis=1, keepdims=True),
+        }
+        for name in set(found) & set(golden):
+            theirs = golden[name]
+            if name == "feat_a":
+                theirs = in_our_order(theirs, tokens=1)
+            close(
+                found[name], theirs.reshape(found[name].shape), CAV_MAE_TOLERANCE, name
+            )

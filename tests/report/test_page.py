@@ -1,0 +1,169 @@
+import base64
+import dataclasses
+import html.parser
+import io
+import re
+import wave
+
+import numpy as np
+import pytest
+
+from tfavmae.report import page
+from tfavmae.report.markup import render
+
+SECTION_IDS = [identity for identity, *_ in page.SECTIONS]
+VOID = {"meta", "img", "br", "link", "input", "path", "use", "hr"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Fails on tags that do not nest; collects ids, tags and attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.tags, self.attributes = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attributes]
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def text(report, tmp_path_factory):
+    path = page.write(tmp_path_factory.mktemp("report") / "new" / "report.html", report)
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def checked(text):
+    return Checker(text)
+
+
+def test_the_page_nests_and_its_ids_are_unique(checked):
+    assert len(checked.ids) == len(set(checked.ids))
+
+
+def test_it_has_every_section_and_links_to_each(checked):
+    assert [i for i in checked.ids if i in SECTION_IDS] == SECTION_IDS
+    links = [v for tag, name, v in checked.attributes if (tag, name) == ("a", "href")]
+    assert links == [f"#{identity}" for identity in SECTION_IDS]
+
+
+def test_it_loads_nothing_from_elsewhere(text, checked):
+    without_data = re.sub(r"data:[a-z]+/[a-z]+;base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"(?:https?:)?//[a-z]", without_data, flags=re.IGNORECASE)
+    assert "@import" not in without_data
+    sources = [v for _, name, v in checked.attributes if name in ("src", "href")]
+    assert all(v.startswith(("data:", "#")) for v in sources)
+    used = re.findall(r"url\(#([^)]*)\)", text)
+    assert used and set(used) <= set(checked.ids)
+
+
+def test_no_placeholder_and_no_sentinel_colour_is_left(text):
+    assert not re.search(r"\$[a-z_]+\b", text)
+    assert not re.search(r"#0([1-7])0(?:\1)0(?:\1)\b", text)
+
+
+def test_sounds_are_whole_wav_files_and_each_is_there_once(report, text):
+    pattern = r'<audio id="(sound-\d+)"[^>]*base64,([^"]*)"></audio><figcaption>([^<]*)'
+    sounds = re.findall(pattern, text)
+    played = set(re.findall(r'data-sound="(sound-\d+)"', text))
+    assert {identity for identity, _, _ in sounds} == played
+    shown = {e.query for e in report.retrieval_examples}
+    shown |= {i for e in report.retrieval_examples for i in e.results}
+    shown |= set(range(10))
+    assert len(sounds) == len(shown) + 1  # and the clip without a picture
+    by_name = {name: sound for _, sound, name in sounds}
+    with wave.open(io.BytesIO(base64.b64decode(by_name["clip_0000.mp4"]))) as file:
+        assert file.getframerate() == 16000 and file.getnframes() == 16000
+        samples = np.frombuffer(file.readframes(16000), "<i2")
+    np.testing.assert_array_equal(samples, report.clips[0].waveform)
+
+
+def test_results_are_marked(report, text):
+    found = sum(one.rank <= len(one.results) for one in report.retrieval_examples)
+    assert text.count("✓ right") == found > 0
+    assert "✗ wrong" in text and "≈ same class" in text
+    assert "no picture" in text and "no sound" in text
+
+
+def test_figures_counts_and_ceilings_are_in_the_text(report, text):
+    recall = report.retrieval.directions["audio_to_video"].recall[10]
+    assert f"{100 * recall.value:.0f}\u00a0%" in text
+    assert "58 clips evaluated, 2 left out" in text
+    assert "300 clips evaluated, 0 left out" in text
+    assert "ceiling 66" in text and "ceiling 98" in text
+    assert "moov atom not found" in text
+    assert "9\u00a0min 44\u00a0s" in text
+
+
+def test_a_run_without_labels_is_complete(report):
+    unlabelled = dataclasses.replace(
+        report,
+        classification={},
+        ceilings={},
+        clips={i: dataclasses.replace(c, label="") for i, c in report.clips.items()},
+    )
+    checked = Checker(page.html(unlabelled))
+    expected = [i for i in SECTION_IDS if i != "classification"]
+    assert [i for i in checked.ids if i in SECTION_IDS] == expected
+    text = page.html(unlabelled)
+    assert "accuracy by modality" not in text.lower()
+    assert "same class" not in text
+
+
+def test_an_empty_report_is_a_page_with_a_title():
+    checked = Checker(page.html(page.Report(title="Nothing yet")))
+    assert not set(checked.ids) & set(SECTION_IDS)
+
+
+ATTACK = "<script>alert(\"1\")</script> & '$name ${title}'.mp4"
+
+
+def test_names_are_text_and_never_markup(report):
+    clip = dataclasses.replace(report.clips[0], name=ATTACK, label=ATTACK)
+    result = report.classification["audio"]
+    named = [
+        dataclasses.replace(c, name=f"{i}{ATTACK}")
+        for i, c in enumerate(result.classes)
+    ]
+    hostile = page.Report(
+        title=ATTACK,
+        subtitle=ATTACK,
+        clips=dict.fromkeys(report.clips, clip),
+        retrieval_examples=report.retrieval_examples,
+        reconstructions=[dataclasses.replace(report.reconstructions[0], name=ATTACK)],
+        classification={"audio": dataclasses.replace(result, classes=named)},
+        dataset=page.DatasetSummary(ATTACK, ATTACK, bad_files=[(ATTACK, ATTACK)]),
+        commands=[page.Command(ATTACK, ATTACK, ATTACK)],
+        environment={ATTACK: ATTACK},
+        durations={ATTACK: 1.0},
+        histories={ATTACK: [{"step": 1, ATTACK: 1.0}]},
+        notes=[ATTACK],
+    )
+    text = page.html(hostile)
+    assert "<script>alert" not in text
+    assert "$name ${title}" in text
+    assert Checker(text).tags.count("script") == 2
+
+
+def test_a_fragment_takes_exactly_its_names():
+    with pytest.raises(KeyError, match="no place for \\['colour'\\]"):
+        render("note", text="a", colour="b")
+    with pytest.raises(KeyError, match="text"):
+        render("note")

@@ -1,0 +1,226 @@
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfavmae.errors import UserError
+from tfavmae.models import presets
+from tfavmae.serving import export as exporting
+from tfavmae.serving.client import SavedModelClient, newest_version
+from tfavmae.serving.export import export, verify_export
+
+LABELS = ["wood, dull", "métal", "glass"]
+
+
+AUDIO = {"num_frames": 32, "num_mel_bins": 32, "patch_size": (16, 16)}
+VIDEO = {"num_frames": 1, "height": 16, "width": 24, "tubelet_size": (1, 8, 8)}
+SIZE = {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 2}
+NUM_SAMPLES = 5360  # 32 frames of 10 ms; the last window is 25 ms long
+
+
+def make_batch(num_clips=6):
+    rng = np.random.default_rng(0)
+    return {
+        "audio": rng.integers(-(2**15), 2**15, (num_clips, NUM_SAMPLES)).astype(
+            "int16"
+        ),
+        "video": rng.integers(0, 256, (num_clips, 1, 16, 24, 3)).astype("uint8"),
+    }
+
+
+def make_pretrained():
+    decoder = {"decoder_hidden_dim": 16, "decoder_num_heads": 2, "decoder_mlp_dim": 32}
+    return presets.build_pretraining(
+        "cav_mae", "tiny", audio=AUDIO, video=VIDEO, **SIZE, **decoder
+    )
+
+
+def make_classifier(**options):
+    return presets.build_classifier(
+        "cav_mae", "tiny", num_classes=3, audio=AUDIO, video=VIDEO, **SIZE, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return make_pretrained()
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return make_classifier()
+
+
+@pytest.fixture(scope="module")
+def exported(classifier, tmp_path_factory):
+    return export(classifier, tmp_path_factory.mktemp("export") / "tiny", labels=LABELS)
+
+
+def test_a_fresh_process_without_tfavmae_gives_the_same_answers(classifier, exported):
+    report = verify_export(exported, classifier, make_batch())
+    assert set(report.max_abs_difference) == {
+        "serving_default/logits",
+        "serving_default/probabilities",
+        "classify/logits",
+        "classify/probabilities",
+        "embed/audio_embedding",
+        "embed/video_embedding",
+        "embed_audio/audio_embedding",
+        "embed_video/video_embedding",
+    }
+    assert report.worst < 1e-5
+
+
+def run_here(path, inputs):
+    client, answers = SavedModelClient(path), {}
+    for name in client.signatures:
+        asked = {key: inputs[key] for key in client.inputs(name)}
+        for output, value in client.predict(name, **asked).items():
+            answers[f"{name}/{output}"] = value
+    return answers
+
+
+def test_verification_notices_other_weights(exported, monkeypatch):
+    monkeypatch.setattr(exporting, "_run_without_tfavmae", run_here)
+    with pytest.raises(RuntimeError, match=r"answers differently: .*classify/logits"):
+        verify_export(exported, make_classifier(), make_batch())
+
+
+def test_verification_notices_an_answer_too_many(classifier, exported, monkeypatch):
+    def run(path, inputs):
+        return run_here(path, inputs) | {"other/logits": np.zeros(3)}
+
+    monkeypatch.setattr(exporting, "_run_without_tfavmae", run)
+    with pytest.raises(RuntimeError, match=r"other/logits is not the model's"):
+        verify_export(exported, classifier, make_batch())
+
+
+def test_what_stops_the_fresh_process_is_quoted(classifier, exported, monkeypatch):
+    def stopped(command, **options):
+        return subprocess.CompletedProcess(
+            command, 1, "", "Traceback\nValueError: why\n"
+        )
+
+    monkeypatch.setattr(exporting.subprocess, "run", stopped)
+    with pytest.raises(RuntimeError, match=r"not run by itself: ValueError: why$"):
+        verify_export(exported, classifier, make_batch())
+
+
+def test_signatures_name_their_inputs_and_take_any_batch_size(exported):
+    client = SavedModelClient(exported)
+    specs = client.inputs("classify")
+    assert specs["waveform"].shape.as_list() == [None, NUM_SAMPLES]
+    assert specs["waveform"].dtype == tf.float32
+    assert specs["video"].shape.as_list() == [None, 1, 16, 24, 3]
+    assert specs["video"].dtype == tf.uint8
+    assert set(client.inputs("embed_audio")) == {"waveform"}
+    assert set(client.inputs("embed_video")) == {"video"}
+    for size in (1, 5):
+        inputs = exporting.example_inputs(make_batch(), size)
+        answers = client.predict(**inputs)
+        assert answers["logits"].shape == (size, 3)
+        np.testing.assert_allclose(answers["probabilities"].sum(-1), 1, rtol=1e-6)
+        embedding = client.predict("embed_video", video=inputs["video"])
+        lengths = np.linalg.norm(embedding["video_embedding"], axis=-1)
+        np.testing.assert_allclose(lengths, 1, rtol=1e-6)
+
+
+def test_labels_travel_with_the_model(exported):
+    assert SavedModelClient(exported.parent).labels == LABELS
+
+
+def test_a_clip_does_not_depend_on_its_neighbours(exported):
+    client, inputs = (
+        SavedModelClient(exported),
+        exporting.example_inputs(make_batch(), 4),
+    )
+    together = client.predict(**inputs)["logits"]
+    alone = [
+        client.predict(**{k: v[i : i + 1] for k, v in inputs.items()})["logits"][0]
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_multi_label_classifier_answers_with_sigmoids():
+    model, inputs = (
+        make_classifier(multi_label=True),
+        exporting.example_inputs(make_batch()),
+    )
+    answers = exporting.answer(model, exporting.signatures_of(model, inputs)[0], inputs)
+    np.testing.assert_allclose(
+        answers["probabilities"], 1 / (1 + np.exp(-answers["logits"])), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_a_model_of_one_modality_has_one_input(modality):
+    model = make_classifier(modality=modality)
+    found = exporting.signatures_of(model, exporting.blank_inputs(model))
+    assert [signature.name for signature in found] == ["classify", f"embed_{modality}"]
+    for signature in found:
+        assert [exporting.INPUTS[name] for name in signature.inputs] == [modality]
+
+
+def test_a_pretrained_model_embeds(pretrained):
+    inputs = exporting.blank_inputs(pretrained)
+    found = exporting.signatures_of(pretrained, inputs)
+    assert [s.name for s in found] == ["embed", "embed_audio", "embed_video"]
+
+
+def fake_write(model, path, signatures, inputs):
+    (path / "saved_model.pb").write_bytes(b"model")
+
+
+def test_the_clip_length_of_a_batch_is_kept(pretrained, tmp_path, monkeypatch):
+    shapes = {}
+
+    def record(model, path, signatures, inputs):
+        shapes.update({name: value.shape for name, value in inputs.items()})
+
+    monkeypatch.setattr(exporting, "_write_saved_model", record)
+    batch = make_batch(2)
+    batch["audio"] = batch["audio"][:, :4000]
+    export(pretrained, tmp_path / "short", batch=batch)
+    assert shapes == {"waveform": (1, 4000), "video": (1, 1, 16, 24, 3)}
+
+
+def test_a_version_is_never_overwritten_unasked(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_write_saved_model", fake_write)
+    first = export(pretrained, tmp_path / "tiny")
+    with pytest.raises(UserError, match=r"tiny/1 exists already"):
+        export(pretrained, tmp_path / "tiny")
+    (first / "mine.txt").touch()
+    assert export(pretrained, tmp_path / "tiny", overwrite=True) == first
+    assert not (first / "mine.txt").exists()
+    second = export(pretrained, tmp_path / "tiny", version=12)
+    assert newest_version(tmp_path / "tiny") == second
+    assert sorted(p.name for p in (tmp_path / "tiny").iterdir()) == ["1", "12"]
+
+
+def test_a_failed_export_leaves_the_old_version(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_write_saved_model", fake_write)
+    path = export(pretrained, tmp_path / "tiny")
+
+    def full_disk(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(exporting.warmup, "write_requests", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        export(pretrained, tmp_path / "tiny", overwrite=True)
+    assert (path / "saved_model.pb").read_bytes() == b"model"
+    assert [p.name for p in (tmp_path / "tiny").iterdir()] == ["1"]
+
+
+def test_labels_that_do_not_fit_are_refused(pretrained, classifier, tmp_path):
+    with pytest.raises(UserError, match="2 labels for 3 classes"):
+        export(classifier, tmp_path, labels=["a", "b"])
+    with pytest.raises(UserError, match="has no classes to name"):
+        export(pretrained, tmp_path, labels=["a", "b"])
+
+
+def test_the_client_file_needs_nothing_of_ours():
+    source = pathlib.Path(exporting.client.__file__).read_text(encoding="utf-8")
+    assert "import tfavmae" not in source and "from tfavmae" not in source

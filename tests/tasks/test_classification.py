@@ -1,0 +1,114 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from rich.console import Console
+
+from tfavmae.errors import UserError
+from tfavmae.tasks import classification
+
+
+class StandIn:
+    """Hands out the logits that travel in the batch."""
+
+    modalities = ("audio",)
+
+    def __call__(self, batch, training):
+        return {"logits": batch["audio"]}
+
+
+def batch_of(logits, labels, index=None, weight=None, audio=None, video=None):
+    ones = np.ones(len(logits), "float32")
+
+    def as_float(x):
+        return ones if x is None else np.float32(x)
+
+    return {
+        "audio": np.float32(logits),
+        "audio_present": as_float(audio),
+        "video_present": as_float(video),
+        "sample_weight": as_float(weight),
+        "example_index": np.int32(np.arange(len(logits)) if index is None else index),
+        "label": np.int32(labels),
+    }
+
+
+def test_probabilities_of_views_are_averaged_not_logits():
+    # The mean of the logits says class 0, the mean of the probabilities class 1.
+    logits = np.array([[9.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
+    assert logits.mean(0).argmax() == 0
+    result = classification.evaluate(
+        StandIn(), [batch_of(logits, [1, 1, 1], index=[7, 7, 7])]
+    )
+    assert (result.num_clips, result.num_views) == (1, 3)
+    assert result.accuracy.value == 1
+    np.testing.assert_array_equal(result.confusion, [[0, 0], [0, 1]])
+
+
+def test_figures_match_sklearn_over_padded_batches():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 50)
+    logits = rng.normal(size=(50, 4)) + 1.5 * np.eye(4)[labels]
+    weight = np.ones(50)
+    weight[40:] = 0
+    batches = [
+        batch_of(
+            logits[i : i + 25], labels[i : i + 25], range(i, i + 25), weight[i:][:25]
+        )
+        for i in (0, 25)
+    ]
+    result = classification.evaluate(StandIn(), batches, class_names=list("abcd"))
+    used, predicted = labels[:40], logits[:40].argmax(1)
+    assert result.num_clips == 40
+    assert result.accuracy.value == pytest.approx(np.mean(used == predicted))
+    recalls = sklearn.metrics.recall_score(used, predicted, average=None)
+    np.testing.assert_allclose([c.recall for c in result.classes], recalls)
+    assert [c.name for c in result.classes] == list("abcd")
+    assert [c.num_clips for c in result.classes] == np.bincount(used).tolist()
+    assert result.top5_accuracy is None
+
+
+def test_clips_without_the_modality_or_the_label_are_left_out_and_counted():
+    logits = np.eye(3)[[0, 1, 2, 0]]
+    batch = batch_of(logits, [0, 1, -1, 2], audio=[1, 1, 1, 0], video=[1, 0, 1, 1])
+    result = classification.evaluate(StandIn(), [batch])
+    assert (result.num_clips, result.num_left_out) == (2, 2)
+    both = classification.evaluate(StandIn(), [batch], modalities=["audio", "video"])
+    assert (both.num_clips, both.num_left_out) == (1, 3)
+
+
+def test_nothing_to_evaluate_is_said():
+    with pytest.raises(UserError, match="none of the 2 clips has audio and a 'label'"):
+        classification.evaluate(StandIn(), [batch_of(np.eye(2), [-1, -1])])
+
+
+def test_multi_label_sets_have_average_precision_and_no_confusion():
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    logits = np.array([[3.0, -1, 0], [2, 1, 0], [-3, 0, 0]])
+    batch = batch_of(logits, [0, 0, 0]) | {"events": targets.astype("float32")}
+    result = classification.evaluate(StandIn(), [batch], label="events")
+    assert result.accuracy is None and result.confusion is None
+    assert result.mean_average_precision == pytest.approx(1)
+    assert result.classes[0].recall == 1
+    assert np.isnan(result.classes[2].average_precision)
+    assert json.loads(result.to_json())["classes"][2]["average_precision"] is None
+
+
+def test_tables_print_counts_and_classes():
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 12
+    batch = batch_of(rng.normal(size=(60, 12)), labels)
+    result = classification.evaluate(StandIn(), [batch])
+    console = Console(width=100, record=True, file=io.StringIO())
+    result.print(console)
+    console.print(result.class_table())
+    text = console.export_text()
+    assert "60 clips evaluated, 0 left out" in text
+    assert "top-5 accuracy" in text and "mAP" in text and "class 11" in text
+
+
+def test_class_names_of_another_set_are_refused():
+    with pytest.raises(UserError, match="2 class names for a model with 3 classes"):
+        classification.score(np.eye(3), np.arange(3), ["a", "b"])

@@ -1,0 +1,160 @@
+"""The rooms of the house: who may import whom, and what runs without TensorFlow."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tfavmae"
+
+# A room imports only from itself and from those before it.
+ROOMS = (
+    "errors",
+    "config",
+    "data",
+    "layers",
+    "objectives",
+    "models",
+    "checkpoints",
+    "training",
+    "tasks",
+    "serving",
+    "report",
+    "demo",
+    "commands",
+    "cli",
+    "__main__",
+)
+SAME_ROOM = {"config_checks": "config", "demo_page": "demo", "demo_memory": "demo"}
+WITHOUT_TENSORFLOW = ("layers", "objectives", "models")
+TENSORFLOW = (
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorflow_text",
+    "tensorflow_hub",
+    "tf_keras",
+    "official",
+)
+BUILDERS_MAY_USE = {"errors", "data"}
+
+
+def modules_below(folder):
+    return sorted(folder.rglob("*.py"))
+
+
+def names_imported(path, package):
+    """Dotted names below `package` that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}:{node.lineno}: relative import")
+        if isinstance(node, ast.ImportFrom) and node.module == package:
+            yield from (f"{package}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module.startswith(f"{package}."):
+                yield node.module
+        elif isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names)
+            yield from (name for name in names if name.startswith(f"{package}."))
+
+
+def room_of(dotted):
+    part = dotted.split(".")[1]
+    return SAME_ROOM.get(part, part)
+
+
+def rooms_imported(path):
+    rooms = {room_of(name) for name in names_imported(path, "tfavmae")}
+    return rooms - {"__version__"}
+
+
+def files_in_rooms():
+    for path in modules_below(PACKAGE):
+        dotted = ".".join(["tfavmae", *path.relative_to(PACKAGE).with_suffix("").parts])
+        if dotted != "tfavmae.__init__":
+            yield pytest.param(path, room_of(dotted), id=dotted)
+
+
+@pytest.mark.parametrize("path, room", files_in_rooms())
+def test_a_room_imports_only_from_those_before_it(path, room):
+    assert room in ROOMS, f"{path} is in no room; add it to ROOMS in its place"
+    allowed = set(ROOMS[: ROOMS.index(room) + 1])
+    assert rooms_imported(path) <= allowed
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in modules_below(ROOT / "datasets")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_builders_use_only_data_and_errors(path):
+    assert rooms_imported(path) <= BUILDERS_MAY_USE
+
+
+@pytest.mark.parametrize(
+    "path", modules_below(PACKAGE), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_only_demo_and_commands_know_the_builders(path):
+    uses = list(names_imported(path, "tfavmae_datasets"))
+    if path.name not in ("demo.py",) and path.parent.name != "commands":
+        assert not uses
+
+
+def test_no_room_of_odds_and_ends():
+    names = {path.name for path in modules_below(PACKAGE)}
+    assert not names & {"utils.py", "helpers.py", "misc.py", "common.py"}
+
+
+def test_models_run_on_jax_without_tensorflow(fresh_python):
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for room in WITHOUT_TENSORFLOW
+        for path in modules_below(PACKAGE / room)
+    ]
+    out = fresh_python(
+        _RUN_ON_JAX,
+        *modules,
+        blocked=TENSORFLOW,
+        environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+    )
+    assert out.strip().endswith("jax")
+
+
+_RUN_ON_JAX = """
+import importlib, sys
+import numpy as np
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+
+import keras
+from tfavmae.models.presets import build_pretraining
+
+model = build_pretraining(
+    "cav_mae", "tiny",
+    audio=dict(num_frames=32, num_mel_bins=32),
+    video=dict(height=32, width=32, tubelet_size=(1, 8, 8)),
+)
+batch = dict(
+    audio=np.zeros((2, 8000), "int16"), video=np.zeros((2, 1, 32, 32, 3), "uint8")
+)
+assert np.isfinite(np.asarray(model(batch, masked=True)["audio_prediction"])).all()
+assert not {"tensorflow", "official"} & set(sys.modules)
+print(keras.backend.backend())
+"""
+
+
+def test_decoding_workers_do_not_need_tensorflow(fresh_python):
+    generators = [
+        f"tfavmae_datasets.sounding_shapes.{path.stem}"
+        for path in modules_below(ROOT / "datasets" / "sounding_shapes")
+        if path.stem != "__init__" and not path.stem.endswith(("_builder", "_test"))
+    ]
+    fresh_python(
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)",
+        "tfavmae.data.media",
+        "tfavmae.data.clips",
+        *generators,
+        blocked=(*TENSORFLOW, "keras"),
+    )

@@ -1,0 +1,220 @@
+"""Whole runs of the real model: what they leave and what they take over."""
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+from tfavmae import config as config_lib
+from tfavmae.errors import UserError
+from tfavmae.training import experiment, parts
+from tfavmae.training.workdir import Workdir, read_rows
+
+
+def make_images(model, batch):
+    assert batch["video"].shape == (8, 1, 16, 16, 3)
+    return {"frames": batch["video"][:2, 0]}
+
+
+@pytest.fixture(scope="module")
+def pretrained(small_config, tmp_path_factory):
+    """An undisturbed run of 7 steps in epochs of 3."""
+    workdir = tmp_path_factory.mktemp("runs") / "pretrain"
+    config = small_config(**{"trainer.image_every_steps": 3})
+    return experiment.run(config, workdir, progress=False, make_images=make_images)
+
+
+@pytest.fixture(scope="module")
+def finetuned(pretrained, small_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "finetune"
+    config = small_config(
+        "finetune",
+        initialize_from=str(pretrained.workdir),
+        **{"trainer.monitor": "val_accuracy", "data.num_train_examples": 16},
+    )
+    return experiment.run(config, workdir, progress=False)
+
+
+def test_the_history_has_every_step_and_epoch(pretrained, numbers):
+    rows = [(r["kind"], r["epoch"], r["step"]) for r in pretrained.history]
+    assert rows == [
+        *[("train", 1, s) for s in (1, 2, 3)],
+        ("epoch", 1, 3),
+        *[("train", 2, s) for s in (4, 5, 6)],
+        ("epoch", 2, 6),
+        ("train", 3, 7),
+        ("epoch", 3, 7),
+    ]
+    stored = read_rows(pretrained.workdir / "history.jsonl")
+    assert numbers(stored) == numbers(pretrained.history)
+    steps = [r for r in stored if r["kind"] == "train"]
+    rates = [r["learning_rate"] for r in steps[:3]]
+    assert rates == pytest.approx([0.0, 0.005, 0.01])
+    epoch = stored[3]
+    assert epoch["loss"] == pytest.approx(
+        np.mean([r["loss"] for r in steps[:3]]), rel=1e-2
+    )
+    assert {"val_loss", "val_contrast", "val_reconstruction_audio"} < epoch.keys()
+
+
+def test_a_run_explains_itself(pretrained):
+    workdir = Workdir(pretrained.workdir)
+    assert config_lib.difference(workdir.read_config(), pretrained.config) == []
+    run = workdir.read_run()
+    assert run["final_step"] == 7
+    assert run["data"]["train"]["num_examples"] == 24
+    assert len(run["data"]["train"]["fingerprint"]) == 64
+    (session,) = run["sessions"]
+    assert session["versions"]["keras"] == keras.__version__
+    assert session["from_step"] == 0
+    assert any("7 steps" in line for line in run["plan"])
+    assert sorted(p.name for p in pretrained.workdir.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "history.jsonl",
+        "lock",
+        "model.keras",
+        "run.json",
+        "tensorboard",
+    ]
+
+
+def test_tensorboard_has_terms_rates_and_images(pretrained):
+    events = event_accumulator.EventAccumulator(
+        str(pretrained.workdir / "tensorboard"), size_guidance={"tensors": 0}
+    )
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    train = [
+        "loss",
+        "reconstruction_audio",
+        "reconstruction_video",
+        "contrast",
+        "contrast_accuracy_audio_to_video",
+        "contrast_accuracy_video_to_audio",
+        "learning_rate",
+        "gradient_norm",
+        "clips_per_second",
+    ]
+    assert {f"train/{name}" for name in train} < tags
+    assert {"validation/loss", "frames", "config"} < tags
+    assert [e.step for e in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [e.step for e in events.Tensors("frames")] == [3, 6]
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(
+    pretrained, assert_same_weights
+):
+    loaded = experiment.load(pretrained.workdir)
+    assert_same_weights(loaded.model, pretrained.model)
+    assert loaded.step == 7
+    again = experiment.run(pretrained.config, pretrained.workdir, progress=False)
+    assert_same_weights(again.model, pretrained.model)
+    assert len(Workdir(pretrained.workdir).read_run()["sessions"]) == 1
+
+
+def test_finetuning_learns_and_keeps_the_best(finetuned, assert_same_weights):
+    epochs = [r for r in finetuned.history if r["kind"] == "epoch"]
+    best = max(epochs, key=lambda r: r["val_accuracy"])
+    assert best["val_accuracy"] >= 0.75
+    assert finetuned.step == best["step"]
+    assert finetuned.labels == parts.Labels(2, False, ["low", "high"])
+    loaded = experiment.load(finetuned.workdir)
+    assert_same_weights(loaded.model, finetuned.model)
+    assert loaded.labels == finetuned.labels
+
+
+def test_weights_are_taken_over_and_what_is_not_is_said(pretrained, small_config):
+    config = small_config("finetune", initialize_from=str(pretrained.workdir))
+    config.model.audio.mean = -4.0
+    model = parts.build_model(config, parts.Labels(2, False, None))
+    lines = []
+    experiment.initialize(model, config, lines.append)
+    kernel = "encoder/joint/block_0/attention/qkv/kernel"
+    source = {v.path: np.array(v) for v in pretrained.model.weights}
+    own = {v.path: np.array(v) for v in model.weights}
+    np.testing.assert_array_equal(
+        own[f"classifier/{kernel}"], source[f"cav_mae/{kernel}"]
+    )
+    assert "new: head_norm/gamma, head_norm/beta, head/kernel, head/bias" in lines[0]
+    assert "not used: decoder/" in lines[0]
+    assert lines[1:] == [
+        "note: model.audio.mean differs from the run the weights come from"
+    ]
+
+
+def test_nothing_to_take_over(pretrained, small_config, tmp_path):
+    config = small_config("finetune", initialize_from=str(tmp_path))
+    model = parts.build_model(config, parts.Labels(2, False, None))
+    with pytest.raises(UserError, match="holds no run"):
+        experiment.initialize(model, config, print)
+    config.initialize_from = str(pretrained.workdir)
+    config.model.options.override({"hidden_dim": 32})
+    wider = parts.build_model(config, parts.Labels(2, False, None))
+    with pytest.raises(UserError, match=r"has shape .* in the checkpoint"):
+        experiment.initialize(wider, config, print)
+    inputs = keras.Input((3,))
+    stranger = keras.Model(inputs, keras.layers.Dense(2, name="other")(inputs))
+    with pytest.raises(UserError, match="none of its weights belongs to this model"):
+        experiment.initialize(stranger, config, print)
+
+
+def test_a_single_modality_reads_only_that(small_config):
+    config = small_config("finetune")
+    config.model.modality = "audio"
+    data = parts.TrainingData(config)
+    assert parts.build_model(config, data.labels()).modalities == ("audio",)
+    batch = next(iter(data.training_batches(0)))
+    assert "video" not in batch
+    assert batch["label"].shape == (8,)
+
+
+def test_a_balanced_few(small_config):
+    changes = {"data.num_train_examples": 6, "data.sampling": "balanced"}
+    data = parts.TrainingData(small_config("finetune", **changes))
+    assert data.num_examples == 6
+    rows = set()
+    for batch in data.training_batches(0, num_steps=10):
+        rows |= set(batch["example_index"].numpy().tolist())
+    assert rows == set(data.indices.tolist())
+    assert sorted(i % 2 for i in rows) == [0, 0, 0, 1, 1, 1]
+
+
+def test_more_examples_than_there_are(small_config):
+    config = small_config("finetune", **{"data.num_train_examples": 99})
+    with pytest.raises(UserError, match=r"num_train_examples=99 is more than the 24"):
+        parts.TrainingData(config)
+
+
+def test_a_monitor_that_does_not_exist(small_config, tmp_path, toy):
+    config = small_config(**{"trainer.monitor": "val_los"})
+    with pytest.raises(UserError, match=r"val_los is no validation .* there are: val_"):
+        experiment.run(config, tmp_path, progress=False)
+
+
+def test_contrast_over_a_batch_of_one(small_config, tmp_path):
+    with pytest.raises(UserError, match=r"data\.batch_size=1 leaves the contrastive"):
+        experiment.run(small_config(**{"data.batch_size": 1}), tmp_path, progress=False)
+
+
+def test_bad_options_are_named(small_config):
+    config = small_config()
+    config.model.options.override({"contrast_wieght": 1.0}, is_strict=False)
+    with pytest.raises(UserError, match=r"model: .*contrast_wieght.*contrast_weight"):
+        parts.build_model(config)
+    config = small_config(**{"data.augment": {"flip": 1.0}})
+    with pytest.raises(UserError, match=r"Config section data: .*flip"):
+        parts.clip_spec(config, train=True)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
+def test_mixed_precision(precision, small_config, tmp_path):
+    changes = {"trainer.precision": precision, "data.validation_split": None}
+    run = experiment.run(small_config(**changes), tmp_path, progress=False)
+    losses = [r["loss"] for r in run.history if r["kind"] == "train"]
+    assert np.isfinite(losses).all()
+    assert run.model.dtype_policy.name == precision
+    assert keras.config.dtype_policy().name == "float32"

@@ -1,0 +1,55 @@
+"""Steps, epochs and the calls of `fit` that make them up."""
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from tfavmae import config as config_lib
+from tfavmae.errors import UserError
+from tfavmae.training.plan import make_plan, segments
+
+
+@pytest.mark.parametrize(
+    ("step", "num_steps", "expected"),
+    [
+        (0, 10, [(0, 4, 0, 2), (8, 2, 2, 3)]),
+        (0, 8, [(0, 4, 0, 2)]),
+        (3, 10, [(3, 1, 0, 1), (4, 4, 1, 2), (8, 2, 2, 3)]),
+        (4, 8, [(4, 4, 1, 2)]),
+        (9, 10, [(9, 1, 2, 3)]),
+        (8, 8, []),
+        (1, 3, [(1, 2, 0, 1)]),
+    ],
+)
+def test_segments(step, num_steps, expected):
+    assert segments(step, num_steps, 4) == expected
+
+
+@hypothesis.given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 20))
+def test_segments_make_every_step_once_in_its_epoch(step, num_steps, per_epoch):
+    made = []
+    for start, length, first, end in segments(step, num_steps, per_epoch):
+        for epoch in range(first, end):
+            offset = start + (epoch - first) * length
+            made += [(offset + k, epoch) for k in range(length)]
+    assert made == [(s, s // per_epoch) for s in range(step, num_steps)]
+
+
+def config(**data):
+    return config_lib.from_dict({"trainer": {"num_steps": 5}, "data": data})
+
+
+def test_a_batch_larger_than_the_data():
+    with pytest.raises(UserError, match=r"data.batch_size=32 is more than the 8 train"):
+        make_plan(config(batch_size=32), num_examples=8)
+
+
+def test_a_batch_that_replicas_cannot_share():
+    with pytest.raises(UserError, match=r"batch_size=30 must be a multiple.*try 28"):
+        make_plan(config(batch_size=30), num_examples=64, num_replicas=4)
+
+
+def test_a_warm_up_as_long_as_the_run():
+    values = {"trainer": {"num_steps": 5}, "optimizer": {"warmup_steps": 5}}
+    with pytest.raises(UserError, match=r"optimizer.warmup_steps \(5\) must be less"):
+        make_plan(config_lib.from_dict(values), num_examples=64)

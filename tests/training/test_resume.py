@@ -1,0 +1,245 @@
+"""Runs that end too early, and what their continuation comes to; on a toy model."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tfavmae import config as config_lib
+from tfavmae.errors import UserError
+from tfavmae.training import experiment
+from tfavmae.training.workdir import Workdir
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+@pytest.fixture
+def whole(small_config, tmp_path):
+    """An undisturbed run of 7 steps in epochs of 3."""
+    return experiment.run(small_config(), tmp_path / "whole", progress=False)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6])
+def test_a_killed_run_ends_like_an_undisturbed_one(
+    step, whole, small_config, tmp_path, run_and_die, assert_same_weights, numbers
+):
+    workdir = tmp_path / "killed"
+    run_and_die(small_config(), workdir, step)
+    assert not (workdir / "model.keras").exists()
+    resumed = experiment.run(small_config(), workdir, progress=False)
+    assert_same_weights(resumed.model, whole.model)
+    assert numbers(resumed.history) == numbers(whole.history)
+
+
+def test_a_run_killed_three_times(
+    whole, small_config, tmp_path, run_and_die, assert_same_weights, numbers
+):
+    workdir = tmp_path / "killed"
+    for step in (2, 4, 5):
+        run_and_die(small_config(), workdir, step)
+    resumed = experiment.run(small_config(), workdir, progress=False)
+    assert_same_weights(resumed.model, whole.model)
+    assert numbers(resumed.history) == numbers(whole.history)
+    sessions = Workdir(workdir).read_run()["sessions"]
+    assert [s["from_step"] for s in sessions] == [0, 2, 4, 4]
+
+
+def test_a_row_over_several_steps_survives_a_restart(
+    small_config, tmp_path, run_and_die, numbers
+):
+    config = small_config(**{"trainer.log_every_steps": 3})
+    run_and_die(config, tmp_path / "killed", 2)
+    resumed = experiment.run(config, tmp_path / "killed", progress=False)
+    whole = experiment.run(config, tmp_path / "whole", progress=False)
+    assert numbers(resumed.history) == numbers(whole.history)
+
+
+def test_the_best_weights_survive_a_restart(
+    small_config, tmp_path, run_and_die, assert_same_weights
+):
+    config = small_config(
+        **{"trainer.monitor": "val_loss", "trainer.monitor_mode": "min"}
+    )
+    whole = experiment.run(config, tmp_path / "whole", progress=False)
+    run_and_die(config, tmp_path / "killed", 5)
+    resumed = experiment.run(config, tmp_path / "killed", progress=False)
+    assert_same_weights(resumed.model, whole.model)
+    epochs = [r for r in whole.history if r["kind"] == "epoch"]
+    assert whole.step == min(epochs, key=lambda r: r["val_loss"])["step"]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    whole, small_config, tmp_path, after_step, assert_same_weights, capfd
+):
+    signals = [signal.SIGINT]
+
+    def interrupt(step):
+        if step == 4 and signals:
+            os.kill(os.getpid(), signals.pop())
+
+    after_step(interrupt)
+    config = small_config(**{"trainer.checkpoint_every_steps": 100})
+    handler = signal.getsignal(signal.SIGINT)
+    workdir = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt) as error:
+        experiment.run(config, workdir)
+    text = str(error.value)
+    assert text == (
+        f"Stopped at step 5; go on with: tfavmae pretrain --config"
+        f" {workdir}/config.yaml --workdir {workdir}"
+    )
+    assert text in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert experiment.load(workdir).step == 5
+    resumed = experiment.run(config, workdir, progress=False)
+    assert_same_weights(resumed.model, whole.model)
+
+
+def test_a_corrupt_newest_checkpoint(
+    whole, small_config, tmp_path, run_and_die, assert_same_weights, capfd
+):
+    workdir = tmp_path / "killed"
+    run_and_die(small_config(), workdir, 5)
+    file = workdir / "checkpoints" / "step-00000004" / "variables.data-00000-of-00001"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 255
+    file.write_bytes(bytes(content))
+    resumed = experiment.run(small_config(), workdir)
+    assert_same_weights(resumed.model, whole.model)
+    lines = [x for x in capfd.readouterr().err.splitlines() if "damaged" in x]
+    assert len(lines) == 1
+    assert lines[0].endswith("going back to step 2.")
+
+
+def test_another_config_in_the_same_workdir(whole, small_config):
+    changes = {"optimizer.learning_rate": 0.5, "data.batch_size": 4}
+    with pytest.raises(UserError) as error:
+        experiment.run(small_config(**changes), whole.workdir, progress=False)
+    assert "optimizer.learning_rate: 0.01 there, 0.5 now" in str(error.value)
+    assert "data.batch_size: 8 there, 4 now" in str(error.value)
+    # How often a run saves may change.
+    allowed = small_config(**{"trainer.checkpoint_every_steps": 50})
+    experiment.run(allowed, whole.workdir, progress=False)
+
+
+def test_two_jobs_in_one_workdir(small_config, tmp_path):
+    message = rf"in use by another job \(process {os.getpid()} "
+    with Workdir(tmp_path).locked(), pytest.raises(UserError, match=message):
+        experiment.run(small_config(), tmp_path, progress=False)
+
+
+def test_a_loss_that_is_not_finite(small_config, tmp_path):
+    changes = {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 1e25,
+        "optimizer.clip_norm": None,
+        "optimizer.warmup_steps": None,
+        "trainer.checkpoint_every_steps": 1,
+    }
+    with pytest.raises(UserError) as error:
+        experiment.run(small_config(**changes), tmp_path, progress=False)
+    message = str(error.value)
+    assert "\n" not in message
+    report = json.loads((tmp_path / "nonfinite.json").read_text())
+    first, step = report["steps"]
+    assert first == step > 1
+    assert f"The loss is not finite at step {step} (" in message
+    assert f"step-{step - 1:08}" in message
+    assert report["terms"]["loss"] in ("nan", "inf")
+    (clips,) = report["batches"].values()
+    assert len(clips["ids"]) == 8
+    assert all(i.startswith("train-") for i in clips["ids"])
+
+
+def test_a_checkpoint_by_the_clock(small_config, tmp_path, run_and_die):
+    changes = {
+        "trainer.checkpoint_every_steps": 1000,
+        "trainer.checkpoint_every_minutes": 1e-9,
+    }
+    run_and_die(small_config(**changes), tmp_path, 2)
+    assert experiment.load(tmp_path).step == 2
+
+
+def test_loading_what_is_not_there(small_config, tmp_path, run_and_die):
+    with pytest.raises(UserError, match=r"holds no run: .*config\.yaml is missing"):
+        experiment.load(tmp_path)
+    run_and_die(small_config(), tmp_path / "killed", 1)
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        experiment.load(tmp_path / "killed")
+
+
+# --- Real kills ---
+
+RUN = """
+import os, signal, sys
+from tfavmae import config
+from tfavmae.training import callbacks, experiment
+recipe, workdir, last_step = sys.argv[1], sys.argv[2], int(sys.argv[3])
+original = callbacks.Checkpointer.after_step
+def after_step(self, logs):
+    original(self, logs)
+    print("step", self.step, flush=True)
+    if self.step == last_step:
+        os.kill(os.getpid(), signal.SIGKILL)
+callbacks.Checkpointer.after_step = after_step
+experiment.run(config.load(recipe), workdir, progress=False)
+"""
+
+
+def start(config, directory, last_step=0):
+    """A process with a run of the real model in `directory / "run"`."""
+    recipe = directory / "recipe.yaml"
+    recipe.write_text(config_lib.to_yaml(config))
+    command = [sys.executable, "-c", RUN, recipe, directory / "run", last_step]
+    return subprocess.Popen(
+        [str(x) for x in command], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_sigkill(small_config, tmp_path, monkeypatch, assert_same_weights, numbers):
+    monkeypatch.undo()  # the real model, not the toy
+    config = small_config()
+    process = start(config, tmp_path, last_step=5)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    resumed = experiment.run(config, tmp_path / "run", progress=False)
+    whole = experiment.run(config, tmp_path / "whole", progress=False)
+    assert_same_weights(resumed.model, whole.model)
+    assert numbers(resumed.history) == numbers(whole.history)
+    sessions = Workdir(tmp_path / "run").read_run()["sessions"]
+    assert [s["from_step"] for s in sessions] == [0, 4]
+
+
+@pytest.mark.slow
+def test_sigkill_at_20_random_moments(
+    small_config, tmp_path, monkeypatch, assert_same_weights, numbers
+):
+    monkeypatch.undo()
+    config = small_config(**{"trainer.num_steps": 60, "trainer.steps_per_epoch": 7})
+    whole = experiment.run(config, tmp_path / "whole", progress=False)
+    rng = random.Random(0)
+    for number in range(20):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        process = start(config, directory)
+        for _ in range(rng.randrange(1, 50)):
+            process.stdout.readline()
+        time.sleep(rng.random() * 0.1)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        resumed = experiment.run(config, directory / "run", progress=False)
+        assert_same_weights(resumed.model, whole.model)
+        assert numbers(resumed.history) == numbers(whole.history)
+
+
+def test_the_kills_are_seen_by_the_random_state(whole):
+    """The toy draws random numbers, so a wrong state would show."""
+    (state,) = [v for v in whole.model.variables if "seed_generator" in v.path]
+    assert np.array(state).any()

@@ -1,0 +1,33 @@
+"""Audio-visual masked autoencoders for Keras 3.
+
+Public names load on first use, so that `import tfavmae` costs nothing and the
+media workers, which are spawned processes, never load TensorFlow.
+
+>>> import tfavmae
+>>> model = tfavmae.build_pretraining("cav_mae", "tiny")
+"""
+
+import importlib
+
+__version__ = "0.1.0.dev0"
+
+_HOME_OF = {
+    "ClipSpec": "tfavmae.data.pipeline",
+    "ExperimentConfig": "tfavmae.config",
+    "UserError": "tfavmae.errors",
+    "build_classifier": "tfavmae.models.presets",
+    "build_pretraining": "tfavmae.models.presets",
+    "open_split": "tfavmae.data.pipeline",
+}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'tfavmae' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The subcommands: for each its arguments and what they call."""

@@ -1,0 +1,163 @@
+"""`data build`, `data describe`: media files to TFRecords, and what is in them."""
+
+import dataclasses
+import difflib
+import pathlib
+import typing
+
+from tfavmae.commands import recipes
+from tfavmae.commands.arguments import add_command
+from tfavmae.errors import UserError
+
+_NAMES = "sounding_shapes/demo, sounding_shapes/standard, clip_folder"
+
+
+def add_parsers(commands):
+    group = commands.add_parser("data", help="build and describe data sets")
+    commands = group.add_subparsers(metavar="COMMAND", required=True)
+    _add_build(commands)
+    parser = add_command(
+        commands,
+        "describe",
+        describe,
+        summary="show what a built data set holds",
+        example="tfavmae data describe sounding_shapes/demo --data-dir data",
+        positional=("[NAME]", "its name or folder; default: that of the recipe"),
+    )
+    _add_data_dir(parser)
+
+
+def _add_build(commands):
+    parser = add_command(
+        commands,
+        "build",
+        build,
+        summary="decode media files once, into TFRecords",
+        example="tfavmae data build clip_folder --videos my_videos --data-dir data",
+        positional=("[NAME]", _NAMES),
+    )
+    _add_data_dir(parser)
+    add = parser.add_argument
+    add("--workers", type=int, metavar="N", help="processes; default: one per core")
+    add("--seed", type=int, metavar="N", help="sounding_shapes: which set of clips")
+    add("--videos", metavar="DIR", help="clip_folder: media files, also in subfolders")
+    add("--labels", metavar="CSV", help="clip_folder: table with columns file, label")
+    add("--clip-seconds", type=float, metavar="S", help="clip_folder: length of clips")
+    add("--strict", action="store_true", help="clip_folder: a bad file is an error")
+
+
+def _add_data_dir(parser):
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where; default: ~/tensorflow_datasets"
+    )
+
+
+def build(args):
+    name, data_dir = _dataset(args)
+    family, _, selection = name.partition("/")
+    makers = {"sounding_shapes": _sounding_shapes, "clip_folder": _clip_folder}
+    if family not in makers:
+        raise UserError(f"no builder is named {name!r}; there are {_NAMES}")
+    builder = makers[family](args, selection, data_dir)
+    print(f"{builder.info.full_name} is in {builder.data_dir}")
+    return builder
+
+
+def describe(args):
+    from tfavmae.commands import description
+
+    description.show_dataset(*_dataset(args))
+
+
+def _dataset(args):
+    """Name and folder of the data set: given, or as the recipe says."""
+    name, data_dir = args.name, args.data_dir
+    if args.workdir and not data_dir:
+        data_dir = str(pathlib.Path(args.workdir) / "data")
+    if args.config:
+        from tfavmae import config
+
+        data = config.load(recipes.find(args.config)).data
+        name, data_dir = name or data.dataset, data_dir or data.data_dir
+    if not name:
+        raise UserError(f"name a data set ({_NAMES}), or give a recipe with --config")
+    return name, data_dir
+
+
+def _sounding_shapes(args, name, data_dir):
+    from tfavmae_datasets.sounding_shapes import config
+    from tfavmae_datasets.sounding_shapes import (
+        sounding_shapes_dataset_builder as shapes,
+    )
+
+    _refuse(args, "sounding_shapes", "videos", "labels", "clip_seconds", "strict")
+    settings = config.get(name or "demo")
+    settings = dataclasses.replace(settings, **_settings(args.set, type(settings)))
+    builder = shapes.Builder(
+        config=shapes.builder_config(settings, args.seed or 0),
+        data_dir=data_dir,
+        num_workers=args.workers,
+    )
+    builder.download_and_prepare()
+    return builder
+
+
+def _clip_folder(args, name, data_dir):
+    from tfavmae_datasets.clip_folder import ClipFolderConfig, build_clip_folder
+
+    _refuse(args, "clip_folder", "seed")
+    if args.videos is None:
+        raise UserError("clip_folder needs the folder of media files: --videos DIR")
+    given = {
+        "name": name or None,
+        "labels": args.labels,
+        "clip_seconds": args.clip_seconds,
+        "strict": args.strict or None,
+        "num_workers": args.workers,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    options |= _settings(args.set, ClipFolderConfig)
+    data_dir = data_dir or "~/tensorflow_datasets"
+    builder = build_clip_folder(args.videos, data_dir, **options)
+    for key, value in builder.info.metadata["summary"].items():
+        print(f"{key.replace('_', ' ')}: {value}")
+    print(f"files left out, with reasons: {builder.bad_files_path}")
+    return builder
+
+
+def _settings(overrides, kind) -> dict:
+    """`--set key=value` as fields of a data set's settings, of the dataclass `kind`."""
+    import yaml
+
+    types = typing.get_type_hints(kind)
+    settings = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: write it as key=value")
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1, cutoff=0.0)[0]
+            raise UserError(f"--set {text}: no setting {key!r}; did you mean {near!r}?")
+        settings[key] = _as_type(types[key], yaml.safe_load(value), text)
+    return settings
+
+
+def _as_type(annotation, value, text):
+    kinds = typing.get_args(annotation) or (annotation,)
+    if typing.get_origin(annotation) is tuple:
+        kinds = (tuple,)
+    if tuple in kinds and isinstance(value, list):
+        return tuple(value)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) not in kinds:
+        names = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+        raise UserError(f"--set {text}: the value must be {names}")
+    return value
+
+
+def _refuse(args, family, *names):
+    """An option of the other family would be ignored, so it is an error."""
+    for name in names:
+        if getattr(args, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} does not apply to {family}")

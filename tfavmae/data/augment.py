@@ -1,0 +1,210 @@
+"""Random changes to a clip, each a pure function of its input and a seed.
+
+Seeds are the pairs of integers that `tf.random.stateless_*` takes. Frames of a clip
+share their draw: a crop or a colour shift that changed from frame to frame would
+fake motion.
+"""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training clip; everything is off by default.
+
+    Args:
+        crop_scale: least and greatest share of the frame's area that a random crop
+            keeps (multi-scale crop), `None` for the centre crop.
+        crop_aspect: least and greatest width / height of the crop, relative to that
+            of the frames asked for.
+        flip_probability: of mirroring all frames left to right.
+        brightness: greatest shift, as a share of full scale.
+        contrast: greatest deviation of the contrast factor from 1.
+        saturation: greatest deviation of the saturation factor from 1.
+        hue: greatest shift on the colour circle, in [0, 0.5].
+        colour_probability: of applying the four above.
+        roll_probability: of rolling the audio round by a uniform time. It moves the
+            sound against the picture.
+        gain_db: greatest change of loudness, up or down, in dB.
+        noise_snr_db: least and greatest signal-to-noise ratio, in dB, of added white
+            noise, `None` for no noise.
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    colour_probability: float = 0.8
+    roll_probability: float = 0.0
+    gain_db: float = 0.0
+    noise_snr_db: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        for name in ("flip_probability", "colour_probability", "roll_probability"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        for name in ("brightness", "contrast", "saturation"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        self._check("hue", 0 <= self.hue <= 0.5, "in [0, 0.5]")
+        self._check("gain_db", self.gain_db >= 0, "0 or more")
+        low, high = self.crop_scale or (1.0, 1.0)
+        self._check("crop_scale", 0 < low <= high <= 1, "0 < least <= greatest <= 1")
+        low, high = self.crop_aspect
+        self._check("crop_aspect", 0 < low <= high, "0 < least <= greatest")
+        low, high = self.noise_snr_db or (0.0, 0.0)
+        self._check("noise_snr_db", low <= high, "least <= greatest")
+
+    def _check(self, name, condition, rule):
+        if not condition:
+            value = getattr(self, name)
+            raise ValueError(f"`{name}` must be {rule}. Received: {name}={value}.")
+
+    @property
+    def changes_colour(self):
+        return bool(self.brightness or self.contrast or self.saturation or self.hue)
+
+
+def uniform(seed, low=0.0, high=1.0, shape=()):
+    return tf.random.stateless_uniform(shape, seed, low, high)
+
+
+# --- Video ---
+
+
+def centre_box(height, width, aspect):
+    """The largest centred box of the given width / height.
+
+    Returns:
+        int32 `(4,)`: top, left, height, width.
+    """
+    h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    return _box(tf.minimum(h, w / aspect), tf.minimum(w, h * aspect), h, w, 0.5, 0.5)
+
+
+def random_box(seed, height, width, aspect, crop_scale, crop_aspect):
+    """A random box: area uniform in `crop_scale`, aspect log-uniform, place uniform.
+
+    A side that would be longer than the frame is cut to it.
+    """
+    u = uniform(seed, shape=[4])
+    h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    area = h * w * (crop_scale[0] + u[0] * (crop_scale[1] - crop_scale[0]))
+    low, high = math.log(crop_aspect[0]), math.log(crop_aspect[1])
+    ratio = aspect * tf.exp(low + u[1] * (high - low))
+    box_height = tf.minimum(tf.sqrt(area / ratio), h)
+    return _box(box_height, tf.minimum(tf.sqrt(area * ratio), w), h, w, u[2], u[3])
+
+
+def _box(box_height, box_width, height, width, down, right):
+    """Whole pixels, at `down`, `right` of the way from the top left corner."""
+    box_height = tf.maximum(tf.round(box_height), 1.0)
+    box_width = tf.maximum(tf.round(box_width), 1.0)
+    top = tf.floor(down * (height - box_height + 1.0))
+    left = tf.floor(right * (width - box_width + 1.0))
+    top = tf.minimum(top, height - box_height)
+    left = tf.minimum(left, width - box_width)
+    return tf.cast(tf.stack([top, left, box_height, box_width]), tf.int32)
+
+
+def flip(frames, seed, probability):
+    """Mirrors all frames `(frames, height, width, 3)` or none."""
+    return tf.where(uniform(seed) < probability, frames[:, :, ::-1], frames)
+
+
+def jitter_colour(frames, seed, options):
+    """Shifts brightness, contrast, saturation and hue, the same for all frames.
+
+    Args:
+        frames: uint8 `(frames, height, width, 3)`.
+        seed: int `(2,)`.
+        options: `Augmentation`.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    u = uniform(seed, -1.0, 1.0, [5])
+    apply = (u[4] + 1.0) / 2.0 < options.colour_probability
+    return tf.cond(apply, lambda: _shift_colour(frames, u, options), lambda: frames)
+
+
+def _shift_colour(frames, u, options):
+    x = tf.image.convert_image_dtype(frames, tf.float32)
+    x = tf.clip_by_value(x + u[0] * options.brightness, 0.0, 1.0)
+    mean = tf.reduce_mean(x, axis=[0, 1, 2])
+    x = tf.clip_by_value(mean + (x - mean) * (1.0 + u[1] * options.contrast), 0.0, 1.0)
+    grey = tf.image.rgb_to_grayscale(x)
+    x = tf.clip_by_value(
+        grey + (x - grey) * (1.0 + u[2] * options.saturation), 0.0, 1.0
+    )
+    if options.hue:
+        x = tf.image.adjust_hue(x, u[3] * options.hue)
+    return tf.image.convert_image_dtype(x, tf.uint8, saturate=True)
+
+
+# --- Audio ---
+
+
+def roll(samples, seed, probability):
+    """Rolls the samples round by a uniform shift."""
+    u = uniform(seed, shape=[2])
+    length = tf.cast(tf.shape(samples)[0], tf.float32)
+    shift = tf.where(u[0] < probability, tf.cast(u[1] * length, tf.int32), 0)
+    return tf.roll(samples, shift, axis=0)
+
+
+def change_gain(samples, seed, gain_db):
+    """Multiplies float samples by a factor log-uniform in +-`gain_db`."""
+    return samples * 10.0 ** (uniform(seed, -gain_db, gain_db) / 20.0)
+
+
+def add_noise(samples, seed, snr_db):
+    """Adds white Gaussian noise to float samples at a ratio uniform in `snr_db`.
+
+    The power of the samples given sets that of the noise; silence stays silence.
+    """
+    seeds = tf.random.split(seed, 2)
+    ratio_db = uniform(seeds[0], snr_db[0], snr_db[1])
+    power = tf.math.divide_no_nan(
+        tf.reduce_sum(samples**2), tf.cast(tf.size(samples), tf.float32)
+    )
+    noise = tf.random.stateless_normal(tf.shape(samples), seeds[1])
+    return samples + noise * tf.sqrt(power * 10.0 ** (-ratio_db / 10.0))
+
+
+def audio(samples, seed, options):
+    """All audio changes of `options` on the true samples, before any padding.
+
+    Args:
+        samples: int16 `(samples,)`.
+        seed: int `(2,)`.
+        options: `Augmentation`.
+
+    Returns:
+        int16 of the same shape; what exceeds the range is clipped.
+    """
+    seeds = tf.random.split(seed, 3)
+    if options.roll_probability:
+        samples = roll(samples, seeds[0], options.roll_probability)
+    if not options.gain_db and options.noise_snr_db is None:
+        return samples
+    x = tf.cast(samples, tf.float32)
+    if options.gain_db:
+        x = change_gain(x, seeds[1], options.gain_db)
+    if options.noise_snr_db is not None:
+        x = add_noise(x, seeds[2], options.noise_snr_db)
+    return tf.saturate_cast(tf.round(x), tf.int16)
+
+
+def video(frames, seed, options):
+    """All changes of `options` to cropped frames (the crop happens in decoding)."""
+    seeds = tf.random.split(seed, 2)
+    if options.flip_probability:
+        frames = flip(frames, seeds[0], options.flip_probability)
+    if options.changes_colour:
+        frames = jitter_colour(frames, seeds[1], options)
+    return frames

@@ -1,0 +1,95 @@
+"""Decoded clips on the disk, so that an interrupted build goes on where it was.
+
+TFDS deletes what it has written when a build ends early. So each decoded clip is first
+appended to a file of records beside the data set; the next build with the same rows
+reads those and decodes only the rest. A record that was cut off by the interruption,
+or damaged since, ends what is taken over.
+"""
+
+import fcntl
+import itertools
+import pickle
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tfavmae.data.workers import Outcome
+from tfavmae.errors import UserError
+
+_HEADER = struct.Struct("<QL")  # length and CRC-32 of the pickle that follows
+
+
+class PreparedClips:
+    """The outcomes of one list of rows, in its order.
+
+    Args:
+        path: of the file of records; made with its folder.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.num_taken_over = 0
+
+    def outcomes(
+        self, rows: Iterable, decode: Callable[[Iterable], Iterator[Outcome]]
+    ) -> Iterator[Outcome]:
+        """One outcome per row: the kept ones, then new ones, which are kept too.
+
+        Args:
+            rows: each with a unique `key`.
+            decode: turns rows into outcomes, in order.
+        """
+        rows = iter(rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as file:
+            self._lock(file)
+            for row, outcome in self._take_over(file, rows):
+                if outcome is None:  # another row than last time: no longer the same
+                    rows = itertools.chain([row], rows)
+                    break
+                self.num_taken_over += 1
+                yield outcome
+            rows, keyed = itertools.tee(rows)
+            for row, outcome in zip(keyed, decode(rows), strict=True):
+                self._append(file, row.key, outcome)
+                yield outcome
+
+    def _lock(self, file):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{self.path.parent}: another build is at work here. Wait for it, or "
+                "choose another name or data_dir."
+            ) from error
+
+    def _take_over(self, file, rows):
+        """Pairs of row and kept outcome; leaves the file at its last good record."""
+        file.seek(0)
+        good = 0
+        for key, outcome in _read_records(file):
+            row = next(rows, None)
+            if row is None:
+                break
+            if row.key != key:
+                file.truncate(good)
+                yield row, None
+                return
+            good = file.tell()
+            yield row, outcome
+        file.truncate(good)
+
+    def _append(self, file, key, outcome):
+        record = pickle.dumps((key, outcome), protocol=pickle.HIGHEST_PROTOCOL)
+        file.write(_HEADER.pack(len(record), zlib.crc32(record)) + record)
+        file.flush()
+
+
+def _read_records(file) -> Iterator[tuple[str, Outcome]]:
+    while len(header := file.read(_HEADER.size)) == _HEADER.size:
+        length, checksum = _HEADER.unpack(header)
+        record = file.read(length)
+        if len(record) < length or zlib.crc32(record) != checksum:
+            return
+        yield pickle.loads(record)

@@ -1,0 +1,90 @@
+"""Fine-tuning: the encoder of a pretrained model with a classification head."""
+
+import keras
+from keras import ops
+
+from tfavmae.models.base import AudioVisualModel
+from tfavmae.models.encoders import MODALITIES
+from tfavmae.objectives.classification import Classification
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class AudioVisualClassifier(AudioVisualModel):
+    """Mean over tokens, layer norm, one product (CAV-MAE, appendix on fine-tuning).
+
+    Args:
+        num_classes: width of the logits.
+        modality: `audio_video` pools the fused tokens of both; `audio` or `video` reads
+            that modality alone, through its own stream.
+        label, multi_label, label_smoothing: see `Classification`.
+        layer_norm_epsilon: of the head's norm.
+        Others: see `AudioVisualModel`.
+
+    Returns:
+        dict with `logits` `(batch, num_classes)` and the encoder's outputs.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        hidden_dim,
+        num_classes,
+        modality="audio_video",
+        label="label",
+        multi_label=False,
+        label_smoothing=0.0,
+        layer_norm_epsilon=1e-5,
+        **kwargs,
+    ):
+        if modality not in ("audio_video", *MODALITIES):
+            raise ValueError(
+                "`modality` must be 'audio', 'video' or 'audio_video'. "
+                f"Received: {modality!r}."
+            )
+        for other in set(MODALITIES) - set(modality.split("_")):
+            kwargs[other] = None
+        super().__init__(
+            encoder,
+            hidden_dim,
+            objectives=[
+                Classification(label, multi_label, label_smoothing, modality)
+            ],
+            **kwargs,
+        )
+        self.num_classes = num_classes
+        self.modality = modality
+        self.label = label
+        self.multi_label = multi_label
+        self.label_smoothing = label_smoothing
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.build()
+
+    def build(self, input_shape=None):
+        super().build()
+        self.head_norm = keras.layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="head_norm"
+        )
+        self.head = keras.layers.Dense(self.num_classes, dtype="float32", name="head")
+        self.head_norm.build((None, self.hidden_dim))
+        self.head.build((None, self.hidden_dim))
+
+    def call(self, inputs, training=False):
+        outputs = self.read(inputs)
+        tokens = self.tokenize(self.patchify(outputs))
+        outputs |= self.encode(tokens, training)
+        pooled = ops.concatenate([outputs[f"{m}_tokens"] for m in tokens], axis=1)
+        outputs["logits"] = self.head(self.head_norm(ops.mean(pooled, axis=1)))
+        return outputs
+
+    def get_config(self):
+        config = super().get_config()
+        del config["objectives"]
+        return {
+            **config,
+            "num_classes": self.num_classes,
+            "modality": self.modality,
+            "label": self.label,
+            "multi_label": self.multi_label,
+            "label_smoothing": self.label_smoothing,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+        }

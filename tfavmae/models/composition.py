@@ -1,0 +1,121 @@
+"""Which parts of a masked autoencoder go together, and why the others do not."""
+
+
+def check_composition(model):
+    """Raises a `ValueError` for objectives that the model's parts cannot serve."""
+    requires = {r for x in model.objectives for r in x.requires}
+    if "reconstruction" in requires and model.decoder is None:
+        raise ValueError("Reconstruction needs a `decoder`; none was given.")
+    if "embedding" in requires and not model.encoder.separates_modalities:
+        raise ValueError(
+            "Contrast needs embeddings that each depend on one modality, but with early "
+            "fusion every output depends on both. Give the encoder unimodal layers or "
+            "`multi_stream=True`."
+        )
+    if "both_modalities" in requires and len(model.modalities) < 2:
+        raise ValueError(
+            "Contrast between modalities needs both; set its weight to 0. "
+            f"Received: {model.modalities}."
+        )
+    if "inpainting" in requires:
+        _check_inpainting(model)
+    if model.decoder is not None and "embedding" not in requires:
+        _check_coupling(model)
+    if model.teacher is not None or "teacher" in requires:
+        _check_teacher(model)
+
+
+def _check_coupling(model):
+    encoder, decoder = model.encoder, model.decoder
+    separate = not (encoder.num_fusion_layers or encoder.share_unimodal)
+    if separate and decoder.sharing == "separate" and len(model.modalities) == 2:
+        _refuse_uncoupled(
+            model,
+            "Separate encoders with separate decoders are two models that never meet "
+            "(AV-MAE, section 3.3).",
+        )
+
+
+def _check_inpainting(model):
+    if model.decoder is None:
+        raise ValueError("Inpainting needs a `decoder`; none was given.")
+    if len(model.modalities) < 2:
+        raise ValueError(
+            "Inpainting predicts one modality from the other and needs both. "
+            f"Received: {model.modalities}."
+        )
+    if not model.encoder.num_fusion_layers and model.decoder.sharing != "early":
+        _refuse_uncoupled(
+            model,
+            "Inpainting decodes a modality from the tokens of the other, which separate "
+            "encoders keep free of it (AV-MAE, section 3.4).",
+        )
+
+
+def _refuse_uncoupled(model, reason):
+    if not model.allow_uncoupled:
+        raise ValueError(
+            f"{reason} Fuse the modalities, or pass `allow_uncoupled=True`."
+        )
+
+
+def check_counts(model):
+    """Raises a `ValueError` for masks that leave an objective nothing to predict."""
+    masking = {m: getattr(model, f"{m}_masking") for m in model.modalities}
+    kept = {m: x.num_kept for m, x in masking.items()}
+    total = {m: x.num_tokens for m, x in masking.items()}
+    for objective in model.objectives:
+        modalities = [m for m in model.modalities if m in getattr(objective, "modalities", ())]
+        if "inpainting" in objective.requires:
+            _check_contexts(model.decoder, modalities, kept, total)
+        elif "reconstruction" in objective.requires and not objective.include_visible:
+            for m in modalities:
+                if kept[m] == total[m]:
+                    raise ValueError(
+                        f"The masking of {m} removes none of its {total[m]} tokens and "
+                        "leaves nothing to reconstruct; raise its `ratio`."
+                    )
+
+
+def _check_contexts(decoder, modalities, kept, total):
+    for m in modalities:
+        other = next(x for x in total if x != m)
+        if decoder.inpainting_targets == "authors" and kept[other] >= total[m]:
+            raise ValueError(
+                f"Inpainting of {m}: the {kept[other]} visible {other} tokens take all of "
+                f"its {total[m]} places and leave nothing to predict. Raise the masking "
+                f"ratio of {other} or pass `inpainting_targets='full'`."
+            )
+
+
+def _check_teacher(model):
+    teacher, decoder = model.teacher, model.decoder
+    decoding = [x for x in model.objectives if "reconstruction" in x.requires]
+    if teacher is None or not all("teacher" in x.requires for x in decoding):
+        raise ValueError(
+            "A decoder predicts either patches or what a teacher makes of them: "
+            "`Distillation` needs a `teacher`, and a teacher needs `Distillation` and no "
+            "other reconstruction."
+        )
+    outputs = {
+        "fusion": teacher.encoder.num_fusion_layers > 0,
+        "unimodal": teacher.encoder.separates_modalities,
+    }
+    if not outputs.get(model.teacher_output):
+        raise ValueError(
+            f"`teacher_output` must be one of the teacher's outputs: "
+            f"{[name for name, has in outputs.items() if has]}. "
+            f"Received: teacher_output={model.teacher_output!r}."
+        )
+    if teacher.inputs_by_modality != model.inputs_by_modality:
+        raise ValueError("The teacher must have the model's `audio` and `video`.")
+    if model.target_normalization == "patch_channels":
+        raise ValueError(
+            "`target_normalization='patch_channels'` is for pixels, not for the outputs "
+            "of a teacher; use 'patch', 'patch_biased' or None."
+        )
+    if decoder is not None and set(decoder.patch_values.values()) != {teacher.hidden_dim}:
+        raise ValueError(
+            f"The decoder must predict the teacher's {teacher.hidden_dim} values per "
+            f"token. Received: patch_values={decoder.patch_values}."
+        )

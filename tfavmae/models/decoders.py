@@ -1,0 +1,247 @@
+"""One audio-visual decoder: mask tokens, positions, layers, prediction heads."""
+
+import keras
+from keras import ops
+
+from tfavmae.layers.masking import gather_tokens
+from tfavmae.layers.positions import PositionEmbedding
+from tfavmae.layers.transformer import TransformerStack
+
+SHARINGS = ("early", "shared", "separate")
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class AudioVisualDecoder(keras.layers.Layer):
+    """Predicts the patches of each modality.
+
+    Tokens are decoded in the order in which they were drawn, visible ones first, with
+    their positions gathered to match: attention does not care, nothing has to be
+    un-shuffled, and the heads can run on masked tokens alone.
+
+    Args:
+        hidden_dim: width.
+        num_layers: number of layers.
+        block: keyword arguments of `TransformerBlock`.
+        grids: dict of modality to its token counts along each axis.
+        patch_values: dict of modality to the number of values that a token predicts.
+        sharing: `early` decodes the concatenated modalities (CAV-MAE; AV-MAE "early"),
+            `shared` each by itself with the same layers, `separate` with its own.
+        share_projection: one projection and one mask token for both (CAV-MAE).
+        positions: dict of modality to keyword arguments of `PositionEmbedding`.
+        modality_embedding: add a learned vector that names the modality.
+        head_initializer: of the prediction heads' kernels; AV-MAE starts at zeros.
+        token_stddev: of the initial mask tokens and modality vectors; AV-MAE: 0.
+        inpainting_targets: which patches `inpaint` predicts. `authors`: the context
+            stands on the first k places of the target's sequence, which are therefore
+            never predicted (AV-MAE's code). `full`: the context keeps the positions of
+            its own modality and a mask token stands for every patch of the target.
+    """
+
+    def __init__(
+        self,
+        hidden_dim,
+        num_layers,
+        block,
+        grids,
+        patch_values,
+        sharing="early",
+        share_projection=False,
+        positions=None,
+        modality_embedding=False,
+        head_initializer="glorot_uniform",
+        token_stddev=0.02,
+        inpainting_targets="authors",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if sharing not in SHARINGS:
+            raise ValueError(
+                f"`sharing` must be one of {SHARINGS}. Received: sharing={sharing!r}."
+            )
+        if inpainting_targets not in ("authors", "full"):
+            raise ValueError(
+                "`inpainting_targets` must be 'authors' or 'full'. "
+                f"Received: {inpainting_targets!r}."
+            )
+        self.hidden_dim = hidden_dim
+        self.num_layers = num_layers
+        self.block = dict(block)
+        self.grids = {m: tuple(g) for m, g in grids.items()}
+        self.patch_values = dict(patch_values)
+        self.sharing = sharing
+        self.share_projection = share_projection
+        self.position_options = dict(positions or {})
+        self.modality_embedding = modality_embedding
+        self.head_initializer = head_initializer
+        self.token_stddev = token_stddev
+        self.inpainting_targets = inpainting_targets
+
+    def build(self, input_shape):
+        width = (None, None, self.hidden_dim)
+        for modality in self.grids:
+            self._build_modality(modality, width)
+        for name in ("both",) if self.share_projection else self.grids:
+            self._add_dense(f"{name}_projection", self.hidden_dim, input_shape)
+            self._add_vector(f"{name}_mask_token")
+        for name in ("both",) if self.sharing != "separate" else self.grids:
+            stack = TransformerStack(
+                self.num_layers, self.block, dtype=self.dtype_policy, name=name
+            )
+            norm = keras.layers.LayerNormalization(
+                epsilon=self.block.get("layer_norm_epsilon", 1e-6),
+                dtype=self.dtype_policy,
+                name=f"{name}_norm",
+            )
+            stack.build(width)
+            norm.build(width)
+            setattr(self, f"{name}_stack", stack)
+            setattr(self, f"{name}_norm", norm)
+
+    def _build_modality(self, modality, width):
+        options = {"trainable": False, **self.position_options.get(modality, {})}
+        positions = PositionEmbedding(
+            self.grids[modality],
+            **options,
+            dtype=self.dtype_policy,
+            name=f"{modality}_positions",
+        )
+        positions.build(width)
+        setattr(self, f"{modality}_positions", positions)
+        if self.modality_embedding:
+            self._add_vector(f"{modality}_modality")
+        self._add_dense(
+            f"{modality}_head",
+            self.patch_values[modality],
+            width,
+            kernel_initializer=self.head_initializer,
+        )
+
+    def _add_dense(self, name, units, input_shape, **kwargs):
+        dense = keras.layers.Dense(units, dtype=self.dtype_policy, name=name, **kwargs)
+        dense.build(input_shape)
+        setattr(self, name, dense)
+
+    def _add_vector(self, name):
+        vector = self.add_weight(
+            name=name,
+            shape=(self.hidden_dim,),
+            initializer=keras.initializers.RandomNormal(stddev=self.token_stddev),
+        )
+        setattr(self, name, vector)
+
+    def _own(self, modality, part, shared):
+        return getattr(self, f"both_{part}" if shared else f"{modality}_{part}")
+
+    def project(self, modality, tokens):
+        return self._own(modality, "projection", self.share_projection)(tokens)
+
+    def _fill(self, modality, context):
+        """Context tokens, then mask tokens up to the modality's length."""
+        mask = self._own(modality, "mask_token", self.share_projection)
+        batch, known, width = ops.shape(context)[0], context.shape[1], self.hidden_dim
+        missing = getattr(self, f"{modality}_positions").table.shape[0] - known
+        mask = ops.broadcast_to(ops.cast(mask, context.dtype), (batch, missing, width))
+        return ops.concatenate([context, mask], axis=1)
+
+    def _place(self, modality, x, order):
+        x = getattr(self, f"{modality}_positions")(x, order)
+        if self.modality_embedding:
+            x = x + ops.cast(getattr(self, f"{modality}_modality"), x.dtype)
+        return x
+
+    def _decode(self, tokens, training):
+        if self.sharing != "early":
+            separate = self.sharing == "separate"
+            return {m: self._run(m if separate else "both", x, training)
+                    for m, x in tokens.items()}
+        x = self._run("both", ops.concatenate(list(tokens.values()), axis=1), training)
+        decoded, start = {}, 0
+        for modality, own in tokens.items():
+            decoded[modality] = x[:, start : start + own.shape[1]]
+            start += own.shape[1]
+        return decoded
+
+    def _run(self, name, x, training):
+        x = getattr(self, f"{name}_stack")(x, training=training)
+        return getattr(self, f"{name}_norm")(x)
+
+    def call(self, tokens, order, training=False):
+        """Predicts each modality from its own visible tokens.
+
+        Args:
+            tokens: dict of modality to encoded visible tokens `(batch, kept, dim)`.
+            order: dict of modality to int32 `(batch, tokens)`, visible ones first.
+
+        Returns:
+            dict with `{modality}_masked_prediction` `(batch, masked, values)`, in drawn
+            order, and, in token order, `{modality}_prediction` `(batch, tokens, values)`
+            and what the head made it of, `{modality}_decoded`.
+        """
+        filled = {
+            m: self._place(m, self._fill(m, self.project(m, x)), order[m])
+            for m, x in tokens.items()
+        }
+        outputs = {}
+        for m, x in self._decode(filled, training).items():
+            decoded = gather_tokens(x, ops.argsort(order[m], axis=1))
+            kept = tokens[m].shape[1]
+            outputs[f"{m}_masked_prediction"] = self._predict(m, x[:, kept:])
+            outputs[f"{m}_prediction"] = self._predict(m, decoded)
+            outputs[f"{m}_decoded"] = decoded
+        return outputs
+
+    def _predict(self, modality, x):
+        return ops.cast(getattr(self, f"{modality}_head")(x), "float32")
+
+    def inpaint(self, tokens, order, modalities, training=False):
+        """Predicts modalities from the visible tokens of the other (AV-MAE, 3.4).
+
+        Args:
+            tokens, order: as of `call`.
+            modalities: those to predict.
+
+        Returns:
+            dict with `{modality}_inpainting` `(batch, tokens, values)` in token order,
+            `{modality}_inpainting_decoded`, what the head made it of, and
+            `{modality}_masked_inpainting`, the part of it that mask tokens stood for: its
+            last k or all.
+        """
+        filled = {m: self._inpainting_input(m, tokens, order) for m in modalities}
+        outputs = {}
+        for m, x in self._decode(filled, training).items():
+            known = tokens[self._other(m)].shape[1]
+            if self.inpainting_targets == "full":
+                x, known = x[:, known:], 0
+            outputs[f"{m}_masked_inpainting"] = self._predict(m, x[:, known:])
+            outputs[f"{m}_inpainting"] = self._predict(m, x)
+            outputs[f"{m}_inpainting_decoded"] = x
+        return outputs
+
+    def _other(self, modality):
+        return next(m for m in self.grids if m != modality)
+
+    def _inpainting_input(self, modality, tokens, order):
+        other = self._other(modality)
+        context = self.project(other, tokens[other])
+        if self.inpainting_targets == "authors":
+            return self._place(modality, self._fill(modality, context), None)
+        masks = self._place(modality, self._fill(modality, context[:, :0]), None)
+        context = self._place(other, context, order[other][:, : context.shape[1]])
+        return ops.concatenate([context, masks], axis=1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "num_layers": self.num_layers,
+            "block": self.block,
+            "grids": self.grids,
+            "patch_values": self.patch_values,
+            "sharing": self.sharing,
+            "share_projection": self.share_projection,
+            "positions": self.position_options,
+            "modality_embedding": self.modality_embedding,
+            "head_initializer": self.head_initializer,
+            "token_stddev": self.token_stddev,
+            "inpainting_targets": self.inpainting_targets,
+        }

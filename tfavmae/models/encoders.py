@@ -1,0 +1,224 @@
+"""One audio-visual encoder: unimodal layers, then fusion layers, as the papers set them."""
+
+import keras
+from keras import ops
+
+from tfavmae.layers.bottleneck import BottleneckFusion
+from tfavmae.layers.transformer import TransformerStack
+
+MODALITIES = ("audio", "video")
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class AudioVisualEncoder(keras.layers.Layer):
+    """Encodes tokens of one or two modalities.
+
+    Early fusion is `num_unimodal_layers=0`; separate and shared encoders have
+    `num_fusion_layers=0`; mid-fusion (AV-MAE, section 3.2), CAV-MAE's joint layer
+    (section 2.3, `multi_stream=True`) and MAViL's fusion encoder have both.
+
+    Args:
+        num_unimodal_layers: layers that see one modality.
+        num_fusion_layers: layers that see both.
+        block: keyword arguments of `TransformerBlock`.
+        modalities: those that the encoder takes.
+        share_unimodal: the same unimodal layers for both modalities.
+        multi_stream: the fusion layers also run on each modality alone, with layer norms
+            of their own; its result is what does not leak (CAV-MAE).
+        normalize_before_fusion: fusion reads the normalised unimodal outputs (AV-MAE) or
+            the raw ones (CAV-MAE, MAViL).
+        chain_streams: single-modality streams run through all fusion layers; `False`:
+            the last only, as CAV-MAE's pretraining code does when there are several.
+        fusion: `concat`, layers on concatenated tokens, or `bottleneck`, see
+            `BottleneckFusion`, whose `num_bottlenecks` and `share_bottleneck_blocks`
+            follow.
+        normalize_after_fusion: a layer norm ends the fusion layers.
+        class_token: each modality has a learned token that runs along and comes out as
+            `{modality}_class_token`, apart from the others.
+
+    Call arguments:
+        tokens: dict of modality to `(batch, tokens, hidden_dim)`.
+        views: the batch holds that many views of every example, all first ones first;
+            only they are fused.
+
+    Returns:
+        dict with `{modality}_tokens` and, unless fusion is early,
+        `{modality}_unimodal_tokens`, which depend on that modality alone; all
+        `(batch, tokens, hidden_dim)`.
+    """
+
+    def __init__(
+        self,
+        num_unimodal_layers,
+        num_fusion_layers,
+        block,
+        modalities=MODALITIES,
+        share_unimodal=False,
+        multi_stream=False,
+        normalize_before_fusion=False,
+        chain_streams=True,
+        fusion="concat",
+        num_bottlenecks=4,
+        share_bottleneck_blocks=False,
+        normalize_after_fusion=True,
+        class_token=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if multi_stream and not num_fusion_layers:
+            raise ValueError("`multi_stream=True` needs `num_fusion_layers` >= 1.")
+        if fusion not in ("concat", "bottleneck"):
+            raise ValueError(
+                f"`fusion` must be 'concat' or 'bottleneck'. Received: {fusion!r}."
+            )
+        if multi_stream and fusion == "bottleneck":
+            raise ValueError(
+                "`multi_stream=True` runs the fusion layers on one modality alone and "
+                "needs `fusion='concat'`."
+            )
+        self.num_unimodal_layers = num_unimodal_layers
+        self.num_fusion_layers = num_fusion_layers
+        self.block = dict(block)
+        self.modalities = tuple(modalities)
+        self.share_unimodal = share_unimodal
+        self.multi_stream = multi_stream
+        self.normalize_before_fusion = normalize_before_fusion
+        self.chain_streams = chain_streams
+        self.fusion = fusion
+        self.num_bottlenecks = num_bottlenecks
+        self.share_bottleneck_blocks = share_bottleneck_blocks
+        self.normalize_after_fusion = normalize_after_fusion
+        self.class_token = class_token
+
+    @property
+    def separates_modalities(self):
+        """Whether some output of each modality is independent of the other."""
+        return self.num_unimodal_layers > 0 or self.multi_stream
+
+    def build(self, input_shape):
+        if self.separates_modalities:
+            for name in ("shared",) if self.share_unimodal else self.modalities:
+                self._add(name, self._stack_of(name, self.num_unimodal_layers), input_shape)
+        if self.num_fusion_layers:
+            self._add("joint", self._fusion_layers(), input_shape)
+        if self.class_token:
+            self.class_tokens = {
+                m: self.add_weight(
+                    name=f"{m}_class_token",
+                    shape=(input_shape[-1],),
+                    initializer=keras.initializers.RandomNormal(stddev=0.02),
+                )
+                for m in self.modalities
+            }
+
+    def _stack_of(self, name, num_layers, **block):
+        block = {**self.block, **block}
+        return TransformerStack(num_layers, block, dtype=self.dtype_policy, name=name)
+
+    def _fusion_layers(self):
+        if self.fusion == "concat":
+            streams = ("joint", *(self.modalities if self.multi_stream else ()))
+            return self._stack_of("joint", self.num_fusion_layers, streams=streams)
+        return BottleneckFusion(
+            self.num_fusion_layers,
+            self.block,
+            self.modalities,
+            self.num_bottlenecks,
+            self.share_bottleneck_blocks,
+            dtype=self.dtype_policy,
+            name="joint",
+        )
+
+    def _add(self, name, stack, input_shape):
+        norm = keras.layers.LayerNormalization(
+            epsilon=self.block.get("layer_norm_epsilon", 1e-6),
+            dtype=self.dtype_policy,
+            name=f"{name}_norm",
+        )
+        if name == "joint" and not self.normalize_after_fusion:
+            norm = keras.layers.Identity(dtype=self.dtype_policy, name=f"{name}_norm")
+        stack.build(input_shape)
+        norm.build(input_shape)
+        setattr(self, f"{name}_stack", stack)
+        setattr(self, f"{name}_norm", norm)
+
+    def _stack(self, modality):
+        return getattr(self, "shared_stack" if self.share_unimodal else f"{modality}_stack")
+
+    def _norm(self, modality):
+        return getattr(self, "shared_norm" if self.share_unimodal else f"{modality}_norm")
+
+    def call(self, tokens, training=False, views=1):
+        outputs = {}
+        if self.class_token:
+            tokens = {m: self._prepend_class_token(m, x) for m, x in tokens.items()}
+        if self.separates_modalities:
+            tokens = {m: self._stack(m)(x, training=training) for m, x in tokens.items()}
+            unimodal = {m: self._unimodal(m, x, training) for m, x in tokens.items()}
+            outputs = {f"{m}_unimodal_tokens": x for m, x in unimodal.items()}
+            if self.normalize_before_fusion or not self.num_fusion_layers:
+                tokens = unimodal
+            if self.multi_stream and len(tokens) == 1:
+                tokens = unimodal  # A modality alone has a stream of its own.
+        tokens = {m: first_view(x, views) for m, x in tokens.items()}
+        if self.num_fusion_layers and not (self.multi_stream and len(tokens) == 1):
+            tokens = self._fuse(tokens, training)
+        outputs |= {f"{m}_tokens": x for m, x in tokens.items()}
+        return self._part_class_tokens(outputs) if self.class_token else outputs
+
+    def _prepend_class_token(self, modality, x):
+        token = ops.cast(self.class_tokens[modality], x.dtype)
+        token = ops.broadcast_to(token, (ops.shape(x)[0], 1, x.shape[-1]))
+        return ops.concatenate([token, x], axis=1)
+
+    def _part_class_tokens(self, outputs):
+        parted = {name: x[:, 1:] for name, x in outputs.items()}
+        for m in self.modalities:
+            if f"{m}_tokens" in outputs:
+                parted[f"{m}_class_token"] = outputs[f"{m}_tokens"][:, 0]
+        return parted
+
+    def _unimodal(self, modality, x, training):
+        if self.multi_stream:
+            x = self.joint_stack(
+                x,
+                stream=modality,
+                training=training,
+                last_block_only=not self.chain_streams,
+            )
+        return self._norm(modality)(x)
+
+    def _fuse(self, tokens, training):
+        if self.fusion == "bottleneck":
+            fused = self.joint_stack(tokens, training=training)
+            return {m: self.joint_norm(x) for m, x in fused.items()}
+        x = ops.concatenate(list(tokens.values()), axis=1)
+        x = self.joint_norm(self.joint_stack(x, training=training))
+        fused, start = {}, 0
+        for modality, own in tokens.items():
+            fused[modality] = x[:, start : start + own.shape[1]]
+            start += own.shape[1]
+        return fused
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_unimodal_layers": self.num_unimodal_layers,
+            "num_fusion_layers": self.num_fusion_layers,
+            "block": self.block,
+            "modalities": self.modalities,
+            "share_unimodal": self.share_unimodal,
+            "multi_stream": self.multi_stream,
+            "normalize_before_fusion": self.normalize_before_fusion,
+            "chain_streams": self.chain_streams,
+            "fusion": self.fusion,
+            "num_bottlenecks": self.num_bottlenecks,
+            "share_bottleneck_blocks": self.share_bottleneck_blocks,
+            "normalize_after_fusion": self.normalize_after_fusion,
+            "class_token": self.class_token,
+        }
+
+
+def first_view(x, views):
+    """The first of `views` equal parts of the batch axis."""
+    return x if views == 1 else ops.split(x, views, axis=0)[0]

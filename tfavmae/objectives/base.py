@@ -1,0 +1,62 @@
+"""What every objective is: named outputs in, named terms out."""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+
+class Term(NamedTuple):
+    """A mean that stays exact when parts of a batch are on different devices.
+
+    Attributes:
+        numerator: scalar, a sum over this device's part of the batch.
+        denominator: scalar, the sum of the weights in it; the mean is over all parts.
+        weight: factor of the mean in the loss; 0 for what is only reported.
+    """
+
+    numerator: Any
+    denominator: Any
+    weight: float = 0.0
+
+    def mean(self):
+        return self.numerator / ops.maximum(self.denominator, 1e-8)
+
+
+class Objective:
+    """Base of the objectives.
+
+    Subclasses set `requires`, the groups of outputs that the model has to compute for
+    them, and define `term_names`, `terms` and `get_config`.
+
+    Args:
+        weight: factor of the objective in the loss.
+    """
+
+    requires: tuple[str, ...] = ()
+
+    def __init__(self, weight=1.0):
+        self.weight = weight
+
+    def term_names(self, modalities):
+        """Names of the terms for a model of the given modalities."""
+        raise TypeError(f"{type(self).__name__} does not define `term_names`.")
+
+    def terms(self, batch, outputs):
+        """Dict of name to `Term`, from the batch and the model's named outputs."""
+        raise TypeError(f"{type(self).__name__} does not define `terms`.")
+
+    def get_config(self):
+        return {"weight": self.weight}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def presence(batch, modality, like):
+    """float32 `(batch,)`: weight of each example's modality; 0 where it is missing."""
+    ones = ops.ones((ops.shape(like)[0],), dtype="float32")
+    for key in (f"{modality}_present", "sample_weight"):
+        if batch.get(key) is not None:
+            ones = ones * ops.cast(batch[key], "float32")
+    return ones

@@ -1,0 +1,124 @@
+"""What a report can hold. Every part is optional; an absent part has no section."""
+
+import dataclasses
+
+import numpy as np
+
+from tfavmae.report.reconstructions import Reconstruction
+from tfavmae.serving.export import Verification
+from tfavmae.tasks.classification import ClassificationResult
+from tfavmae.tasks.retrieval import RetrievalExample, RetrievalResult
+
+
+@dataclasses.dataclass
+class Clip:
+    """A clip to be shown and played.
+
+    Args:
+        name: of the clip, e.g. its id.
+        frames: uint8 `(frames, height, width, 3)`; None: it has no picture.
+        waveform: int16 `(samples,)`; None: it has no sound.
+        sample_rate_hz: of the waveform.
+        label: its class in words, if it has one.
+    """
+
+    name: str
+    frames: np.ndarray | None = None
+    waveform: np.ndarray | None = None
+    sample_rate_hz: int = 16000
+    label: str = ""
+
+
+@dataclasses.dataclass
+class Headline:
+    """A figure, what it is, and what it means in one sentence."""
+
+    value: str
+    label: str
+    meaning: str
+
+
+@dataclasses.dataclass
+class Command:
+    """A command that repeats a step; `note` says what is worth knowing about it."""
+
+    title: str
+    command: str
+    note: str = ""
+
+
+@dataclasses.dataclass
+class Split:
+    """Counts of one split of the data set."""
+
+    name: str
+    num_clips: int
+    hours: float
+    num_without_audio: int = 0
+    num_without_video: int = 0
+
+
+@dataclasses.dataclass
+class DatasetSummary:
+    """The data set in figures and examples.
+
+    Args:
+        name: of the data set.
+        description: one or two sentences.
+        splits: counts by split.
+        bad_files: `(path, reason)` of files that could not be used.
+        facts: anything else, name to value.
+        examples: clips shown at the top of the page.
+    """
+
+    name: str
+    description: str = ""
+    splits: list[Split] = dataclasses.field(default_factory=list)
+    bad_files: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+    examples: list[Clip] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Report:
+    """Everything that a page can show.
+
+    Args:
+        title: headline of the page.
+        subtitle: one sentence below it.
+        headlines: None: derived from the results below.
+        histories: rows of `history.jsonl` by stage, e.g. `{"pretraining": rows}`.
+        reconstructions: from `reconstructions.reconstruct`.
+        retrieval: from `tasks.retrieval.evaluate`.
+        retrieval_examples: from `tasks.retrieval.examples`.
+        clips: what these examples name, by `example_index`.
+        classification: results by `audio`, `video`, `audio_video`.
+        ceilings: best accuracy an ideal observer could reach, same keys.
+        dataset: the data set.
+        verification: from `serving.export.verify_export`.
+        commands: how to repeat it all.
+        environment: versions and hardware, name to value.
+        durations: seconds by step.
+        notes: caveats, one paragraph each.
+        is_held_out: whether the clips measured on were kept out of training.
+    """
+
+    title: str
+    subtitle: str = ""
+    headlines: list[Headline] | None = None
+    histories: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
+    reconstructions: list[Reconstruction] = dataclasses.field(default_factory=list)
+    retrieval: RetrievalResult | None = None
+    retrieval_examples: list[RetrievalExample] = dataclasses.field(default_factory=list)
+    clips: dict[int, Clip] = dataclasses.field(default_factory=dict)
+    classification: dict[str, ClassificationResult] = dataclasses.field(
+        default_factory=dict
+    )
+    ceilings: dict[str, float] = dataclasses.field(default_factory=dict)
+    dataset: DatasetSummary | None = None
+    verification: Verification | None = None
+    commands: list[Command] = dataclasses.field(default_factory=list)
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    durations: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    is_held_out: bool = True

@@ -1,0 +1,252 @@
+"""Charts of a run: how the losses went, and how good the model became."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfavmae.report.figures import COLORS, LABELS, new_axes, to_svg
+from tfavmae.tasks.classification import ClassificationResult
+from tfavmae.tasks.retrieval import RetrievalResult
+
+# Entries of a history row that are no curves, and curves that come last.
+NOT_CURVES = ("step", "epoch", "kind", "seconds", "examples_per_second")
+LAST_CURVES = ("gradient_norm", "learning_rate")
+VALIDATION = "val_"
+ARROWS = {"audio_to_video": "audio → video", "video_to_audio": "video → audio"}
+
+
+def curve_names(history: Sequence[dict]) -> list[str]:
+    """Names of the curves in a history, `loss` first."""
+    named = {key.removeprefix(VALIDATION): None for row in history for key in row}
+    names = [name for name in named if name not in NOT_CURVES]
+    return sorted(names, key=lambda name: (name != "loss", name in LAST_CURVES))
+
+
+def series(history: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and finite values of one entry of a history.
+
+    Rows of `kind` "epoch" repeat the mean of an epoch: used if there is nothing finer.
+    """
+    rows = [row for row in history if row.get(key) is not None]
+    finer = [row for row in rows if row.get("kind") != "epoch"]
+    rows = [(row["step"], row[key]) for row in finer or rows]
+    values = np.array(rows, "float64").reshape(-1, 2)
+    return tuple(values[np.isfinite(values[:, 1])].T)
+
+
+def loss_curve(history: Sequence[dict], name: str) -> str:
+    """SVG of one term, training and validation.
+
+    Args:
+        history: rows with `step` and named values; validation has the prefix `val_`.
+        name: of the term.
+    """
+    with new_axes(3.7, 2.05) as axes:
+        lines = (
+            (name, "train", "muted", 1.4),
+            (VALIDATION + name, "val", "video", 2.2),
+        )
+        for key, label, color, width in lines:
+            steps, values = series(history, key)
+            if len(steps):
+                _line(axes, steps, values, label, COLORS[color], width)
+        axes.grid(axis="y")
+        axes.set_xlabel("step")
+        axes.margins(x=0.02, y=0.12)
+        if axes.lines:
+            axes.legend(frameon=False, handlelength=1.2, ncols=2, loc="best")
+        return to_svg(axes, f"{name.replace('_', ' ')} over training steps")
+
+
+def _line(axes, steps, values, label, color, width):
+    axes.plot(
+        steps,
+        values,
+        color=color,
+        linewidth=width,
+        marker="o" if len(steps) < 12 else None,
+        markersize=3.5,
+        label=f"{label} {values[-1]:.3g}",
+    )
+
+
+def recall_bars(result: RetrievalResult) -> str:
+    """SVG of recall in both directions with intervals, against chance."""
+    ks = list(next(iter(result.directions.values())).recall)
+    with new_axes(4.6, 2.8) as axes:
+        for shift, (name, one) in zip(
+            (-0.2, 0.2), result.directions.items(), strict=True
+        ):
+            x = np.arange(len(ks)) + shift
+            color = COLORS[name.split("_")[0]]
+            recall = [one.recall[k] for k in ks]
+            _bars_with_intervals(axes, x, recall, color, ARROWS[name])
+        chance = [100 * one.chance[k] for k in ks]
+        places = np.arange(len(ks))
+        axes.hlines(
+            chance, places - 0.42, places + 0.42, COLORS["ink"], "dashed", lw=1.2
+        )
+        axes.plot([], [], color=COLORS["ink"], ls="dashed", lw=1.2, label="chance")
+        axes.set_xticks(places, [f"R@{k}" for k in ks])
+        _percent_axis(axes.yaxis, axes)
+        axes.legend(frameon=False, loc="upper left", handlelength=1.2)
+        return to_svg(axes, "recall in both directions against chance")
+
+
+def _bars_with_intervals(axes, x, estimates, color, label):
+    values = np.array([100 * e.value for e in estimates])
+    low = values - [100 * e.low for e in estimates]
+    high = np.array([100 * e.high for e in estimates]) - values
+    axes.bar(x, values, 0.36, color=color, label=label)
+    errors = np.maximum([low, high], 0)
+    axes.errorbar(x, values, errors, fmt="none", ecolor=COLORS["ink"], lw=1, capsize=3)
+    for place, value, above in zip(x, values, errors[1], strict=True):
+        axes.annotate(
+            f"{value:.1f}",
+            (place, value + above),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+        )
+
+
+def _percent_axis(axis, axes):
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(decimals=0))
+    _low, high = axes.get_ylim()
+    axes.set_ylim(0, min(1.15 * high, 112))
+    axes.set_yticks([t for t in axes.get_yticks() if 0 <= t <= 100])
+    axes.grid(axis="y")
+
+
+def accuracy_bars(
+    results: dict[str, ClassificationResult], ceilings: dict[str, float] | None = None
+) -> str:
+    """SVG of the accuracy by modality with intervals, ceilings and chance.
+
+    Args:
+        results: by `audio`, `video`, `audio_video`.
+        ceilings: best accuracy an ideal observer could reach, same keys.
+    """
+    names = [name for name in LABELS if name in results and results[name].accuracy]
+    with new_axes(4.6, 0.55 * len(names) + 0.7) as axes:
+        chance = 100 / len(results[names[0]].classes)
+        for row, name in enumerate(names):
+            ceiling = (ceilings or {}).get(name)
+            _accuracy_bar(axes, row, name, results[name].accuracy, chance, ceiling)
+        axes.axvline(chance, color=COLORS["ink"], ls="dashed", lw=1.2)
+        axes.annotate(
+            "chance", (chance, -0.62), (3, 0), textcoords="offset points", fontsize=8
+        )
+        axes.set_yticks(range(len(names)), [LABELS[name] for name in names])
+        axes.set_ylim(len(names) - 0.45, -0.75)
+        axes.set_xlim(0, 112 if ceilings else 100)
+        axes.set_xticks(range(0, 101, 20), [f"{t}%" for t in range(0, 101, 20)])
+        axes.grid(axis="x")
+        return to_svg(axes, "accuracy by modality against the ceilings")
+
+
+def _accuracy_bar(axes, row, name, estimate, chance, ceiling):
+    value, low, high = (100 * v for v in (estimate.value, estimate.low, estimate.high))
+    axes.barh(row, value, 0.56, color=COLORS[name])
+    axes.hlines(row, low, high, COLORS["ink"], lw=1)
+    fits = low > chance + 16
+    place, color = (chance + 1.5, "card") if fits else (max(high, chance) + 1.5, "ink")
+    text = {"va": "center", "weight": "bold", "color": COLORS[color]}
+    axes.text(place, row, f"{value:.1f}", **text)
+    if ceiling is not None:
+        top, before = 100 * ceiling, ceiling > 0.8 and value < 75
+        axes.vlines(top, row - 0.34, row + 0.34, COLORS["ink"], lw=2)
+        axes.annotate(
+            f"ceiling {top:.0f}",
+            (top, row),
+            (-4 if before else 4, 0),
+            textcoords="offset points",
+            ha="right" if before else "left",
+            va="center",
+            fontsize=8,
+            color=COLORS["muted"],
+        )
+
+
+def class_recall(
+    results: dict[str, ClassificationResult], num_classes: int = 40
+) -> str:
+    """SVG with a row per class and a dot per modality: who can tell which class?"""
+    names = [name for name in LABELS if name in results]
+    classes = results[names[-1]].classes[:num_classes]
+    with new_axes(4.6, 0.25 * len(classes) + 0.75) as axes:
+        for row, one in enumerate(classes):
+            values = [100 * results[n].classes[row].recall for n in names]
+            if one.num_clips:
+                axes.hlines(row, min(values), max(values), COLORS["line"], lw=2)
+        for size, name in zip((5, 5, 7), names, strict=False):
+            recalls = [100 * c.recall for c in results[name].classes[: len(classes)]]
+            axes.plot(
+                recalls,
+                range(len(classes)),
+                "o",
+                ms=size,
+                color=COLORS[name],
+                label=LABELS[name],
+                clip_on=False,
+            )
+        axes.set_yticks(range(len(classes)), [_safe(c.name) for c in classes])
+        axes.set_ylim(len(classes) - 0.5, -0.5)
+        axes.set_xlim(-2, 102)
+        axes.set_xticks(range(0, 101, 20), [f"{t}%" for t in range(0, 101, 20)])
+        axes.grid(axis="x")
+        axes.legend(
+            frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1.0)
+        )
+        return to_svg(axes, "recall of each class by modality")
+
+
+def confusion_matrix(result: ClassificationResult, name: str) -> str:
+    """SVG of the confusion matrix; rows are true classes and sum to 100 %.
+
+    Args:
+        result: of a single-label set.
+        name: `audio`, `video` or `audio_video`; gives the colour.
+    """
+    counts = result.confusion
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = len(counts)
+    with new_axes(3.9, 3.9) as axes:
+        for (row, column), share in np.ndenumerate(shares):
+            if share > 0:
+                axes.add_patch(_cell(row, column, share, COLORS[name]))
+            if share >= 0.05 and size <= 16:
+                color = COLORS["card" if share > 0.55 else "ink"]
+                text = f"{100 * share:.0f}"
+                axes.text(
+                    column,
+                    row,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color=color,
+                )
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+        axes.set(xlabel="predicted", ylabel="true")
+        labels = [_safe(c.name) for c in result.classes] if size <= 40 else []
+        ticks = range(len(labels))
+        axes.set_xticks(ticks, labels, rotation=90, fontsize=7)
+        axes.set_yticks(ticks, labels, fontsize=7)
+        return to_svg(axes, f"confusion matrix, {LABELS[name]}")
+
+
+def _cell(row, column, share, color):
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.47, row - 0.47)
+    return Rectangle(corner, 0.94, 0.94, color=color, alpha=share, linewidth=0)
+
+
+def _safe(label: str, length: int = 26) -> str:
+    """A label that Matplotlib takes literally: `$` would start a formula."""
+    short = label if len(label) <= length else label[: length - 1] + "…"
+    return short.replace("$", r"\$")

@@ -1,0 +1,171 @@
+"""Asking an exported model, in this process or over TF Serving's REST API.
+
+This file stands alone: it needs NumPy, and TensorFlow for `SavedModelClient`, but not
+tfavmae. Copy it to the machine that asks.
+
+    python client.py EXPORT_DIRECTORY inputs.npz outputs.npz
+"""
+
+import json
+import pathlib
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+
+
+class SavedModelClient:
+    """Runs the signatures of a SavedModel directory.
+
+    Args:
+        path: a SavedModel, or a directory of numbered versions, of which the highest
+            is taken, as TF Serving does.
+
+    Example:
+
+    ```python
+    client = SavedModelClient("export/sounding_shapes")
+    answer = client.predict(waveform=waveform, video=frames)
+    client.labels[answer["probabilities"][0].argmax()]
+    ```
+    """
+
+    def __init__(self, path):
+        import tensorflow as tf
+
+        self.path = newest_version(pathlib.Path(path))
+        # The loaded object owns the variables: keep it as long as its signatures.
+        self._loaded = tf.saved_model.load(str(self.path))
+        self.signatures = dict(self._loaded.signatures)
+        self.labels = read_labels(self.path)
+
+    def inputs(self, signature: str = "serving_default") -> dict:
+        """Names of the inputs of `signature` and their `tf.TensorSpec`."""
+        return self._signature(signature).structured_input_signature[1]
+
+    def predict(self, signature: str = "serving_default", **inputs) -> dict:
+        """Named NumPy outputs of `signature` for named arrays.
+
+        Args:
+            signature: e.g. `"classify"`, `"embed"`, `"embed_audio"`.
+            **inputs: `waveform` float32 `(batch, samples)` in [-1, 1] at the model's
+                rate, `video` uint8 `(batch, frames, height, width, 3)`.
+        """
+        import tensorflow as tf
+
+        function, specs = self._signature(signature), self.inputs(signature)
+        if set(inputs) != set(specs):
+            raise ValueError(
+                f"{signature!r} takes the inputs {sorted(specs)}. "
+                f"Received: {sorted(inputs)}."
+            )
+        tensors = {k: tf.constant(v, specs[k].dtype) for k, v in inputs.items()}
+        for name, tensor in tensors.items():
+            if not specs[name].shape.is_compatible_with(tensor.shape):
+                raise ValueError(
+                    f"{name!r} must have the shape {specs[name].shape}. "
+                    f"Received: {tensor.shape}."
+                )
+        return {name: value.numpy() for name, value in function(**tensors).items()}
+
+    def _signature(self, name):
+        if name not in self.signatures:
+            raise ValueError(
+                f"{self.path} has no signature {name!r}; it has "
+                f"{sorted(self.signatures)}."
+            )
+        return self.signatures[name]
+
+
+class RestClient:
+    """A client of TF Serving's REST API that needs no package of it.
+
+    Args:
+        model: name the model is served under.
+        url: address of the server; TF Serving's REST port is 8501.
+        timeout_seconds: how long to wait for an answer.
+
+    Example:
+
+    ```python
+    client = RestClient("sounding_shapes")
+    client.predict("embed_audio", waveform=waveform)["audio_embedding"]
+    ```
+    """
+
+    def __init__(self, model, url="http://localhost:8501", timeout_seconds=60.0):
+        self.address = f"{url.rstrip('/')}/v1/models/{model}"
+        self.timeout_seconds = timeout_seconds
+        self._signatures = None
+
+    def status(self) -> dict:
+        """State of the served versions."""
+        return self._ask(self.address)
+
+    def signatures(self) -> dict:
+        """Signatures by name, each with `inputs` and `outputs`; asked for once."""
+        if self._signatures is None:
+            metadata = self._ask(f"{self.address}/metadata")["metadata"]
+            self._signatures = metadata["signature_def"]["signature_def"]
+        return self._signatures
+
+    def predict(self, signature: str = "serving_default", **inputs) -> dict:
+        """Named outputs of `signature` for named arrays; see `SavedModelClient`."""
+        columns = {name: np.asarray(value).tolist() for name, value in inputs.items()}
+        request = {"signature_name": signature, "inputs": columns}
+        outputs = self._ask(f"{self.address}:predict", request)["outputs"]
+        if not isinstance(outputs, dict):  # a single output comes without its name
+            (name,) = self.signatures()[signature]["outputs"]
+            outputs = {name: outputs}
+        return {name: np.array(value) for name, value in outputs.items()}
+
+    def _ask(self, address, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            address, data, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            said = error.read().decode("utf-8", "replace")
+            raise RuntimeError(f"{address} answered {error.code}: {said}") from error
+        except urllib.error.URLError as error:
+            raise RuntimeError(
+                f"no answer from {address} ({error.reason}); is the server running?"
+            ) from error
+
+
+def newest_version(path: pathlib.Path) -> pathlib.Path:
+    """`path` itself if it is a SavedModel, else its highest numbered version."""
+    if (path / "saved_model.pb").exists():
+        return path
+    versions = [p for p in path.glob("[0-9]*") if p.name.isdigit()]
+    if not versions:
+        raise FileNotFoundError(
+            f"{path} holds neither saved_model.pb nor numbered versions of a model."
+        )
+    return max(versions, key=lambda p: int(p.name))
+
+
+def read_labels(path: pathlib.Path) -> list[str]:
+    """Class names of a SavedModel, one per output; empty if it has none."""
+    file = path / "assets" / "labels.txt"
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+
+def main(export_directory, inputs_file, outputs_file):
+    """Runs every signature on the arrays of an .npz; `signature/output` in another."""
+    client = SavedModelClient(export_directory)
+    arrays = dict(np.load(inputs_file))
+    answers = {}
+    for signature in sorted(client.signatures):
+        named = {name: arrays[name] for name in client.inputs(signature)}
+        for output, value in client.predict(signature, **named).items():
+            answers[f"{signature}/{output}"] = value
+    np.savez(outputs_file, **answers)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

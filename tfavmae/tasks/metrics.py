@@ -1,0 +1,226 @@
+"""Figures of merit as pure functions of NumPy arrays.
+
+Retrieval counts are kept as `(num_better, num_equal)` per query, so that every
+convention for ties can be read from one pass over the gallery.
+"""
+
+import dataclasses
+
+import numpy as np
+
+TIES = ("expected", "pessimistic", "repeated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean with its bootstrap confidence interval, all as fractions in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """How the paired item of each query stands in the gallery.
+
+    Args:
+        num_better: int array `(queries,)`, items more similar than the paired one.
+        num_equal: int array `(queries,)`, items exactly as similar, the paired one
+            included (so at least 1).
+    """
+
+    num_better: np.ndarray
+    num_equal: np.ndarray
+
+    def hits(self, k: int, ties: str = "expected") -> np.ndarray:
+        """Float array of how far each query counts as found among the first `k`.
+
+        With `ties="repeated"` the array is longer than the number of queries: CAV-MAE's
+        evaluation lists a tied query once for each place its score occurs at.
+        """
+        if ties == "repeated":
+            return (self._repeated() < k).astype("float64")
+        if ties == "pessimistic":
+            return (self.num_better + self.num_equal <= k).astype("float64")
+        _check_ties(ties)
+        return np.clip((k - self.num_better) / self.num_equal, 0.0, 1.0)
+
+    def median(self, ties: str = "expected") -> float:
+        """Median rank, 1 being the best."""
+        if ties == "repeated":
+            return float(np.median(self._repeated()) + 1)
+        if ties == "pessimistic":
+            return float(np.median(self.num_better + self.num_equal))
+        _check_ties(ties)
+        return float(np.median(self.num_better + (self.num_equal + 1) / 2))
+
+    def _repeated(self) -> np.ndarray:
+        return np.concatenate(
+            [
+                b + np.arange(e)
+                for b, e in zip(self.num_better, self.num_equal, strict=True)
+            ]
+        )
+
+
+def _check_ties(ties: str) -> None:
+    if ties not in TIES:
+        raise ValueError(f"`ties` must be one of {TIES}. Received: ties={ties!r}.")
+
+
+def normalize(embeddings: np.ndarray) -> np.ndarray:
+    """Scales each row of `(clips, hidden_dim)` to length 1, in float64."""
+    rows = np.asarray(embeddings, "float64")
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    # A zero vector stays zero: it is equally unlike everything, a tie, not a NaN.
+    return rows / np.where(lengths == 0, 1.0, lengths)
+
+
+def paired_ranks(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    *,
+    tie_tolerance: float = 1e-9,
+    chunk_size: int = 1024,
+) -> Ranks:
+    """Ranks of gallery row i among all rows for query row i, by cosine similarity.
+
+    Args:
+        queries: float array `(clips, hidden_dim)`.
+        gallery: float array `(clips, hidden_dim)`; row i belongs to query i.
+        tie_tolerance: similarities closer than this to the paired one are ties.
+            Matrix products round the same product differently from column to
+            column, so that comparing for equality would break ties at random.
+        chunk_size: queries compared at once; bounds the memory.
+    """
+    queries, gallery = normalize(queries), normalize(gallery)
+    if queries.shape != gallery.shape or len(queries) == 0:
+        raise ValueError(
+            "`queries` and `gallery` must be pairs of at least one row. Received: "
+            f"queries.shape={queries.shape}, gallery.shape={gallery.shape}."
+        )
+    # A comparison with NaN is False: a model that diverged would rank first.
+    if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
+        raise ValueError("Embeddings must be finite. Received NaN or infinity.")
+    chunks = [
+        _ranks_of_rows(queries, gallery, start, chunk_size, tie_tolerance)
+        for start in range(0, len(queries), chunk_size)
+    ]
+    better, equal = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    return Ranks(better, equal)
+
+
+def _ranks_of_rows(queries, gallery, start, size, tolerance):
+    similarity = queries[start : start + size] @ gallery.T  # (rows, clips)
+    rows = np.arange(len(similarity))
+    excess = similarity - similarity[rows, start + rows][:, None]
+    return (excess > tolerance).sum(1), (np.abs(excess) <= tolerance).sum(1)
+
+
+def recall_at_k(ranks: Ranks, k: int, ties: str = "expected") -> float:
+    """Fraction of queries whose paired item is among the first `k`.
+
+    Args:
+        ranks: from `paired_ranks`.
+        k: length of the list that is looked at.
+        ties: `"expected"` (default) is the exact mean over all ways to break the
+            ties, so identical embeddings score chance; `"pessimistic"` puts the
+            paired item last among its equals; `"repeated"` is what CAV-MAE's
+            published evaluation does: each tie adds an entry to numerator and
+            denominator.
+    """
+    return float(ranks.hits(k, ties).mean())
+
+
+def bootstrap(
+    values: np.ndarray,
+    *,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of `values` `(clips,)` with a percentile interval over resampled clips."""
+    values = np.asarray(values, "float64")
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(
+            "`values` must be a vector with one number per clip. "
+            f"Received: values.shape={values.shape}."
+        )
+    rng = np.random.default_rng(seed)
+    size = len(values)
+    means = [values[rng.integers(size, size=size)].mean() for _ in range(num_resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def top_k_hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
+    """1.0 where the label is among the `k` highest scores: `(clips,)`.
+
+    Args:
+        scores: float array `(clips, classes)`.
+        labels: int array `(clips,)`.
+        k: number of guesses.
+    """
+    order = np.argsort(-np.asarray(scores), axis=-1, kind="stable")[:, :k]
+    return (order == np.asarray(labels)[:, None]).any(-1).astype("float64")
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of clips whose highest score is at their label."""
+    return float(top_k_hits(scores, labels).mean())
+
+
+def confusion_matrix(predicted, labels, num_classes: int) -> np.ndarray:
+    """Counts `(classes, classes)`; row = true class, column = predicted class."""
+    cells = np.asarray(labels) * num_classes + np.asarray(predicted)
+    counts = np.bincount(cells.astype("int64"), minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision per class `(classes,)`; NaN for a class without positives.
+
+    Args:
+        targets: 0/1 array `(clips, classes)`.
+        scores: float array `(clips, classes)`; only their order matters.
+    """
+    from sklearn.metrics import average_precision_score
+
+    return _per_class(targets, scores, average_precision_score, needs_negatives=False)
+
+
+def roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve per class; NaN without positives or negatives."""
+    from sklearn.metrics import roc_auc_score
+
+    return _per_class(targets, scores, roc_auc_score, needs_negatives=True)
+
+
+def _per_class(targets, scores, score, needs_negatives):
+    targets = np.asarray(targets) > 0.5
+    values = np.full(targets.shape[1], np.nan)
+    for index in range(targets.shape[1]):
+        present = targets[:, index]
+        if present.any() and not (needs_negatives and present.all()):
+            values[index] = score(present, np.asarray(scores)[:, index])
+    return values
+
+
+def mean_over_classes(values: np.ndarray) -> float:
+    """Mean over the classes for which the metric is defined; NaN if there is none."""
+    values = np.asarray(values, "float64")
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def d_prime(mean_auc: float) -> float:
+    """Separation of positives and negatives in standard deviations."""
+    from scipy.special import ndtri
+
+    return float(np.sqrt(2.0) * ndtri(mean_auc))

@@ -1,0 +1,172 @@
+"""Zero-shot retrieval across modalities: which sound belongs to which picture?"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfavmae.errors import UserError
+from tfavmae.tasks import metrics
+from tfavmae.tasks.metrics import Estimate
+from tfavmae.tasks.results import Result
+
+DIRECTIONS = {
+    "audio_to_video": ("audio", "video"),
+    "video_to_audio": ("video", "audio"),
+}
+
+
+@dataclasses.dataclass
+class Direction:
+    """One direction: recall at each k, its chance level, median rank."""
+
+    recall: dict[int, Estimate]
+    chance: dict[int, float]
+    median_rank: float
+
+
+@dataclasses.dataclass
+class RetrievalResult(Result):
+    """Retrieval in both directions in a gallery of `num_clips` pairs.
+
+    Args:
+        num_clips: size of the gallery and number of queries.
+        num_left_out: clips that lack a modality and were not used.
+        ties: convention for ties, see `metrics.recall_at_k`.
+        directions: `audio_to_video` and `video_to_audio`.
+    """
+
+    num_clips: int
+    num_left_out: int
+    ties: str
+    directions: dict[str, Direction]
+
+    def table(self):
+        from rich.table import Table
+
+        ks = list(next(iter(self.directions.values())).recall)
+        caption = f"{self.num_clips} clips evaluated, {self.num_left_out} left out"
+        table = Table(
+            "direction",
+            *[f"R@{k}" for k in ks],
+            "median rank",
+            title="zero-shot retrieval",
+            caption=f"{caption} (a modality is missing); 95 % intervals over queries",
+        )
+        for name, one in self.directions.items():
+            cells = [str(one.recall[k]) for k in ks]
+            table.add_row(name.replace("_", " "), *cells, f"{one.median_rank:g}")
+        chance = [f"{100 * min(k / self.num_clips, 1):.1f} %" for k in ks]
+        table.add_row("chance", *chance, f"{(self.num_clips + 1) / 2:g}")
+        return table
+
+
+@dataclasses.dataclass
+class RetrievalExample:
+    """One query and the first results.
+
+    Args:
+        direction: `"audio_to_video"` or `"video_to_audio"`.
+        query: `example_index` of the query clip.
+        results: `example_index` of the results, best first.
+        similarities: their cosine similarities.
+        rank: rank of the right clip, 1 being the best.
+    """
+
+    direction: str
+    query: int
+    results: list[int]
+    similarities: list[float]
+    rank: int
+
+
+def evaluate(
+    embeddings: dict[str, np.ndarray],
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    ties: str = "expected",
+    num_resamples: int = 1000,
+) -> RetrievalResult:
+    """Recall and median rank in both directions over the clips with both modalities.
+
+    Args:
+        embeddings: from `embedding.embed`.
+        ks: list lengths.
+        ties: see `metrics.recall_at_k`.
+        num_resamples: bootstrap resamples of the queries (the gallery stays).
+    """
+    pairs = paired(embeddings)
+    directions = {}
+    for name, (query, target) in DIRECTIONS.items():
+        ranks = metrics.paired_ranks(pairs[query], pairs[target])
+        recall = {
+            k: metrics.bootstrap(ranks.hits(k, ties), num_resamples=num_resamples)
+            for k in ks
+        }
+        chance = {k: min(k / len(pairs["example_index"]), 1.0) for k in ks}
+        directions[name] = Direction(recall, chance, ranks.median(ties))
+    num_clips = len(pairs["example_index"])
+    left_out = len(embeddings["example_index"]) - num_clips
+    return RetrievalResult(num_clips, left_out, ties, directions)
+
+
+def examples(
+    embeddings: dict[str, np.ndarray],
+    *,
+    num_queries: int = 4,
+    top: int = 5,
+    seed: int = 0,
+) -> list[RetrievalExample]:
+    """Queries drawn at random, not chosen by result, in both directions."""
+    pairs = paired(embeddings)
+    index = pairs["example_index"]
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(index))[:num_queries]
+    found = []
+    for direction, (query, target) in DIRECTIONS.items():
+        ranks = metrics.paired_ranks(pairs[query], pairs[target])
+        for row in rows:
+            order, similarity = search(pairs[query][row], pairs[target], top)
+            rank = int(ranks.num_better[row] + 1)
+            results = [int(i) for i in index[order]]
+            found.append(
+                RetrievalExample(
+                    direction, int(index[row]), results, similarity.tolist(), rank
+                )
+            )
+    return found
+
+
+def search(query: np.ndarray, gallery: np.ndarray, top: int = 5):
+    """Rows of `gallery` `(clips, hidden_dim)` most similar to `query` `(hidden_dim,)`.
+
+    Returns:
+        Row numbers and cosine similarities, best first.
+    """
+    similarity = metrics.normalize(gallery) @ metrics.normalize(query)
+    order = np.argsort(-similarity, kind="stable")[:top]
+    return order, similarity[order]
+
+
+def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`audio`, `video` and `example_index` of the clips that have both modalities."""
+    missing = [m for m in ("audio", "video") if f"{m}_embedding" not in embeddings]
+    if missing:
+        raise UserError(
+            f"retrieval needs embeddings of both modalities, {missing[0]} is absent: "
+            "use a model that was pretrained on both."
+        )
+    both = embeddings["audio_present"] & embeddings["video_present"]
+    if not both.any():
+        raise UserError(
+            f"none of the {len(both)} clips has both sound and picture: "
+            "retrieval has nothing to compare."
+        )
+    chosen = {m: embeddings[f"{m}_embedding"][both] for m in ("audio", "video")}
+    for modality, values in chosen.items():
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"the {modality} embeddings are not finite: the training diverged; "
+                "lower optimizer.learning_rate and train again."
+            )
+    return chosen | {"example_index": embeddings["example_index"][both]}

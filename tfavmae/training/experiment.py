@@ -1,0 +1,391 @@
+"""A whole experiment: from a config and a directory to a trained model."""
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import threading
+from collections.abc import Callable
+
+import keras
+from rich.console import Console
+
+from tfavmae import config as config_lib
+from tfavmae.config import ExperimentConfig
+from tfavmae.errors import UserError
+from tfavmae.models import base
+from tfavmae.training import distribution, monitors
+from tfavmae.training.callbacks import (
+    BestWeights,
+    Checkpointer,
+    NonFiniteReport,
+    RestoreMetrics,
+    Stopped,
+    Watch,
+)
+from tfavmae.training.checkpoint import CheckpointStore, collect_variables
+from tfavmae.training.optimizers import build_optimizer, build_schedule
+from tfavmae.training.parts import Labels, TrainingData, build_model
+from tfavmae.training.plan import make_plan, segments
+from tfavmae.training.workdir import History, Workdir, read_rows, session_facts
+
+
+@dataclasses.dataclass
+class Run:
+    """What an experiment left.
+
+    Attributes:
+        model: the `keras.Model` with its weights.
+        config: the resolved config.
+        history: rows of `history.jsonl`: dicts with `step`, `epoch`, `kind`
+            (`train` or `epoch`) and the numbers.
+        workdir: the directory.
+        labels: what is classified, `None` in pretraining.
+        step: training steps behind the weights.
+    """
+
+    model: keras.Model
+    config: ExperimentConfig
+    history: list[dict]
+    workdir: pathlib.Path
+    labels: Labels | None
+    step: int
+
+
+def run(
+    config: ExperimentConfig,
+    workdir,
+    *,
+    progress: bool = True,
+    make_images: Callable | None = None,
+) -> Run:
+    """Trains, or goes on with the run that `workdir` holds.
+
+    A run that was killed continues from its newest intact checkpoint and ends
+    with the weights of a run that was not.
+
+    Args:
+        config: what to do.
+        workdir: directory of the run.
+        progress: show a progress bar (or lines, without a terminal).
+        make_images: `(model, batch) -> {name: uint8 (count, height, width, 3)}`
+            for TensorBoard every `trainer.image_every_steps`.
+
+    Returns:
+        The finished `Run`; its model is what `model.keras` holds.
+
+    Raises:
+        UserError: bad input, a full disk, a loss that is not finite.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after saving.
+    """
+    workdir = Workdir(workdir)
+    strategy = distribution.make_strategy(config.trainer.strategy, config.trainer.tpu)
+    chief = distribution.is_chief(strategy)
+    with workdir.locked() if chief else contextlib.nullcontext():
+        if chief:
+            workdir.claim(config)
+        console = Console(stderr=True, quiet=not (progress and chief), soft_wrap=True)
+        session = _Session(config, workdir, strategy, console, make_images)
+        return session.run()
+
+
+def load(workdir) -> Run:
+    """The model of a run: the final one, or that of its newest checkpoint.
+
+    Args:
+        workdir: directory of a run.
+
+    Raises:
+        UserError: there is no run, or it has no checkpoint yet.
+    """
+    workdir = Workdir(workdir)
+    config, facts = workdir.read_config(), workdir.read_run()
+    labels = Labels(**facts["labels"]) if facts["labels"] else None
+    history = read_rows(workdir.history_file)
+    if workdir.model_file.is_file():
+        model = keras.saving.load_model(workdir.model_file, compile=False)
+        step = facts["final_step"]
+    else:
+        model, step = _model_of_checkpoint(config, labels, workdir)
+    return Run(model, config, history, workdir.path, labels, step)
+
+
+class _Session:
+    """One process' part of a run."""
+
+    def __init__(self, config, workdir, strategy, console, make_images):
+        self.config = config
+        self.workdir = workdir
+        self.strategy = strategy
+        self.chief = distribution.is_chief(strategy)
+        self.console = console
+        self.make_images = make_images
+        self.data = TrainingData(config, **distribution.host_share(strategy))
+        self.labels = self.data.labels()
+        self.plan = make_plan(
+            config, self.data.num_examples, strategy.num_replicas_in_sync
+        )
+        self.store = CheckpointStore(
+            workdir.checkpoints,
+            config.trainer.keep_checkpoints,
+            self.chief,
+            report=self._say,
+        )
+
+    def run(self) -> Run:
+        if self._is_finished():
+            self._say(f"{self.workdir.path} is finished; nothing to do.")
+            return load(self.workdir.path)
+        keras.utils.set_random_seed(self.config.trainer.seed)
+        self.model = self._compiled_model()
+        self.variables = collect_variables(self.model)
+        state = self.store.restore(self.variables)
+        self.first_step = state["step"] if state else 0
+        if state is None and self.config.initialize_from:
+            initialize(self.model, self.config, self._say)
+        self._start_record()
+        self._train(state)
+        return self._finish()
+
+    def _is_finished(self):
+        steps = self.store.steps()
+        is_final = bool(steps) and steps[0] >= self.plan.num_steps
+        return is_final and self.workdir.model_file.is_file()
+
+    def _compiled_model(self):
+        with self.strategy.scope():
+            model = build_model(self.config, self.labels)
+            optimizer = build_optimizer(self.plan, model)
+            jit = {"auto": "auto", "on": True, "off": False}
+            model.compile(optimizer, jit_compile=jit[self.config.trainer.jit_compile])
+            model.optimizer.build(model.trainable_variables)
+        model.clip_norm = self.config.optimizer.clip_norm
+        _check_contrast(model, self.config)
+        scope = self.config.trainer.contrast_scope
+        distribution.attach(model, self.strategy, scope)
+        return model
+
+    def _start_record(self):
+        line = distribution.describe(self.strategy)
+        self._say(f"{line}, {self.config.trainer.precision}")
+        for text in self.plan.describe():
+            self._say(text)
+        if self.first_step:
+            self._say(f"continuing from step {self.first_step}")
+        if self.chief:
+            session = session_facts(line, self.first_step)
+            self.workdir.note_session(self._facts(), session)
+            self.history = History(self.workdir.history_file, self.first_step)
+
+    def _facts(self) -> dict:
+        return {
+            "stage": self.config.stage,
+            "labels": self.labels and dataclasses.asdict(self.labels),
+            "data": self.data.facts(),
+            "plan": self.plan.describe(),
+            "num_parameters": self.model.count_params(),
+            "config": self.config.as_dict(),
+        }
+
+    def _train(self, state):
+        with _stop_signals() as stop_requested, contextlib.ExitStack() as stack:
+            callbacks = self._callbacks(state, stop_requested, stack)
+            validation = self.data.validation_batches()
+            if validation is not None:
+                validation = distribution.distribute(validation, self.strategy)
+            try:
+                self._fit(callbacks, validation)
+            except Stopped as stopped:
+                command = self.workdir.continue_command(self.config.stage)
+                text = f"Stopped at step {stopped.args[0]}; go on with: {command}"
+                self._say(text)
+                raise KeyboardInterrupt(text) from None
+
+    def _fit(self, callbacks, validation):
+        plan = self.plan
+        calls = segments(self.first_step, plan.num_steps, plan.steps_per_epoch)
+        for start, steps, first_epoch, end_epoch in calls:
+            batches = self.data.training_batches(start)
+            self.model.fit(
+                distribution.distribute(batches, self.strategy),
+                steps_per_epoch=steps,
+                initial_epoch=first_epoch,
+                epochs=end_epoch,
+                validation_data=validation,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+
+    def _callbacks(self, state, stop_requested, stack):
+        trainer, first = self.config.trainer, self.first_step
+        sinks = self._sinks(stack)
+        watch = Watch(
+            first,
+            trainer.log_every_steps,
+            sinks,
+            self.plan.batch_size,
+            build_schedule(self.plan),
+            self._nonfinite_report(),
+            state and state["watch"],
+        )
+        callbacks = [s for s in sinks if isinstance(s, keras.callbacks.Callback)]
+        if first % self.plan.steps_per_epoch:
+            callbacks.append(RestoreMetrics(self.model.metrics))
+        callbacks += [watch, *self._optional_callbacks(sinks)]
+        checkpointer = Checkpointer(
+            first,
+            lambda step: self._save(step, watch),
+            watch,
+            self.plan,
+            trainer.checkpoint_every_steps,
+            trainer.checkpoint_every_minutes,
+            stop_requested,
+        )
+        return [*callbacks, checkpointer]
+
+    def _sinks(self, stack):
+        if not self.chief:
+            return []
+        text = config_lib.to_yaml(self.config)
+        bar = monitors.ProgressSink(
+            self.first_step, self.plan.num_steps, self.config.stage, self.console
+        )
+        return [
+            monitors.HistorySink(self.history),
+            monitors.TensorBoardSink(self.workdir.tensorboard, text),
+            stack.enter_context(bar),
+        ]
+
+    def _nonfinite_report(self):
+        return NonFiniteReport(
+            self.workdir.path / "nonfinite.json",
+            lambda first, last: self.data.training_batches(first - 1, last - first + 1),
+            self.data.train_split.ids(),
+            self.store,
+        )
+
+    def _optional_callbacks(self, sinks):
+        trainer, first = self.config.trainer, self.first_step
+        callbacks = []
+        if trainer.monitor:
+            callbacks.append(self._best_weights())
+        if trainer.profile_steps and self.chief:
+            steps = trainer.profile_steps
+            callbacks.append(monitors.Profile(first, *steps, self.workdir.tensorboard))
+        if self.make_images and trainer.image_every_steps and self.chief:
+            batches = self.data.validation_batches() or self.data.training_batches(0)
+            callbacks.append(
+                monitors.ReconstructionImages(
+                    first,
+                    trainer.image_every_steps,
+                    self.make_images,
+                    next(iter(batches)),
+                    sinks[1],
+                )
+            )
+        return callbacks
+
+    def _best_weights(self):
+        self.best = BestWeights(
+            self.first_step,
+            self.workdir.path / "best.weights.h5",
+            self.config.trainer.monitor,
+            self.config.trainer.monitor_mode,
+            self.chief,
+        )
+        return self.best
+
+    def _save(self, step, watch):
+        self.store.save(self.variables, {"step": step, "watch": watch.state()})
+
+    def _finish(self) -> Run:
+        step = self.plan.num_steps
+        if self.config.trainer.monitor:
+            self.model.load_weights(self.best.weights_file)
+            best = self.best.best
+            step = best["step"]
+            text = f"best {best['metric']} {best['value']:.4g} at step {step}"
+            self._say(f"model.keras holds these weights: {text}")
+        if self.chief:
+            self.workdir.save_model(self.model, step)
+        history = self.history.rows if self.chief else []
+        path = self.workdir.path
+        return Run(self.model, self.config, history, path, self.labels, step)
+
+    def _say(self, text):
+        self.console.print(text, highlight=False)
+
+
+def initialize(model, config: ExperimentConfig, report: Callable[[str], None]) -> None:
+    """Copies the weights of the run `config.initialize_from` that `model` has too.
+
+    Raises:
+        UserError: nothing matches, or a weight has another shape.
+    """
+    source = load(config.initialize_from)
+    try:
+        transfer = base.copy_matching_weights(source.model, model)
+    except ValueError as error:
+        raise UserError(f"initialize_from={config.initialize_from}: {error}") from error
+    if not transfer.copied:
+        raise UserError(
+            f"initialize_from={config.initialize_from}: none of its weights belongs to"
+            " this model; give a run whose model has the same name and size."
+        )
+    report(
+        f"{len(transfer.copied)} weights from {config.initialize_from} (step"
+        f" {source.step}); new: {_some(transfer.missing_in_source)}; not used:"
+        f" {_some(transfer.unused_in_source)}"
+    )
+    for key in config_lib.difference(source.config, config):
+        # A front end that differs makes the weights see other inputs.
+        if key.startswith(("model.audio.", "model.video.", "data.clip_seconds")):
+            report(f"note: {key} differs from the run the weights come from")
+
+
+def _some(names) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown or "none"
+
+
+def _check_contrast(model, config):
+    contrasts = any(hasattr(objective, "all_gather") for objective in model.objectives)
+    if contrasts and config.data.batch_size < 2:
+        raise UserError(
+            "data.batch_size=1 leaves the contrastive loss without negatives; use at"
+            " least 2, or set model.options.contrast_weight=0."
+        )
+
+
+def _model_of_checkpoint(config, labels, workdir):
+    model = build_model(config, labels)
+    store = CheckpointStore(workdir.checkpoints)
+    state = store.restore(collect_variables(model), partly=True)
+    if state is None:
+        raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
+    return model, state["step"]
+
+
+@contextlib.contextmanager
+def _stop_signals():
+    """Yields a function that says whether Ctrl-C or SIGTERM has come.
+
+    The second Ctrl-C acts at once. Only the main thread may catch signals; in
+    another one they keep what they do.
+    """
+    asked = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def ask(number, frame):
+        asked.append(number)
+        signal.signal(signal.SIGINT, old[signal.SIGINT])
+
+    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

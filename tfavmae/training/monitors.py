@@ -1,0 +1,189 @@
+"""Where the numbers of a run go: the terminal, TensorBoard, `history.jsonl`."""
+
+import pathlib
+import sys
+import time
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tfavmae.training.callbacks import StepCallback
+
+_NOT_SHOWN = ("step", "epoch", "kind")
+
+
+class HistorySink:
+    """Rows into a `History`."""
+
+    def __init__(self, history):
+        self.history = history
+
+    def on_row(self, row):
+        self.history.add(row)
+
+
+class TensorBoardSink:
+    """Scalars into TensorBoard: `train/...` per interval, `validation/...` per epoch.
+
+    Args:
+        directory: of the event files.
+        config_text: shown under the text tab.
+    """
+
+    def __init__(self, directory, config_text=""):
+        self.writer = tf.summary.create_file_writer(str(directory))
+        with self.writer.as_default():
+            tf.summary.text("config", f"```yaml\n{config_text}\n```", step=0)
+
+    def on_row(self, row):
+        with self.writer.as_default(step=row["step"]):
+            for name, value in row.items():
+                if name in _NOT_SHOWN:
+                    continue
+                if row["kind"] == "train":
+                    tf.summary.scalar(f"train/{name}", value)
+                elif name.startswith("val_"):
+                    tf.summary.scalar(f"validation/{name.removeprefix('val_')}", value)
+            self._device_memory()
+        self.writer.flush()
+
+    def images(self, images: dict, step: int) -> None:
+        """Writes `{name: uint8 (count, height, width, 3)}`."""
+        with self.writer.as_default(step=step):
+            for name, value in images.items():
+                tf.summary.image(name, value, max_outputs=len(value))
+
+    def _device_memory(self):
+        for device in tf.config.list_logical_devices("GPU"):
+            index = device.name.rpartition(":")[2]
+            peak = tf.config.experimental.get_memory_info(f"GPU:{index}")["peak"]
+            tf.summary.scalar(f"device/peak_memory_gib_{index}", peak / 2**30)
+
+
+class ProgressSink(StepCallback):
+    """A progress bar with losses and remaining time; without a terminal, lines.
+
+    Args:
+        first_step: steps made before.
+        num_steps: of the whole run.
+        title: shown before the bar.
+        console: a `rich.console.Console`; by default on standard error.
+    """
+
+    def __init__(self, first_step, num_steps, title, console=None):
+        super().__init__(first_step)
+        self.num_steps = num_steps
+        self.console = console or Console(file=sys.stderr)
+        self.title = title
+        self.started, self.first_step = time.monotonic(), first_step
+        self.bar = None
+        if self.console.is_terminal:
+            self.bar = self._make_bar()
+
+    def _make_bar(self):
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=self.console,
+        )
+
+    def __enter__(self):
+        if self.bar:
+            self.bar.start()
+            self.task = self.bar.add_task(
+                self.title, total=self.num_steps, completed=self.step, losses=""
+            )
+        return self
+
+    def __exit__(self, *exception):
+        if self.bar:
+            self.bar.stop()
+
+    def after_step(self, logs):
+        if self.bar:
+            self.bar.update(self.task, completed=self.step)
+
+    def on_row(self, row):
+        if row["kind"] == "epoch":
+            self.console.print(self._line(row), highlight=False, soft_wrap=True)
+        elif self.bar:
+            self.bar.update(self.task, losses=_numbers(row))
+
+    def _line(self, row):
+        done = max(row["step"] - self.first_step, 1)
+        seconds = time.monotonic() - self.started
+        remaining = seconds / done * (self.num_steps - row["step"])
+        return (
+            f"{self.title} step {row['step']}/{self.num_steps}"
+            f" eta {_duration(remaining)} {_numbers(row)}"
+        )
+
+
+class ReconstructionImages(StepCallback):
+    """Images of what the model makes of the same clips, every few steps.
+
+    Args:
+        first_step: steps made before.
+        every: steps between images.
+        make_images: `(model, batch) -> {name: uint8 (count, height, width, 3)}`.
+        batch: a validation batch.
+        sink: a `TensorBoardSink`.
+    """
+
+    def __init__(self, first_step, every, make_images, batch, sink):
+        super().__init__(first_step)
+        self.every = every
+        self.make_images = make_images
+        self.batch = batch
+        self.sink = sink
+
+    def after_step(self, logs):
+        if self.step % self.every == 0:
+            self.sink.images(self.make_images(self.model, self.batch), self.step)
+
+
+class Profile(StepCallback):
+    """A TensorBoard profile of the steps `first` to `last`."""
+
+    def __init__(self, first_step, first, last, directory: pathlib.Path):
+        super().__init__(first_step)
+        self.first, self.last = first, last
+        self.directory = directory
+        self.is_on = False
+
+    def after_step(self, logs):
+        if self.step == self.first:
+            tf.profiler.experimental.start(str(self.directory))
+            self.is_on = True
+        elif self.step == self.last and self.is_on:
+            tf.profiler.experimental.stop()
+            self.is_on = False
+
+    def on_train_end(self, logs=None):
+        if self.is_on:
+            tf.profiler.experimental.stop()
+            self.is_on = False
+
+
+def _numbers(row) -> str:
+    shown = {k: v for k, v in row.items() if k not in _NOT_SHOWN}
+    return " ".join(f"{k} {v:.4g}" for k, v in shown.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
