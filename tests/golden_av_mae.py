@@ -118,8 +118,8 @@ def check_losses(model, golden, batch, config):
     for m, value in below(golden, "loss_per_modality/").items():
         same_loss(losses[f"{prefix}_{scenic.MODALITIES[m]}"], value, m)
     objectives, normalization = model.objectives, model.target_normalization
-    # With the model's own objectives: the logits of all modalities, also of those that a
-    # variant of the loss leaves out.
+    # With the model's own objectives: the logits of all modalities, also of those that
+    # a variant of the loss leaves out.
     outputs = {}
     for model.target_normalization in TARGET_NORMALIZATIONS:
         outputs[model.target_normalization] = model(batch, masked=True)

@@ -241,6 +241,10 @@ class ExperimentConfig(Config):
         stage: `pretrain` (no labels) or `finetune` (a classifier).
         initialize_from: work directory of a pretraining run whose weights the
             classifier starts from.
+        teacher_from: work directories of the runs whose weights the model's teacher
+            gets (`model.options.teacher`, MAViL's stage 2).
+        teacher_iterations: how many times a student follows, each taught by the one
+            before (MAViL: 3). The work directory then holds one run for each stage.
     """
 
     stage: str = field(
@@ -251,6 +255,8 @@ class ExperimentConfig(Config):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     initialize_from: str | None = None
+    teacher_from: list[str] | None = None
+    teacher_iterations: int = field(default=0, metadata={"minimum": 0})
 
 
 @exp_factory.register_config_factory("tfavmae/pretrain")

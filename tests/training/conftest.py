@@ -17,12 +17,6 @@ from tfavmae.training import callbacks, experiment
 RATE = 16_000
 NUM_CLIPS = {"train": 24, "validation": 8}
 
-# Two replicas on one machine: TensorFlow allows it only before its first use.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
-
 
 def jpeg(picture):
     content = io.BytesIO()
@@ -152,18 +146,17 @@ def small_config(tones):
     return make
 
 
-class Loudness(Objective):
-    """Squared error of a guess of the audio's loudness."""
+class Brightness(Objective):
+    """Squared error of a guess of a clip's brightness."""
 
     def term_names(self, modalities):
         return ["error"]
 
     def terms(self, batch, outputs):
-        audio = tf.cast(batch["audio"], tf.float32) / 2.0**15
-        error = outputs["guess"][:, 0] - tf.sqrt(tf.reduce_mean(audio**2, axis=1))
-        weight = batch["audio_present"] * batch["sample_weight"]
-        numerator = tf.reduce_sum(error**2 * weight)
-        return {"error": Term(numerator, tf.reduce_sum(weight), 1.0)}
+        target = tf.reduce_mean(batch["colour"] ** 2, axis=1)
+        error = (outputs["guess"][:, 0] - target) ** 2 * batch["sample_weight"]
+        weight = tf.reduce_sum(batch["sample_weight"])
+        return {"error": Term(tf.reduce_sum(error), weight, 1.0)}
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -172,8 +165,8 @@ class Toy(TensorFlowTrainStep, keras.Model):
 
     def __init__(self, name="toy", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.modalities = ("audio", "video")
-        self.objectives = [Loudness()]
+        self.modalities = ()
+        self.objectives = [Brightness()]
         self.body = keras.layers.Dense(8, activation="relu", name="body")
         self.dropout = keras.layers.Dropout(0.3, seed=1, name="dropout")
         self.head = keras.layers.Dense(1, name="head")
@@ -183,18 +176,57 @@ class Toy(TensorFlowTrainStep, keras.Model):
         self.built = True
 
     def call(self, batch, training=False):
-        colour = tf.reduce_mean(tf.cast(batch["video"], tf.float32), axis=(1, 2, 3))
-        hidden = self.dropout(self.body(colour / 255.0), training=training)
+        hidden = self.dropout(self.body(batch["colour"]), training=training)
         return {"guess": self.head(hidden)}
 
     def compute_terms(self, batch, outputs):
         return self.objectives[0].terms(batch, outputs)
 
 
-@pytest.fixture
-def toy(monkeypatch):
-    """Experiments train a `Toy`."""
-    monkeypatch.setattr(experiment, "build_model", lambda config, labels=None: Toy())
+class ToyData:
+    """Stands for `TrainingData`: batches that are a function of seed and step."""
+
+    num_examples = 24
+
+    def __init__(self, config, host_index=0, host_count=1):
+        self.config = config
+        self.train_split = self
+
+    def ids(self):
+        return [f"train-{i:02}" for i in range(24)]
+
+    def labels(self):
+        return None
+
+    def facts(self):
+        return {
+            "train": {"fingerprint": "0" * 64, "num_examples": 24, "dataset": "toy"}
+        }
+
+    def training_batches(self, start_step, num_steps=None):
+        steps = tf.data.Dataset.counter(start_step)
+        steps = steps if num_steps is None else steps.take(num_steps)
+        return steps.map(self._batch)
+
+    def validation_batches(self):
+        return tf.data.Dataset.range(1000, 1002).map(self._batch)
+
+    def _batch(self, step):
+        size, seed = self.config.data.batch_size, (self.config.trainer.seed, step)
+        return {
+            "colour": tf.random.stateless_uniform([size, 3], seed),
+            "sample_weight": tf.ones([size]),
+            "example_index": tf.random.stateless_uniform([size], seed, 0, 24, tf.int32),
+        }
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Experiments train a `Toy` on `ToyData`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "build_model", lambda config, labels=None: Toy())
+        patch.setattr(experiment, "TrainingData", ToyData)
+        yield patch
 
 
 class Killed(BaseException):

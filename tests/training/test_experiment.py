@@ -186,12 +186,6 @@ def test_more_examples_than_there_are(small_config):
         parts.TrainingData(config)
 
 
-def test_a_monitor_that_does_not_exist(small_config, tmp_path, toy):
-    config = small_config(**{"trainer.monitor": "val_los"})
-    with pytest.raises(UserError, match=r"val_los is no validation .* there are: val_"):
-        experiment.run(config, tmp_path, progress=False)
-
-
 def test_contrast_over_a_batch_of_one(small_config, tmp_path):
     with pytest.raises(UserError, match=r"data\.batch_size=1 leaves the contrastive"):
         experiment.run(small_config(**{"data.batch_size": 1}), tmp_path, progress=False)

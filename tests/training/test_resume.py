@@ -2,16 +2,11 @@
 
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-from tfavmae import config as config_lib
 from tfavmae.errors import UserError
 from tfavmae.training import experiment
 from tfavmae.training.workdir import Workdir
@@ -19,13 +14,14 @@ from tfavmae.training.workdir import Workdir
 pytestmark = pytest.mark.usefixtures("toy")
 
 
-@pytest.fixture
-def whole(small_config, tmp_path):
+@pytest.fixture(scope="module")
+def whole(toy, small_config, tmp_path_factory):
     """An undisturbed run of 7 steps in epochs of 3."""
-    return experiment.run(small_config(), tmp_path / "whole", progress=False)
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return experiment.run(small_config(), workdir, progress=False)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])
 def test_a_killed_run_ends_like_an_undisturbed_one(
     step, whole, small_config, tmp_path, run_and_die, assert_same_weights, numbers
 ):
@@ -134,6 +130,18 @@ def test_two_jobs_in_one_workdir(small_config, tmp_path):
         experiment.run(small_config(), tmp_path, progress=False)
 
 
+def test_other_clips_than_the_run_began_with(
+    small_config, tmp_path, run_and_die, monkeypatch
+):
+    run_and_die(small_config(), tmp_path, 2)
+    other = {"train": {"fingerprint": "1" * 64, "num_examples": 25, "dataset": "toy"}}
+    monkeypatch.setattr(experiment.TrainingData, "facts", lambda self: other)
+    with pytest.raises(
+        UserError, match=r"not those the run began with \(24 of toy then"
+    ):
+        experiment.run(small_config(), tmp_path, progress=False)
+
+
 def test_a_loss_that_is_not_finite(small_config, tmp_path):
     changes = {
         "optimizer.name": "sgd",
@@ -157,6 +165,12 @@ def test_a_loss_that_is_not_finite(small_config, tmp_path):
     assert all(i.startswith("train-") for i in clips["ids"])
 
 
+def test_a_monitor_that_does_not_exist(small_config, tmp_path):
+    config = small_config(**{"trainer.monitor": "val_los"})
+    with pytest.raises(UserError, match=r"val_los is no validation .* there are: val_"):
+        experiment.run(config, tmp_path, progress=False)
+
+
 def test_a_checkpoint_by_the_clock(small_config, tmp_path, run_and_die):
     changes = {
         "trainer.checkpoint_every_steps": 1000,
@@ -172,71 +186,6 @@ def test_loading_what_is_not_there(small_config, tmp_path, run_and_die):
     run_and_die(small_config(), tmp_path / "killed", 1)
     with pytest.raises(UserError, match="has no checkpoint yet"):
         experiment.load(tmp_path / "killed")
-
-
-# --- Real kills ---
-
-RUN = """
-import os, signal, sys
-from tfavmae import config
-from tfavmae.training import callbacks, experiment
-recipe, workdir, last_step = sys.argv[1], sys.argv[2], int(sys.argv[3])
-original = callbacks.Checkpointer.after_step
-def after_step(self, logs):
-    original(self, logs)
-    print("step", self.step, flush=True)
-    if self.step == last_step:
-        os.kill(os.getpid(), signal.SIGKILL)
-callbacks.Checkpointer.after_step = after_step
-experiment.run(config.load(recipe), workdir, progress=False)
-"""
-
-
-def start(config, directory, last_step=0):
-    """A process with a run of the real model in `directory / "run"`."""
-    recipe = directory / "recipe.yaml"
-    recipe.write_text(config_lib.to_yaml(config))
-    command = [sys.executable, "-c", RUN, recipe, directory / "run", last_step]
-    return subprocess.Popen(
-        [str(x) for x in command], stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_sigkill(small_config, tmp_path, monkeypatch, assert_same_weights, numbers):
-    monkeypatch.undo()  # the real model, not the toy
-    config = small_config()
-    process = start(config, tmp_path, last_step=5)
-    process.communicate(timeout=300)
-    assert process.returncode == -signal.SIGKILL
-    resumed = experiment.run(config, tmp_path / "run", progress=False)
-    whole = experiment.run(config, tmp_path / "whole", progress=False)
-    assert_same_weights(resumed.model, whole.model)
-    assert numbers(resumed.history) == numbers(whole.history)
-    sessions = Workdir(tmp_path / "run").read_run()["sessions"]
-    assert [s["from_step"] for s in sessions] == [0, 4]
-
-
-@pytest.mark.slow
-def test_sigkill_at_20_random_moments(
-    small_config, tmp_path, monkeypatch, assert_same_weights, numbers
-):
-    monkeypatch.undo()
-    config = small_config(**{"trainer.num_steps": 60, "trainer.steps_per_epoch": 7})
-    whole = experiment.run(config, tmp_path / "whole", progress=False)
-    rng = random.Random(0)
-    for number in range(20):
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        process = start(config, directory)
-        for _ in range(rng.randrange(1, 50)):
-            process.stdout.readline()
-        time.sleep(rng.random() * 0.1)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        resumed = experiment.run(config, directory / "run", progress=False)
-        assert_same_weights(resumed.model, whole.model)
-        assert numbers(resumed.history) == numbers(whole.history)
 
 
 def test_the_kills_are_seen_by_the_random_state(whole):

@@ -4,7 +4,6 @@ import argparse
 
 from tfavmae.errors import UserError
 
-
 _METAVARS = {"config": "FILE", "workdir": "DIR"}
 
 

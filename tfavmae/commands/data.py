@@ -129,7 +129,9 @@ def _settings(overrides, kind) -> dict:
     """`--set key=value` as fields of a data set's settings, of the dataclass `kind`."""
     import yaml
 
-    types = typing.get_type_hints(kind)
+    # Not `get_type_hints`: TFDS's own fields name types that can't be resolved here.
+    types = {f.name: f.type for f in dataclasses.fields(kind)}
+    types = {k: t for k, t in types.items() if not isinstance(t, str)}
     settings = {}
     for text in overrides:
         key, equals, value = text.partition("=")

@@ -47,7 +47,7 @@ def add_parsers(commands):
 
 def train(args, stage):
     from tfavmae.report.reconstructions import tensorboard_images
-    from tfavmae.training import experiment
+    from tfavmae.training import experiment, mavil_stages
 
     source = getattr(args, "source", None)
     config = recipes.load(args, [f"initialize_from={source}"] if source else [])
@@ -57,7 +57,8 @@ def train(args, stage):
             f"{stage} (key stage)"
         )
     images = tensorboard_images if stage == "pretrain" else None
-    return experiment.run(config, args.workdir, make_images=images)
+    run = mavil_stages.run if config.teacher_iterations else experiment.run
+    return run(config, args.workdir, make_images=images)
 
 
 def describe(args):

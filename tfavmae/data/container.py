@@ -52,7 +52,9 @@ def open_media(path):
     # The prefix keeps FFmpeg from reading a protocol out of a name with a colon.
     url = "file:" + os.path.abspath(path)
     try:
-        return av.open(url, options=_open_options(), metadata_errors="replace")
+        return av.open(
+            url, container_options=_container_options(), metadata_errors="replace"
+        )
     except av.FFmpegError as error:
         raise MediaError(
             path, f"not a media file, or damaged: {error.strerror}"
@@ -61,12 +63,11 @@ def open_media(path):
         raise MediaError(path, f"not a media file, or damaged: {error}") from error
 
 
-def _open_options() -> dict[str, str]:
+def _container_options() -> dict[str, str]:
     allowed = sorted(set(av.formats_available) - _REFUSED_FORMATS)
     return {
         "protocol_whitelist": "file",
         "format_whitelist": ",".join(allowed),
-        "max_pixels": _MAX_PIXELS,
     }
 
 

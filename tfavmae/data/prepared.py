@@ -8,6 +8,7 @@ or damaged since, ends what is taken over.
 
 import fcntl
 import itertools
+import os
 import pickle
 import struct
 import zlib
@@ -87,9 +88,10 @@ class PreparedClips:
 
 
 def _read_records(file) -> Iterator[tuple[str, Outcome]]:
+    size = os.fstat(file.fileno()).st_size
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         length, checksum = _HEADER.unpack(header)
-        record = file.read(length)
+        record = file.read(min(length, size))  # a damaged length may be anything
         if len(record) < length or zlib.crc32(record) != checksum:
             return
         yield pickle.loads(record)

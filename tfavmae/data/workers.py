@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _BOOT = """
@@ -172,9 +172,12 @@ class _Worker:
         try:
             pickle.dump((function, item), self.process.stdin)
             self.process.stdin.flush()
-            return pickle.load(self.process.stdout)
+            answer = pickle.load(self.process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
             return Outcome(reason=self._cause_of_death())
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _cause_of_death(self) -> str:
         self.is_dead = True
@@ -218,21 +221,33 @@ def serve(time_limit_seconds: float, memory_limit_bytes: int):
             function, item = pickle.load(sys.stdin.buffer)
         except EOFError:
             return  # the caller has closed the pool, or is gone
+        try:
+            work = _resolve(function)
+        except Exception as error:  # no fault of the item's: raised by the caller
+            _send(answers, RuntimeError(f"A worker cannot use {function}: {error}"))
+            continue
         signal.setitimer(signal.ITIMER_REAL, time_limit_seconds)
-        outcome = _work(function, item, memory_limit_bytes)
+        outcome = _work(work, item, memory_limit_bytes)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(answers, outcome)
 
 
 def _send(stream, message):
-    pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.flush()
+    try:
+        pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
+        stream.flush()
+    except BrokenPipeError:
+        os._exit(0)  # the caller is gone, and with it whoever could be told
+
+
+def _resolve(function: str) -> Callable:
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _work(function, item, memory_limit_bytes) -> Outcome:
-    module, name = function.split(":")
     try:
-        return Outcome(getattr(importlib.import_module(module), name)(item))
+        return Outcome(function(item))
     except MemoryError:
         gigabytes = memory_limit_bytes / 2**30
         return Outcome(reason=f"needs more than {gigabytes:g} GiB (memory_limit_bytes)")

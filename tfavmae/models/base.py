@@ -369,7 +369,7 @@ def _part_views(outputs, whole):
     """Outputs of two stacked views as `name` and `name_2`; all, or the unimodal ones."""
     parted = dict(outputs)
     for name, x in outputs.items():
-        if whole or name.endswith(("_unimodal_tokens", "_embedding")):
+        if whole or "_unimodal_" in name or name.endswith("_embedding"):
             parted[name], parted[f"{name}_2"] = ops.split(x, 2, axis=0)
     return parted
 

@@ -33,8 +33,10 @@ class AudioVisualEncoder(keras.layers.Layer):
             `BottleneckFusion`, whose `num_bottlenecks` and `share_bottleneck_blocks`
             follow.
         normalize_after_fusion: a layer norm ends the fusion layers.
-        class_token: each modality has a learned token that runs along and comes out as
-            `{modality}_class_token`, apart from the others.
+        class_token: each modality has a learned token that runs along and comes out
+            apart from the others, as `{modality}_class_token` and
+            `{modality}_unimodal_class_token`.
+        fuse_class_token: it also runs through the fusion layers.
 
     Call arguments:
         tokens: dict of modality to `(batch, tokens, hidden_dim)`.
@@ -62,6 +64,7 @@ class AudioVisualEncoder(keras.layers.Layer):
         share_bottleneck_blocks=False,
         normalize_after_fusion=True,
         class_token=False,
+        fuse_class_token=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -89,6 +92,7 @@ class AudioVisualEncoder(keras.layers.Layer):
         self.share_bottleneck_blocks = share_bottleneck_blocks
         self.normalize_after_fusion = normalize_after_fusion
         self.class_token = class_token
+        self.fuse_class_token = fuse_class_token
 
     @property
     def separates_modalities(self):
@@ -161,6 +165,8 @@ class AudioVisualEncoder(keras.layers.Layer):
             if self.multi_stream and len(tokens) == 1:
                 tokens = unimodal  # A modality alone has a stream of its own.
         tokens = {m: first_view(x, views) for m, x in tokens.items()}
+        if self.class_token and not self.fuse_class_token:
+            tokens = {m: x[:, 1:] for m, x in tokens.items()}
         if self.num_fusion_layers and not (self.multi_stream and len(tokens) == 1):
             tokens = self._fuse(tokens, training)
         outputs |= {f"{m}_tokens": x for m, x in tokens.items()}
@@ -172,10 +178,11 @@ class AudioVisualEncoder(keras.layers.Layer):
         return ops.concatenate([token, x], axis=1)
 
     def _part_class_tokens(self, outputs):
-        parted = {name: x[:, 1:] for name, x in outputs.items()}
-        for m in self.modalities:
-            if f"{m}_tokens" in outputs:
-                parted[f"{m}_class_token"] = outputs[f"{m}_tokens"][:, 0]
+        parted = dict(outputs)
+        for name, x in outputs.items():
+            if self.fuse_class_token or name.endswith("_unimodal_tokens"):
+                parted[name] = x[:, 1:]
+                parted[name.replace("_tokens", "_class_token")] = x[:, 0]
         return parted
 
     def _unimodal(self, modality, x, training):
@@ -216,6 +223,7 @@ class AudioVisualEncoder(keras.layers.Layer):
             "share_bottleneck_blocks": self.share_bottleneck_blocks,
             "normalize_after_fusion": self.normalize_after_fusion,
             "class_token": self.class_token,
+            "fuse_class_token": self.fuse_class_token,
         }
 
 

@@ -255,7 +255,7 @@ class Checkpointer(StepCallback):
             self.watch.check()
             self.save(self.step)
         self.saved_step, self.time = self.step, time.monotonic()
-        if self.stop_requested():
+        if self.stop_requested() and self.step < self.plan.num_steps:
             raise Stopped(self.step)
 
 

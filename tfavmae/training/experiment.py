@@ -136,6 +136,7 @@ class _Session:
         if self._is_finished():
             self._say(f"{self.workdir.path} is finished; nothing to do.")
             return load(self.workdir.path)
+        self.workdir.check_data(self.data.facts())
         keras.utils.set_random_seed(self.config.trainer.seed)
         self.model = self._compiled_model()
         self.variables = collect_variables(self.model)
@@ -143,6 +144,8 @@ class _Session:
         self.first_step = state["step"] if state else 0
         if state is None and self.config.initialize_from:
             initialize(self.model, self.config, self._say)
+        if state is None and getattr(self.model, "teacher", None) is not None:
+            assign_teacher(self.model, self.config)
         self._start_record()
         self._train(state)
         return self._finish()
@@ -342,6 +345,23 @@ def initialize(model, config: ExperimentConfig, report: Callable[[str], None]) -
         # A front end that differs makes the weights see other inputs.
         if key.startswith(("model.audio.", "model.video.", "data.clip_seconds")):
             report(f"note: {key} differs from the run the weights come from")
+
+
+def assign_teacher(model, config: ExperimentConfig) -> None:
+    """Fills the model's teacher with the weights of the runs `config.teacher_from`.
+
+    Raises:
+        UserError: there are none, or they have not all of the teacher's weights.
+    """
+    if not config.teacher_from:
+        raise UserError(
+            "model.options.teacher needs teacher_from, the work directories of the runs"
+            " that teach; or set teacher_iterations and train all stages in one."
+        )
+    try:
+        model.assign_teacher(*(load(source).model for source in config.teacher_from))
+    except ValueError as error:
+        raise UserError(f"teacher_from={config.teacher_from}: {error}") from error
 
 
 def _some(names) -> str:

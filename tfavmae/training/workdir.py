@@ -92,6 +92,22 @@ class Workdir:
             _check_same_experiment(self.path, self.read_config(), config)
         write_atomically(self.config_file, config_lib.to_yaml(config))
 
+    def check_data(self, data: dict) -> None:
+        """Checks that a run goes on with the clips it began with.
+
+        Raises:
+            UserError: a split has another fingerprint than in `run.json`.
+        """
+        before = self.read_run()["data"] if self.run_file.is_file() else data
+        for name, facts in data.items():
+            if before[name]["fingerprint"] != facts["fingerprint"]:
+                raise UserError(
+                    f"{self.path}: the {name} clips are not those the run began with"
+                    f" ({before[name]['num_examples']} of {before[name]['dataset']}"
+                    f" then, {facts['num_examples']} of {facts['dataset']} now);"
+                    " use another --workdir."
+                )
+
     def note_session(self, facts: dict, session: dict) -> None:
         """Adds a session to `run.json`, beside the facts that all sessions share."""
         sessions = self.read_run()["sessions"] if self.run_file.is_file() else []

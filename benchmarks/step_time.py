@@ -1,0 +1,334 @@
+"""Time, arithmetic and memory of one training step of a preset.
+
+    KERAS_BACKEND=jax python benchmarks/step_time.py --preset cav_mae_base --batch 64 \\
+        --precision mixed_bfloat16
+
+prints one table. The batch lies on the device; a step is forward, backward and Adam,
+compiled as in training. Runs with Keras on TensorFlow, or on JAX without TensorFlow.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import pathlib
+import resource
+import statistics
+import sys
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from tfavmae.models import presets
+from tfavmae.training.optimizers import PathAdam
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRESETS = {
+    f"{name}_{size}": (name, size, {})
+    for name, decoders in presets.DECODERS.items()
+    for size in decoders
+} | {
+    f"mavil_{size}_stage2": ("mavil", size, {"teacher": {}})
+    for size in presets.DECODERS["mavil"]
+}
+
+
+def build(preset, precision, options=(), remat=False):
+    """The compiled model of a preset; `options` are arguments over its own."""
+    name, size, own = PRESETS[preset]
+    keras.config.set_dtype_policy(precision)
+    with remat_blocks() if remat else contextlib.nullcontext():
+        model = presets.build_pretraining(name, size, **{**own, **dict(options)})
+    optimizer = PathAdam(1e-4, beta_2=0.95)
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer=optimizer)
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def remat_blocks():
+    """Transformer blocks made in this scope recompute their insides when going back."""
+    names = [f"block_{i}" for i in range(64)]
+    return keras.RematScope(mode="list_of_layers", layer_names=names)
+
+
+def shapes(model):
+    """Dict of modality to the shape of one clip and its type, as the data brings it."""
+    found = {}
+    for modality, spec in model.inputs_by_modality.items():
+        if modality == "audio":
+            samples = math.ceil(spec.clip_seconds * spec.sample_rate_hz)
+            found[modality] = ((samples,), "int16")
+        else:
+            shape = (spec.num_frames, spec.height, spec.width, 3)
+            found[modality] = (shape, "uint8")
+    return found
+
+
+def make_batch(model, batch_size):
+    """Noise of the right shapes, on the device."""
+    rng = np.random.default_rng(0)
+    batch = {
+        modality: rng.integers(0, 256, (batch_size, *shape)).astype(dtype)
+        for modality, (shape, dtype) in shapes(model).items()
+    }
+    batch["example_index"] = np.arange(batch_size, dtype="int32")
+    return {k: ops.convert_to_tensor(v, dtype=v.dtype.name) for k, v in batch.items()}
+
+
+# --- The step ---
+
+
+def make_step(model, jit):
+    """A function of a batch that takes one training step and returns the loss."""
+    if keras.backend.backend() == "jax":
+        return _jax_step(model)
+    import tensorflow as tf
+
+    step = tf.function(model.train_step, jit_compile=jit, reduce_retracing=True)
+    return lambda batch: float(step(batch)["loss"])
+
+
+def _jax_step(model):
+    import jax
+
+    groups = ("trainable_variables", "non_trainable_variables")
+    state = [[v.value for v in getattr(model, group)] for group in groups]
+    state.append([v.value for v in model.optimizer.variables])
+    state.append([v.value for v in model.metrics_variables])
+    step = jax.jit(model.train_step, donate_argnums=0)
+
+    def run(batch):
+        nonlocal state
+        logs, state = step(tuple(state), batch)
+        return float(logs["loss"])  # waits for the device
+
+    return run
+
+
+def time_steps(step, batch, num_steps):
+    """Seconds of the first call (it compiles) and of `num_steps` after one more."""
+    seconds = []
+    for _ in range(num_steps + 2):
+        start = time.perf_counter()
+        loss = step(batch)
+        seconds.append(time.perf_counter() - start)
+        if not np.isfinite(loss):
+            raise SystemExit(f"error: the loss is {loss}; lower the precision's risk")
+    return seconds[0], seconds[2:]
+
+
+# --- Arithmetic, from shapes ---
+
+
+def count_flops(model):
+    """Operations of all matrix products of one clip: forward, and with gradients.
+
+    Two per multiply-add; only products that the loss depends on. Nothing is computed:
+    the step is traced and its shapes are read.
+    """
+    forward = lambda batch: model.compute_losses(batch, model(batch, training=False))  # noqa: E731
+    count = _count_jax if keras.backend.backend() == "jax" else _count_tensorflow
+    return count(model, lambda batch: forward(batch)["loss"])
+
+
+def _count_tensorflow(model, loss):
+    import tensorflow as tf
+
+    inputs = {
+        m: tf.TensorSpec((1, *shape), dtype) for m, (shape, dtype) in shapes(model).items()
+    }
+
+    def gradients(batch):
+        with tf.GradientTape() as tape:
+            value = loss(batch)
+        return [g for g in tape.gradient(value, model.trainable_variables) if g is not None]
+
+    return tuple(
+        _products_of_graph(tf.function(f).get_concrete_function(inputs).graph)
+        for f in (loss, gradients)
+    )
+
+
+def _products_of_graph(graph):
+    left_transposed = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
+    waiting, seen, total = [x.op for x in graph.outputs], set(), 0
+    while waiting:
+        op = waiting.pop()
+        if op.name in seen:
+            continue
+        seen.add(op.name)
+        waiting += [x.op for x in op.inputs]
+        if op.type in left_transposed:
+            axis = -2 if op.get_attr(left_transposed[op.type]) else -1
+            total += 2 * op.outputs[0].shape.num_elements() * op.inputs[0].shape[axis]
+    return total
+
+
+def _count_jax(model, loss):
+    import jax
+
+    inputs = {
+        m: jax.ShapeDtypeStruct((1, *shape), dtype)
+        for m, (shape, dtype) in shapes(model).items()
+    }
+    variables = [v.value for v in model.trainable_variables]
+
+    def stateless(values, batch):
+        pairs = zip(model.trainable_variables, values, strict=True)
+        with keras.StatelessScope(state_mapping=pairs):
+            return loss(batch)
+
+    fused = keras.config.is_flash_attention_enabled()
+    keras.config.disable_flash_attention()  # its kernel would hide two products
+    try:
+        return tuple(
+            _products_of_jaxpr(jax.make_jaxpr(f)(variables, inputs).jaxpr)
+            for f in (stateless, jax.grad(stateless))
+        )
+    finally:
+        if fused is not False:
+            keras.config.enable_flash_attention()
+
+
+def _products_of_jaxpr(jaxpr):
+    """Equations from last to first, those whose results are of use."""
+    needed = {id(x) for x in jaxpr.outvars}
+    total = 0
+    for equation in reversed(jaxpr.eqns):
+        if not any(id(x) in needed for x in equation.outvars):
+            continue
+        needed |= {id(x) for x in equation.invars}
+        if equation.primitive.name == "dot_general":
+            ((contracted, _), _) = equation.params["dimension_numbers"]
+            left, output = equation.invars[0].aval, equation.outvars[0].aval
+            depth = math.prod(left.shape[axis] for axis in contracted)
+            total += 2 * math.prod(output.shape) * depth
+        for inner in equation.params.values():
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                total += _products_of_jaxpr(inner)
+    return total
+
+
+# --- The device ---
+
+
+def matmul_rate(precision, size=None, repeats=5):
+    """Operations a second of one large product, the best of a few."""
+    dtype = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
+    dtype = dtype.get(precision, "float32")
+    size = size or (8192 if on_accelerator() else 2048)
+    x = ops.ones((size, size), dtype=dtype)
+    best = math.inf
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        ops.convert_to_numpy(ops.matmul(x, x)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def on_accelerator():
+    return not device().lower().startswith("cpu")
+
+
+def device():
+    """Kind of the first device, e.g. `NVIDIA H200` or `cpu`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "cpu"
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+
+
+def peak_memory():
+    """Bytes at most in use: on the device, or of this process where that is the CPU."""
+    if not on_accelerator():
+        scale = 1 if sys.platform == "darwin" else 1024
+        return scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+# --- The table ---
+
+
+def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmul_size):
+    """Dict of the table's rows, in order."""
+    model = build(preset, precision, options, remat)
+    plain = build(preset, precision, options) if remat else model
+    forward, training = count_flops(plain)
+    del plain
+    rate = matmul_rate(precision, matmul_size)
+    first, seconds = time_steps(
+        make_step(model, jit), make_batch(model, batch_size), num_steps
+    )
+    median = statistics.median(seconds)
+    achieved = training * batch_size / median
+    where = f"{device()}, Keras {keras.__version__} on {keras.backend.backend()}"
+    return {
+        "preset": f"{preset}, batch {batch_size}, {precision}{', remat' * remat}",
+        "device": where,
+        "parameters": f"{model.count_params():,}",
+        "forward": f"{forward / 1e9:,.3f} GFLOP per clip",
+        "forward and backward": f"{training / 1e9:,.3f} GFLOP per clip",
+        "first step": f"{first:.2f} s",
+        "median step": f"{median:.4f} s of {num_steps} ({min(seconds):.4f} at best)",
+        "clips per second": f"{batch_size / median:,.2f}",
+        "achieved": f"{achieved / 1e9:,.1f} GFLOP/s",
+        "matmul rate": f"{rate / 1e9:,.1f} GFLOP/s",
+        "share of it": f"{100 * achieved / rate:.1f} %",
+        "peak memory": f"{peak_memory() / 2**30:.2f} GiB",
+    }
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--preset", required=True, choices=sorted(PRESETS), metavar="NAME",
+        help=", ".join(sorted(PRESETS)))  # fmt: skip
+    add("--batch", type=int, default=4, metavar="N", help="clips a step; default: 4")
+    add("--precision", choices=PRECISIONS, default="float32")
+    add("--remat", action="store_true", help="recompute transformer blocks going back")
+    add("--steps", type=int, default=10, metavar="N", help="timed steps; default: 10")
+    add("--jit", action="store_true", help="XLA on TensorFlow; JAX always uses it")
+    add("--matmul-size", type=int, metavar="N", help="of the product that is timed")
+    add("--option", action="append", default=[], metavar="KEY=JSON",
+        help="argument of the model (may be repeated)")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    args = parse(arguments)
+    options = [text.split("=", 1) for text in args.option]
+    rows = measure(
+        args.preset,
+        args.batch,
+        args.precision,
+        args.remat,
+        args.steps,
+        args.jit,
+        [(key, json.loads(value)) for key, value in options],
+        args.matmul_size,
+    )
+    for name, value in rows.items():
+        print(f"{name:20}  {value}")
+
+
+if __name__ == "__main__":
+    main()

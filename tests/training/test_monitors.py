@@ -1,0 +1,91 @@
+"""What a person watches."""
+
+import io
+import math
+import re
+
+import pytest
+from rich.console import Console
+
+from tfavmae.training.callbacks import IntervalMeans, _number
+from tfavmae.training.monitors import HistorySink, Profile, ProgressSink
+from tfavmae.training.workdir import History, read_rows
+
+ROW = {"step": 30, "epoch": 3, "kind": "epoch", "loss": 0.51234, "val_loss": 2.0}
+
+
+def progress(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    return ProgressSink(20, 100, "pretrain", console)
+
+
+def test_without_a_terminal_an_epoch_is_one_line():
+    with progress(terminal=False) as sink:
+        sink.after_step({})
+        sink.on_row(ROW | {"kind": "train"})
+        sink.on_row(ROW)
+    lines = sink.console.file.getvalue().splitlines()
+    assert len(lines) == 1
+    pattern = r"pretrain step 30/100 eta \d+:\d\d:\d\d loss 0\.5123 val_loss 2"
+    assert re.fullmatch(pattern, lines[0])
+
+
+def test_on_a_terminal_there_is_a_bar_with_losses_and_time():
+    with progress(terminal=True) as sink:
+        for _ in range(10):
+            sink.on_train_batch_end(0, {})
+        sink.on_row(ROW | {"kind": "train"})
+        sink.bar.refresh()
+    text = sink.console.file.getvalue()
+    assert "30/100" in text
+    assert "loss 0.5123" in text
+    assert "eta" in text
+
+
+def test_history_is_cut_at_the_step_of_the_checkpoint(tmp_path):
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    for step in (1, 2, 3):
+        HistorySink(history).on_row({"step": step, "loss": 0.1 * step})
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    assert [row["step"] for row in read_rows(path)] == [1, 2, 3]
+    history = History(path, last_step=2)
+    history.add({"step": 3, "loss": 0.5, "gradient_norm": math.inf})
+    assert read_rows(path) == [
+        {"step": 1, "loss": 0.1},
+        {"step": 2, "loss": 0.2},
+        {"step": 3, "loss": 0.5, "gradient_norm": None},
+    ]
+    assert history.rows == read_rows(path)
+
+
+def test_means_of_an_interval(toy_metric):
+    means = IntervalMeans([toy_metric])
+    for value in (1.0, 3.0):
+        toy_metric.update_state(value)
+    assert means.peek() == means.take() == {"loss": 2.0}
+    assert means.take() == {}
+    toy_metric.update_state(8.0, sample_weight=2.0)
+    assert means.take() == {"loss": 8.0}
+    assert _number(toy_metric.result()) == 5.0
+    toy_metric.update_state(math.nan)
+    assert math.isnan(means.peek()["loss"])
+
+
+@pytest.fixture
+def toy_metric():
+    import keras
+
+    return keras.metrics.Mean(name="loss")
+
+
+def test_a_profile_of_some_steps(tmp_path):
+    profile = Profile(0, 2, 3, tmp_path)
+    for _ in range(2):
+        profile.on_train_batch_end(0)
+    assert profile.is_on
+    profile.on_train_batch_end(0)
+    profile.on_train_end()
+    assert not profile.is_on
+    assert list(tmp_path.rglob("*.xplane.pb"))

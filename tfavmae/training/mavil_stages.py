@@ -1,0 +1,59 @@
+"""MAViL's two stages as one run: raw targets, then teacher after teacher (section 3.3)."""
+
+import pathlib
+from collections.abc import Callable
+
+from tfavmae import config as config_lib
+from tfavmae.config import ExperimentConfig
+from tfavmae.errors import UserError
+from tfavmae.training import experiment
+
+
+def stage_configs(config: ExperimentConfig, workdir) -> dict:
+    """Each stage's work directory and config, in order.
+
+    Stage 1 is the config as it is. Each student starts afresh (from a seed of its own, or
+    from `initialize_from` as stage 1 does), and the stage before it is its teacher.
+    """
+    if "teacher" in config.model.options.as_dict() or config.teacher_from:
+        raise UserError(
+            "teacher_iterations makes the teachers itself; leave out"
+            " model.options.teacher and teacher_from."
+        )
+    stages, previous = {}, None
+    for iteration in range(config.teacher_iterations + 1):
+        values = config.as_dict() | {"teacher_iterations": 0}
+        values["trainer"]["seed"] += iteration
+        path = pathlib.Path(workdir) / "stage_1"
+        if iteration:
+            path = path.with_name(f"stage_2_iteration_{iteration}")
+            values["model"]["options"]["teacher"] = {}
+            values["teacher_from"] = [str(previous)]
+        stages[path] = config_lib.from_dict(values)
+        previous = path
+    return stages
+
+
+def run(
+    config: ExperimentConfig,
+    workdir,
+    *,
+    progress: bool = True,
+    make_images: Callable | None = None,
+) -> experiment.Run:
+    """Trains all stages, or goes on where a killed command stopped.
+
+    Args:
+        config: of stage 1, with `teacher_iterations` >= 1.
+        workdir: directory of the stages' work directories, `stage_1`,
+            `stage_2_iteration_1` ...
+        progress, make_images: see `experiment.run`; pictures are of stage 1 only, for
+            later ones predict features.
+
+    Returns:
+        The last stage's finished `Run`.
+    """
+    for path, stage in stage_configs(config, workdir).items():
+        images = None if stage.teacher_from else make_images
+        finished = experiment.run(stage, path, progress=progress, make_images=images)
+    return finished
