@@ -8,7 +8,7 @@ compiled as in training. Runs with Keras on TensorFlow, or on JAX without Tensor
 """
 
 import argparse
-import contextlib
+import gc
 import json
 import math
 import pathlib
@@ -23,6 +23,7 @@ from keras import ops
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from tfavmae.layers.transformer import TransformerBlock
 from tfavmae.models import presets
 from tfavmae.training.optimizers import PathAdam
 
@@ -38,23 +39,39 @@ PRESETS = {
 
 
 def build(preset, precision, options=(), remat=False):
-    """The compiled model of a preset; `options` are arguments over its own."""
+    """The model of a preset; `options` are arguments over its own."""
     name, size, own = PRESETS[preset]
     keras.config.set_dtype_policy(precision)
-    with remat_blocks() if remat else contextlib.nullcontext():
-        model = presets.build_pretraining(name, size, **{**own, **dict(options)})
+    model = presets.build_pretraining(name, size, **{**own, **dict(options)})
+    if remat:
+        recompute_blocks(model)
+    return model
+
+
+def compile_model(model, precision):
+    """Gives the model the optimizer of the recipes, with its variables."""
     optimizer = PathAdam(1e-4, beta_2=0.95)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer=optimizer)
     optimizer.build(model.trainable_variables)
-    return model
 
 
-def remat_blocks():
-    """Transformer blocks made in this scope recompute their insides when going back."""
-    names = [f"block_{i}" for i in range(64)]
-    return keras.RematScope(mode="list_of_layers", layer_names=names)
+def recompute_blocks(model):
+    """Transformer blocks keep their inputs only and recompute the rest going back.
+
+    Not `keras.RematScope`: its layers take no keyword arguments in a TensorFlow graph.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, TransformerBlock):
+            layer.call = _recomputing(layer.call)
+
+
+def _recomputing(call):
+    def recomputing(x, stream="joint", training=False):
+        return keras.remat(lambda x: call(x, stream=stream, training=training))(x)
+
+    return recomputing
 
 
 def shapes(model):
@@ -141,13 +158,16 @@ def _count_tensorflow(model, loss):
     import tensorflow as tf
 
     inputs = {
-        m: tf.TensorSpec((1, *shape), dtype) for m, (shape, dtype) in shapes(model).items()
+        m: tf.TensorSpec((1, *shape), dtype)
+        for m, (shape, dtype) in shapes(model).items()
     }
 
     def gradients(batch):
         with tf.GradientTape() as tape:
             value = loss(batch)
-        return [g for g in tape.gradient(value, model.trainable_variables) if g is not None]
+        return [
+            g for g in tape.gradient(value, model.trainable_variables) if g is not None
+        ]
 
     return tuple(
         _products_of_graph(tf.function(f).get_concrete_function(inputs).graph)
@@ -270,11 +290,11 @@ def peak_memory():
 
 def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmul_size):
     """Dict of the table's rows, in order."""
-    model = build(preset, precision, options, remat)
-    plain = build(preset, precision, options) if remat else model
-    forward, training = count_flops(plain)
-    del plain
+    forward, training = count_flops(build(preset, precision, options))
+    gc.collect()  # That model is gone before the memory of the next one counts.
     rate = matmul_rate(precision, matmul_size)
+    model = build(preset, precision, options, remat)
+    compile_model(model, precision)
     first, seconds = time_steps(
         make_step(model, jit), make_batch(model, batch_size), num_steps
     )
@@ -316,16 +336,19 @@ def parse(arguments):
 def main(arguments=None):
     args = parse(arguments)
     options = [text.split("=", 1) for text in args.option]
-    rows = measure(
-        args.preset,
-        args.batch,
-        args.precision,
-        args.remat,
-        args.steps,
-        args.jit,
-        [(key, json.loads(value)) for key, value in options],
-        args.matmul_size,
-    )
+    try:
+        rows = measure(
+            args.preset,
+            args.batch,
+            args.precision,
+            args.remat,
+            args.steps,
+            args.jit,
+            [(key, json.loads(value)) for key, value in options],
+            args.matmul_size,
+        )
+    except ValueError as error:  # a model that cannot be, or a value that is no JSON
+        raise SystemExit(f"error: {error}") from error
     for name, value in rows.items():
         print(f"{name:20}  {value}")
 

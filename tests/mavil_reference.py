@@ -1,8 +1,8 @@
 """MAViL's equations (1) to (6) in plain NumPy, float64, one example at a time.
 
-Written from the paper to be read beside it, not to be fast; it shares no code with the
-library. `weights` is a dict of the library's weight addresses to arrays, `settings` says
-what cannot be read from them.
+Written from the paper to be read beside it, not to be fast; it shares no code with
+the library. `weights` is a dict of the library's weight addresses to arrays, `settings`
+says what cannot be read from them.
 """
 
 import dataclasses
@@ -227,8 +227,9 @@ def losses(clips, weights, settings):
     """Equation (4), or (6) when the weights have a teacher.
 
     Args:
-        clips: list of dicts with `audio` (spectrogram), `video` (frames) and the noise of
-            two views, `audio_noise`, `video_noise`, `audio_noise_2`, `video_noise_2`.
+        clips: list of dicts with `audio` (spectrogram), `video` (frames) and the noise
+            of two views: `audio_noise`, `video_noise`, `audio_noise_2`,
+            `video_noise_2`.
 
     Returns:
         dict of the terms and `loss`, their weighted sum.
@@ -283,7 +284,7 @@ def one_clip(clip, weights, teacher, settings):
 
 
 def teacher_outputs(patches, weights, settings):
-    """a^Teacher and v^Teacher: the complete view's tokens after fusion, without [CLS]."""
+    """a^Teacher and v^Teacher: the complete view's fused tokens, without [CLS]."""
     everything = {m: list(range(len(x))) for m, x in patches.items()}
     audio, video = (
         unimodal_encoder(m, patches[m], everything[m], weights, settings)

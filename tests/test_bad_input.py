@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_there(build, tmp_path):
 def test_an_empty_folder(build, tmp_path):
     (tmp_path / "empty").mkdir()
     said_in_one_line(build(tmp_path / "empty"), tmp_path / "empty", "no media files")
-    assert not (tmp_path / "data").exists()
+    assert not list((tmp_path / "data").rglob("dataset_info.json"))
 
 
 def test_a_text_file_named_mp4(build, videos, tmp_path):
@@ -87,7 +87,7 @@ def test_a_text_file_named_mp4(build, videos, tmp_path):
 
 def test_a_text_file_is_an_error_if_strict(build, videos, tmp_path):
     media_files.write_text(videos / "letter.mp4")
-    said_in_one_line(build(videos, "--strict"), videos / "letter.mp4", "--strict")
+    said_in_one_line(build(videos, "--strict"), videos / "letter.mp4", "strict")
 
 
 def test_nothing_but_bad_files(build, videos, tmp_path):

@@ -1,6 +1,7 @@
 """TFDS builder of SoundingShapes: generates the media files, then decodes and packs."""
 
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
@@ -38,6 +39,12 @@ def builder_config(settings: SoundingShapesConfig, seed: int = 0) -> ShapesConfi
             f"sounding_shapes/{settings.name}: the settings are not those of the "
             "published set of that name. Give them another name."
         )
+    return _builder_config(settings, seed)
+
+
+# TFDS accepts a published configuration only as the very object it was published as.
+@functools.cache
+def _builder_config(settings, seed):
     return ShapesConfig(
         name=settings.name if seed == 0 else f"{settings.name}_seed{seed}",
         description=(

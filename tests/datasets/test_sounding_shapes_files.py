@@ -259,3 +259,11 @@ def test_changed_settings_may_not_take_a_published_name():
         b.builder_config(dataclasses.replace(config.DEMO, num_train_clips=10))
     assert b.builder_config(SMALL, seed=3).name == "small_seed3"
     assert [c.name for c in b.Builder.BUILDER_CONFIGS] == ["demo", "standard"]
+
+
+def test_published_settings_are_the_published_configuration(tmp_path):
+    from tfavmae_datasets.sounding_shapes import sounding_shapes_dataset_builder as b
+
+    asked = b.builder_config(dataclasses.replace(config.DEMO), 0)
+    builder = b.Builder(config=asked, data_dir=tmp_path)
+    assert builder.info.full_name == "sounding_shapes/demo/1.0.0"

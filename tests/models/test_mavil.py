@@ -70,7 +70,7 @@ def stage_2(stage_1):
 
 
 def test_the_papers_model():
-    """Tokens, kept tokens and parameters of sections 4.2 and B.2, from one layer each."""
+    """Tokens and parameters of sections 4.2 and B.2, from one layer of each part."""
     model = MAViL(num_layers=1, decoder_num_layers=1, num_fusion_layers=1)
     kept = {m: getattr(model, f"{m}_masking") for m in ("audio", "video")}
     assert {m: (x.num_tokens, x.num_kept) for m, x in kept.items()} == {
@@ -108,7 +108,9 @@ def test_presets_have_the_papers_sizes(size, hidden_dim, num_layers):
     arguments = pretraining_arguments("mavil", size)
     assert arguments["hidden_dim"] == hidden_dim
     assert arguments["num_layers"] == num_layers
-    decoder = [arguments[f"decoder_{n}"] for n in ("hidden_dim", "num_heads", "mlp_dim")]
+    decoder = [
+        arguments[f"decoder_{n}"] for n in ("hidden_dim", "num_heads", "mlp_dim")
+    ]
     assert [*decoder, arguments["decoder_num_layers"]] == [512, 16, 2048, 8]
 
 
@@ -135,7 +137,7 @@ def test_masks_default_to_80_percent_and_merge_with_options():
 
 
 def test_two_axis_masks_remove_lines_2_to_1():
-    """Appendix C.1: the shares of space and time are 2 to 1 and their union the ratio."""
+    """Appendix C.1: frequency to time is 2 to 1, and their union is the ratio."""
     model = mavil(masking={"audio": {"strategy": "time_frequency"}})
     time, frequency = model.audio_masking.axis_share
     assert frequency == pytest.approx(2 * time)
@@ -158,10 +160,10 @@ def test_bottlenecks_are_the_only_way_between_modalities():
 
 def test_bottleneck_blocks_of_their_own_with_equal_weights_are_shared_blocks():
     shared = mavil(fusion="bottleneck", num_fusion_layers=2)
-    own = mavil(
-        fusion="bottleneck", num_fusion_layers=2, share_bottleneck_blocks=False
-    )
-    given = {address(v).replace("joint/both/", "joint/audio/"): v for v in shared.weights}
+    own = mavil(fusion="bottleneck", num_fusion_layers=2, share_bottleneck_blocks=False)
+    given = {
+        address(v).replace("joint/both/", "joint/audio/"): v for v in shared.weights
+    }
     for v in own.weights:
         v.assign(given[address(v).replace("joint/video/", "joint/audio/")])
     assert len(own.weights) > len(shared.weights)
@@ -224,8 +226,13 @@ def test_decoding_the_second_view_averages_both():
         outputs["audio_prediction"], single(batch)["audio_prediction"], atol=1e-6
     )
     errors = [
-        np.mean((outputs[f"audio_masked_prediction{v}"]
-                 - outputs[f"audio_masked_target{v}"]) ** 2)
+        np.mean(
+            (
+                outputs[f"audio_masked_prediction{v}"]
+                - outputs[f"audio_masked_target{v}"]
+            )
+            ** 2
+        )
         for v in ("", "_2")
     ]
     assert errors[0] != errors[1]
@@ -289,7 +296,7 @@ def test_a_separately_trained_audio_mae_and_video_mae_teach():
         m: mavil(modalities=(m,), **alone, weights=2) for m in ("audio", "video")
     }
     student = mavil(teacher=wide, teacher_output="unimodal")
-    with pytest.raises(ValueError, match="none of its sources has, such as .*video"):
+    with pytest.raises(ValueError, match=r"none of its sources has.*video"):
         student.assign_teacher(sources["audio"])
     student.assign_teacher(*sources.values())
     ours = student(clips())
@@ -347,7 +354,9 @@ VARIANTS = {
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_round_trip(options, tmp_path):
     model = mavil(**options)
-    batch = {k: v for k, v in clips().items() if k in ("example_index", *model.modalities)}
+    batch = {
+        k: v for k, v in clips().items() if k in ("example_index", *model.modalities)
+    }
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert json.dumps(again.get_config()) == json.dumps(model.get_config())
@@ -394,17 +403,21 @@ def test_compiles_under_xla_in_bfloat16_and_overfits_one_batch(options):
 
 REFUSALS = {
     "a teacher without fusion": (
-        dict(teacher={"num_fusion_layers": 0}), "teacher_output.*'unimodal'"
+        dict(teacher={"num_fusion_layers": 0}),
+        "teacher_output.*'unimodal'",
     ),
     "a misspelled teacher": (dict(teacher={"layers": 3}), r"\['layers'\]"),
     "an unknown output": (
-        dict(teacher={}, teacher_output="joint"), "'fusion', 'unimodal'"
+        dict(teacher={}, teacher_output="joint"),
+        "'fusion', 'unimodal'",
     ),
     "channels of features": (
-        dict(teacher={}, target_normalization="patch_channels"), "for pixels"
+        dict(teacher={}, target_normalization="patch_channels"),
+        "for pixels",
     ),
     "one modality in contrast": (
-        dict(modalities=("audio",), num_fusion_layers=0), "needs both"
+        dict(modalities=("audio",), num_fusion_layers=0),
+        "needs both",
     ),
     "a mask of everything": (dict(masking={"audio": {"ratio": 0.95}}), "leaves none"),
     "a fusion that is none": (dict(fusion="mbt"), "'concat' or 'bottleneck'"),

@@ -132,7 +132,9 @@ def test_losses(pair):
     names = {name: name for name in theirs}
     names |= {m: f"{decoding}_{m}" for m in ("audio", "video")}
     for name, our_name in names.items():
-        np.testing.assert_allclose(ours[our_name], theirs[name], rtol=2e-6, err_msg=name)
+        np.testing.assert_allclose(
+            ours[our_name], theirs[name], rtol=2e-6, err_msg=name
+        )
 
 
 def test_outputs(pair):
@@ -157,7 +159,7 @@ def test_outputs(pair):
 
 
 def test_gradients_against_finite_differences(pair):
-    """Along each part's gradient plus a random direction, in float64 on the reference."""
+    """Along each part's gradient plus a random direction, on the float64 reference."""
     gradients = pair.gradients()
     rng = np.random.default_rng(2)
     parts = sorted({"/".join(name.split("/")[:2]) for name in gradients})

@@ -1,5 +1,7 @@
 """MAViL's stages in one run, killed and continued."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,7 @@ def test_each_student_is_taught_by_the_one_before(config, tmp_path, run_and_die)
     assert (first / "model.keras").stat().st_mtime_ns == trained
     assert run.workdir == third and run.step == 3
     models = [experiment.load(path).model for path in (first, second, third)]
-    for teacher, student in zip(models, models[1:], strict=False):
+    for teacher, student in itertools.pairwise(models):
         given, own = weights(teacher), weights(student)
         taught = weights(student, "teacher/")
         assert len(taught) > 20

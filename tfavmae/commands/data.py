@@ -1,8 +1,10 @@
 """`data build`, `data describe`: media files to TFRecords, and what is in them."""
 
+import contextlib
 import dataclasses
 import difflib
 import pathlib
+import sys
 import typing
 
 from tfavmae.commands import recipes
@@ -63,6 +65,19 @@ def build(args):
     return builder
 
 
+@contextlib.contextmanager
+def _progress_on_terminals():
+    """TFDS's bars redraw themselves, which would make a mess of a log file."""
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.enable_progress_bar()
+
+
 def describe(args):
     from tfavmae.commands import description
 
@@ -118,7 +133,8 @@ def _clip_folder(args, name, data_dir):
     options = {key: value for key, value in given.items() if value is not None}
     options |= _settings(args.set, ClipFolderConfig)
     data_dir = data_dir or "~/tensorflow_datasets"
-    builder = build_clip_folder(args.videos, data_dir, **options)
+    with _progress_on_terminals():
+        builder = build_clip_folder(args.videos, data_dir, **options)
     for key, value in builder.info.metadata["summary"].items():
         print(f"{key.replace('_', ' ')}: {value}")
     print(f"files left out, with reasons: {builder.bad_files_path}")

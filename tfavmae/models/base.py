@@ -184,7 +184,8 @@ class MaskedAutoencoder(AudioVisualModel):
         dict of named tensors; for each modality `_input`, `_tokens`, `_unimodal_tokens`,
         `_embedding` and, if masked, `_order`, `_is_masked`, `_prediction`, `_target`,
         `_target_mean`, `_target_std`, `_masked_prediction`, `_masked_target`; those of
-        a second view end in `_2`.
+        a second view end in `_2`. With `Inpainting` also `_inpainting` and
+        `_masked_inpainting`; without `Reconstruction` beside it, no `_prediction`.
     """
 
     def __init__(

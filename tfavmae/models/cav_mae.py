@@ -9,7 +9,9 @@ from tfavmae.models.inputs import as_input
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
-LAYER_NORM_EPSILON = 1e-5  # The authors' code; MAE, whose weights they start from: 1e-6.
+LAYER_NORM_EPSILON = (
+    1e-5  # The authors' code; MAE, whose weights they start from: 1e-6.
+)
 
 
 def cav_mae_encoder(num_layers, num_joint_layers, num_heads, mlp_dim, **kwargs):
@@ -51,6 +53,8 @@ class CAVMAE(MaskedAutoencoder):
         seed: of all masks.
     """
 
+    encoder_options = {}  # Further ones, of subclasses.
+
     def __init__(
         self,
         hidden_dim=768,
@@ -82,7 +86,12 @@ class CAVMAE(MaskedAutoencoder):
         inputs = {"audio": as_input("audio", audio or {})}
         inputs["video"] = as_input("video", video or {})
         encoder = cav_mae_encoder(
-            num_layers, num_joint_layers, num_heads, mlp_dim, chain_streams=chain_streams
+            num_layers,
+            num_joint_layers,
+            num_heads,
+            mlp_dim,
+            chain_streams=chain_streams,
+            **self.encoder_options,
         )
         decoder, objectives = None, []
         if reconstruction_weight:

@@ -47,8 +47,8 @@ def _check_inpainting(model):
     if not model.encoder.num_fusion_layers and model.decoder.sharing != "early":
         _refuse_uncoupled(
             model,
-            "Inpainting decodes a modality from the tokens of the other, which separate "
-            "encoders keep free of it (AV-MAE, section 3.4).",
+            "Inpainting decodes a modality from the tokens of the other, which "
+            "separate encoders keep free of it (AV-MAE, section 3.4).",
         )
 
 
@@ -65,7 +65,9 @@ def check_counts(model):
     kept = {m: x.num_kept for m, x in masking.items()}
     total = {m: x.num_tokens for m, x in masking.items()}
     for objective in model.objectives:
-        modalities = [m for m in model.modalities if m in getattr(objective, "modalities", ())]
+        modalities = [
+            m for m in model.modalities if m in getattr(objective, "modalities", ())
+        ]
         if "inpainting" in objective.requires:
             _check_contexts(model.decoder, modalities, kept, total)
         elif "reconstruction" in objective.requires and not objective.include_visible:
@@ -82,9 +84,9 @@ def _check_contexts(decoder, modalities, kept, total):
         other = next(x for x in total if x != m)
         if decoder.inpainting_targets == "authors" and kept[other] >= total[m]:
             raise ValueError(
-                f"Inpainting of {m}: the {kept[other]} visible {other} tokens take all of "
-                f"its {total[m]} places and leave nothing to predict. Raise the masking "
-                f"ratio of {other} or pass `inpainting_targets='full'`."
+                f"Inpainting of {m}: the {kept[other]} visible {other} tokens take all "
+                f"of its {total[m]} places and leave nothing to predict. Raise the "
+                f"masking ratio of {other} or pass `inpainting_targets='full'`."
             )
 
 
@@ -114,7 +116,9 @@ def _check_teacher(model):
             "`target_normalization='patch_channels'` is for pixels, not for the outputs "
             "of a teacher; use 'patch', 'patch_biased' or None."
         )
-    if decoder is not None and set(decoder.patch_values.values()) != {teacher.hidden_dim}:
+    if decoder is not None and set(decoder.patch_values.values()) != {
+        teacher.hidden_dim
+    }:
         raise ValueError(
             f"The decoder must predict the teacher's {teacher.hidden_dim} values per "
             f"token. Received: patch_values={decoder.patch_values}."

@@ -152,8 +152,10 @@ class AudioVisualDecoder(keras.layers.Layer):
     def _decode(self, tokens, training):
         if self.sharing != "early":
             separate = self.sharing == "separate"
-            return {m: self._run(m if separate else "both", x, training)
-                    for m, x in tokens.items()}
+            return {
+                m: self._run(m if separate else "both", x, training)
+                for m, x in tokens.items()
+            }
         x = self._run("both", ops.concatenate(list(tokens.values()), axis=1), training)
         decoded, start = {}, 0
         for modality, own in tokens.items():
@@ -174,8 +176,8 @@ class AudioVisualDecoder(keras.layers.Layer):
 
         Returns:
             dict with `{modality}_masked_prediction` `(batch, masked, values)`, in drawn
-            order, and, in token order, `{modality}_prediction` `(batch, tokens, values)`
-            and what the head made it of, `{modality}_decoded`.
+            order, and, in token order, `{modality}_prediction`
+            `(batch, tokens, values)` and what the head made it of, `{modality}_decoded`.
         """
         filled = {
             m: self._place(m, self._fill(m, self.project(m, x)), order[m])
@@ -203,8 +205,8 @@ class AudioVisualDecoder(keras.layers.Layer):
         Returns:
             dict with `{modality}_inpainting` `(batch, tokens, values)` in token order,
             `{modality}_inpainting_decoded`, what the head made it of, and
-            `{modality}_masked_inpainting`, the part of it that mask tokens stood for: its
-            last k or all.
+            `{modality}_masked_inpainting`, the part of it that mask tokens stood for:
+            all but its first k, or all.
         """
         filled = {m: self._inpainting_input(m, tokens, order) for m in modalities}
         outputs = {}

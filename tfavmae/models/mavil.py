@@ -85,8 +85,8 @@ class MAViL(MaskedAutoencoder):
     Where the paper leaves a choice, the default and its reason:
 
     - `class_token=True`: "after appending the [CLS] token" (B.2), and the published
-      weights have one. It runs through the encoders; means leave it out, and so does the
-      decoder, as in Audio-MAE.
+      weights have one. It runs through the encoders; means leave it out, and so does
+      the decoder, as in Audio-MAE.
     - `share_bottleneck_blocks=True`: the equations of B.2 write one `g_av` for both
       modalities; MBT's code has one each.
     - `normalize_before_fusion=False`: as in the authors' fine-tuning code.
@@ -94,7 +94,8 @@ class MAViL(MaskedAutoencoder):
       targets.
     - `target_normalization=None`: appendix A for stage 1, and nothing is said for the
       teacher's outputs; `patch_biased` is a layer norm without parameters.
-    - `decode_second_view=False`: "a second view that contains 20 % tokens for encoding".
+    - `decode_second_view=False`: "a second view that contains 20% tokens for
+      encoding" (3.2).
     - `intra_bidirectional=False`: equation (3), which has both directions for the
       contrast between modalities only (`bidirectional=True`).
     - Negatives come from all replicas; `trainer.contrast_scope` says otherwise.
@@ -113,9 +114,9 @@ class MAViL(MaskedAutoencoder):
         contrast_weight, temperature: alpha and tau between modalities; 0 leaves it out.
         intra_contrast_weight, intra_temperature: beta and tau between views.
         teacher: `None` is stage 1. A dict is stage 2: how the teacher's encoder differs
-            from the student's (`hidden_dim` and the encoder's arguments above), `{}` not
-            at all. `{"num_fusion_layers": 0}` with `teacher_output="unimodal"` takes a
-            separately trained Audio-MAE and Video-MAE (Table 4a).
+            from the student's (`hidden_dim` and the encoder's arguments above), `{}`
+            not at all. `{"num_fusion_layers": 0}` with `teacher_output="unimodal"`
+            takes a separately trained Audio-MAE and Video-MAE (Table 4a).
         teacher_output: `fusion` ("M-Fusion") or `unimodal` ("M-Uni").
         seed: of all masks.
         Others: see above and `AudioVisualEncoder`.
@@ -230,7 +231,9 @@ class MAViL(MaskedAutoencoder):
             objectives.append(InterModalContrast(*(chosen[n] for n in names)))
         if chosen["intra_contrast_weight"]:
             names = ("contrast_weight", "temperature", "bidirectional")
-            objectives.append(IntraModalContrast(*(chosen[f"intra_{n}"] for n in names)))
+            objectives.append(
+                IntraModalContrast(*(chosen[f"intra_{n}"] for n in names))
+            )
         return objectives
 
     def get_config(self):

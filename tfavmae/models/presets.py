@@ -4,8 +4,9 @@ import difflib
 import inspect
 
 from tfavmae.models import av_mae
-from tfavmae.models.base import AudioVisualModel
+from tfavmae.models.base import AudioVisualModel, MaskedAutoencoder
 from tfavmae.models.cav_mae import CAVMAE, LAYER_NORM_EPSILON, cav_mae_encoder
+from tfavmae.models.cav_mae_sync import CAVMAESync
 from tfavmae.models.classifier import AudioVisualClassifier
 from tfavmae.models.mavil import DEFAULT_INPUTS, MAViL, mavil_classifier_encoder
 
@@ -51,10 +52,16 @@ _AV_MAE_DECODERS = {
 DECODERS = {
     "av_mae": _AV_MAE_DECODERS,
     "cav_mae": _MAE_DECODERS,
+    "cav_mae_sync": _MAE_DECODERS,
     "mavil": _MAE_DECODERS,
 }
 
-MODELS = {"av_mae": av_mae.AVMAE, "cav_mae": CAVMAE, "mavil": MAViL}
+MODELS = {
+    "av_mae": av_mae.AVMAE,
+    "cav_mae": CAVMAE,
+    "cav_mae_sync": CAVMAESync,
+    "mavil": MAViL,
+}
 
 
 def _look_up(table, what, name):
@@ -79,7 +86,8 @@ def pretraining_arguments(name, size="base", **options):
     model = _look_up(MODELS, "model", name)
     decoder = _look_up(DECODERS[name], f"size of {name}", size)
     sizes = {**_look_up(ENCODERS, "size", size), **decoder}
-    check_options([model], options)
+    # A subclass hands on what it does not know to the class that it extends.
+    check_options(model.__mro__[: model.__mro__.index(MaskedAutoencoder)], options)
     return {**sizes, **options}
 
 
@@ -87,7 +95,7 @@ def build_pretraining(name="cav_mae", size="base", **options):
     """A pretraining model.
 
     Args:
-        name: `av_mae`, `cav_mae` or `mavil`.
+        name: `av_mae`, `cav_mae`, `cav_mae_sync` or `mavil`.
         size: `tiny`, `small` (not of `av_mae`), `base` or `large`.
         **options: arguments of the model's class, over those of the size.
     """
@@ -105,7 +113,9 @@ CLASSIFIERS = {
         layer_norm_epsilon=av_mae.LAYER_NORM_EPSILON,
     ),
     "cav_mae": dict(
-        encoder=lambda modality, **sizes: cav_mae_encoder(**sizes),
+        encoder=lambda modality, **sizes: cav_mae_encoder(
+            **sizes, modalities=modality.split("_")
+        ),
         encoder_options={"num_joint_layers": 1},
         inputs={"audio": {}, "video": {}},
         positions={"trainable": True},

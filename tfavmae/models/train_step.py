@@ -91,7 +91,12 @@ class TensorFlowTrainStep(TrainStep):
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
         gradients, norm = self._finish(gradients)
-        self.optimizer.apply(gradients, variables)
+        # Weights that the objectives do not reach keep their values: norms of a stream
+        # that only contrast reads, say.
+        if not self.optimizer.built:
+            self.optimizer.build(variables)
+        pairs = zip(gradients, variables, strict=True)
+        self.optimizer.apply_gradients([x for x in pairs if x[0] is not None])
         self.training_step.assign(self.training_step + 1)
         self._track(terms, _all_reduce_sum(loss))
         self._trackers["gradient_norm"].update_state(norm)

@@ -7,12 +7,12 @@ from tfavmae.objectives.reconstruction import Reconstruction
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class Distillation(Reconstruction):
-    """Mean squared error to a teacher's outputs at the masked tokens (MAViL equation (5)).
+    """Mean squared error to a teacher's outputs at masked tokens (MAViL equation (5)).
 
-    `sum_m weight_m / (sum of masked) * sum over masked tokens of mean (p - t)^2`, where t
-    are the teacher's outputs for the complete view, of its fusion or unimodal layers as
-    the model's `teacher_output` says. The paper writes the square of a vector; its mean
-    over the vector's values, not their sum, is what MAE and its successors compute.
+    `sum_m weight_m / (sum of masked) * sum over masked tokens of mean (p - t)^2`, where
+    t are the teacher's outputs for the complete view, of its fusion or unimodal layers
+    as the model's `teacher_output` says. The paper writes the square of a vector;
+    it is its mean, not its sum, over the vector that MAE and its successors compute.
 
     Args: see `Reconstruction`.
     """

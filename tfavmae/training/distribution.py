@@ -1,5 +1,6 @@
 """Everything that knows about replicas: strategies, gathering, Keras' adaptations."""
 
+import functools
 import json
 import os
 
@@ -48,9 +49,13 @@ def attach(model, strategy: tf.distribute.Strategy, contrast_scope="global") -> 
     """Prepares a model for `fit` under a strategy.
 
     Contrastive objectives get a gather over replicas, so that their negatives
-    come from the global batch. For several workers the steps' logs get the
-    axis that Keras then reduces over (keras #20585).
+    come from the global batch. Metrics are read over all replicas: Keras reports
+    the mean of the replicas' means where a step returns fewer logs than there are
+    metrics, as `test_step` does. For several workers the steps' logs get the axis
+    that Keras then reduces over (keras #20585).
     """
+    if strategy.num_replicas_in_sync > 1:
+        model._get_metrics_result_or_logs = _metrics_named_in_logs(model)
     if strategy.num_replicas_in_sync > 1 and contrast_scope == "global":
         for objective in model.objectives:
             if hasattr(objective, "all_gather"):
@@ -133,7 +138,14 @@ def _mirrored():
             "trainer.strategy=mirrored: TensorFlow sees no GPU here;"
             " set trainer.strategy=none or install tensorflow[and-cuda]."
         )
-    return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return _mirrored_over(tuple(d.name for d in devices))
+
+
+@functools.cache
+def _mirrored_over(devices):
+    # Two such strategies in a process give different collectives the same keys
+    # ("Collective instance ... expected type"), so one serves all runs.
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _multi_worker():
@@ -175,6 +187,14 @@ def _tpu(name):
 
 def _is_multi_worker(strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def _metrics_named_in_logs(model):
+    def results(logs):
+        values = model.get_metrics_result()
+        return {name: values[name] for name in logs}
+
+    return results
 
 
 def _with_log_axis(step):

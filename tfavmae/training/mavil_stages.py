@@ -1,4 +1,4 @@
-"""MAViL's two stages as one run: raw targets, then teacher after teacher (section 3.3)."""
+"""MAViL's two stages as one run: raw targets, then a teacher's, then the next's."""
 
 import pathlib
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from tfavmae.training import experiment
 
 
 def stage_configs(config: ExperimentConfig, workdir) -> dict:
-    """Each stage's work directory and config, in order.
+    """Each stage's work directory and config, in order (paper, section 3.3).
 
-    Stage 1 is the config as it is. Each student starts afresh (from a seed of its own, or
-    from `initialize_from` as stage 1 does), and the stage before it is its teacher.
+    Stage 1 is the config as it is. Each student starts afresh, from a seed of its own
+    or from `initialize_from` as stage 1 does, and the stage before it is its teacher.
     """
     if "teacher" in config.model.options.as_dict() or config.teacher_from:
         raise UserError(

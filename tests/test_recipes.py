@@ -1,0 +1,261 @@
+"""Every recipe, and every row of docs/papers.md, is a model that trains."""
+
+import copy
+import functools
+import inspect
+import json
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from tfavmae import config as config_lib
+from tfavmae.training import parts
+from tfavmae.training.optimizers import PathAdam
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RECIPES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("configs/**/*.yaml"))
+PAPERS = ("av_mae", "cav_mae", "mavil")
+OF_PAPERS = [
+    r for r in RECIPES if r.split("/")[1] in PAPERS and "sounding_shapes" not in r
+]
+BATCH = 4
+LABELS = parts.Labels(num_classes=3, multi_label=False, names=None)
+
+
+def load(recipe, overrides=()):
+    return _load(recipe, tuple(overrides))
+
+
+@functools.cache
+def _load(recipe, overrides):
+    return config_lib.load(ROOT / recipe, overrides)
+
+
+# --- What docs/papers.md says ---
+
+
+def rows_of_the_paper_tables():
+    """`(line number, recipe, overrides)` of every table row that names a recipe."""
+    lines = (ROOT / "docs" / "papers.md").read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        spans = re.findall(r"`([^`]+)`", line)
+        recipes = [s for s in spans if s.startswith("configs/")]
+        if line.startswith("|") and recipes:
+            overrides = [s for s in spans if re.match(r"[a-z_]+(\.[a-z_]+)*=", s)]
+            yield number, recipes, overrides
+
+
+ROWS = list(rows_of_the_paper_tables())
+
+
+def test_the_document_names_files_that_exist_and_every_file():
+    named = {recipe for _, recipes, _ in ROWS for recipe in recipes}
+    assert named <= set(RECIPES)
+    assert set(OF_PAPERS) <= named
+    assert len(ROWS) > 150
+
+
+@pytest.mark.parametrize("number, recipes, overrides", ROWS, ids=lambda x: str(x)[:24])
+def test_every_row_of_the_document_loads(number, recipes, overrides):
+    for recipe in recipes:
+        config = load(recipe, overrides)
+        if overrides:
+            changed = config_lib.difference(config, load(recipe))
+            assert changed, "the overrides change nothing"
+
+
+def test_options_of_classes_that_the_document_names_exist():
+    text = (ROOT / "docs" / "papers.md").read_text()
+    named = re.findall(r"`(\w+)\((\w+)=\w+\)`", text)
+    classes = keras.saving.get_custom_objects()
+    assert len(named) >= 2
+    for name, argument in named:
+        parameters = inspect.signature(classes[f"tfavmae>{name}"]).parameters
+        assert argument in parameters, f"{name} has no {argument}"
+
+
+# --- Models of a size for tests ---
+
+SMALL = dict(hidden_dim=24, num_heads=2, mlp_dim=32)
+SMALL_DECODER = dict(
+    decoder_hidden_dim=24,
+    decoder_num_heads=2,
+    decoder_mlp_dim=32,
+    decoder_num_layers=1,
+)
+
+
+def shrunk(config):
+    """The same structure with 1 or 2 narrow layers and inputs of 20 and 18 tokens."""
+    config = copy.deepcopy(config)
+    options = config.model.options.as_dict()
+    is_cav_mae = config.model.name.startswith("cav_mae")
+    layers = "num_joint_layers" if is_cav_mae else "num_fusion_layers"
+    joint = options.get(layers, 1)
+    all_joint = config.model.name == "cav_mae" and joint == 12
+    options |= SMALL | {"num_layers": 1 if all_joint else 1 + (joint > 0)}
+    options[layers] = min(joint, 1)
+    if config.stage == "pretrain":
+        options |= SMALL_DECODER
+    values = config.as_dict()
+    values["model"]["options"] = options
+    audio, video = values["model"]["audio"], values["model"]["video"]
+    audio |= {"num_frames": 160, "num_mel_bins": 32, "patch_size": [16, 16]}
+    frames = video["tubelet_size"][0]
+    video |= {"num_frames": 2 * frames if frames > 1 else 1, "height": 48, "width": 96}
+    video["tubelet_size"] = [frames, 16, 16]
+    if frames > 1:
+        video["width"] = 48
+    return config_lib.from_dict(values)
+
+
+def build(config):
+    small = shrunk(config)
+    labels = LABELS if small.stage == "finetune" else None
+    return parts.build_model(small, labels)
+
+
+def structure(config):
+    """What the graph of the train step depends on, apart from sizes and numbers."""
+    model = shrunk(config).model
+    options = model.options.as_dict()
+    for name in ("seed", "temperature", "intra_temperature", "label_smoothing"):
+        options.pop(name, None)
+    for name in list(options):
+        if name.endswith("_weight"):
+            options[name] = bool(options[name])
+    options["masking"] = {
+        m: x.get("strategy", "random")
+        for m, x in (options.get("masking") or {}).items()
+        if x.get("strategy")
+    }
+    tubes = model.video.tubelet_size[0] > 1
+    key = [config.stage, model.name, model.modality, tubes, options]
+    return json.dumps(key, sort_keys=True, default=list)
+
+
+def distinct(cases):
+    """The first of the `(recipe, overrides)` of each structure."""
+    found = {}
+    for recipe, overrides in cases:
+        found.setdefault(structure(load(recipe, overrides)), (recipe, overrides))
+    return [
+        pytest.param(*case, id=" ".join([case[0].removeprefix("configs/"), *case[1]]))
+        for case in found.values()
+    ]
+
+
+OF_FILES = distinct([(recipe, []) for recipe in RECIPES])
+OF_ROWS = distinct(
+    [(recipe, []) for recipe in RECIPES]
+    + [(recipe, overrides) for _, recipes, overrides in ROWS for recipe in recipes]
+)[len(OF_FILES) :]
+
+
+def batch_for(model, clips=BATCH):
+    """Each clip repeats a patch of its own, so that what is hidden can be known."""
+    rng = np.random.default_rng(0)
+    label = getattr(model, "label", "label")
+    batch = {label: np.arange(clips, dtype="int32") % LABELS.num_classes}
+    for m, spec in model.inputs_by_modality.items():
+        if m == "audio":
+            shape, patch = (spec.num_frames, spec.num_mel_bins), spec.patch_size
+        else:
+            shape = (spec.num_frames, spec.height, spec.width, 3)
+            patch = (*spec.tubelet_size, 3)
+        repeats = [1, *(n // p for n, p in zip(shape, patch, strict=True))]
+        values = rng.normal(size=(clips, *patch))
+        batch[m] = np.tile(values, repeats).astype("float32")
+        tokens = int(np.prod(spec.grid))
+        for suffix in ("", "_2"):
+            batch[f"{m}_noise{suffix}"] = rng.random((clips, tokens)).astype("float32")
+        batch[f"{m}_present"] = np.ones(clips, "float32")
+    return batch
+
+
+def train(model, batch, steps, jit=False, learning_rate=3e-3):
+    """Losses of `steps` compiled train steps."""
+    import tensorflow as tf
+
+    optimizer = PathAdam(learning_rate)
+    model.compile(optimizer=optimizer)
+    optimizer.build(model.trainable_variables)
+    step = tf.function(model.train_step, jit_compile=jit)
+    batch = {k: tf.constant(v) for k, v in batch.items()}
+    losses = []
+    for _ in range(steps):
+        losses.append(float(step(batch)["loss"]))
+        model.reset_metrics()
+    return losses
+
+
+@pytest.fixture
+def precision():
+    """Sets a policy and takes it back."""
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy("float32")
+
+
+# --- What holds for them ---
+
+
+@pytest.mark.parametrize("recipe, overrides", OF_FILES)
+def test_each_structure_takes_a_compiled_step(recipe, overrides):
+    model = build(load(recipe, [*overrides, "trainer.precision=float32"]))
+    (loss,) = train(model, batch_for(model), 1)
+    assert np.isfinite(loss)
+
+
+@pytest.mark.parametrize("recipe", OF_PAPERS)
+def test_inputs_are_those_of_the_papers_model(recipe):
+    """A recipe gives every field of a front end, so it could contradict its model."""
+    config = load(recipe)
+    tokens = {"av_mae": (400, 1568), "cav_mae": (512, 196), "mavil": (512, 784)}
+    audio, video = (
+        inputs(getattr(config.model, name).as_dict())
+        for name, inputs in (("audio", audio_tokens), ("video", video_tokens))
+    )
+    of_paper = tokens[pathlib.Path(recipe).parent.name]
+    if recipe == "configs/av_mae/pretrain_audioset_large.yaml":
+        of_paper = (496, 1568)  # 10 seconds instead of 8
+    assert (audio, video) == of_paper
+
+
+def audio_tokens(fields):
+    from tfavmae.models.inputs import AudioInput
+
+    return int(np.prod(AudioInput(**fields).grid))
+
+
+def video_tokens(fields):
+    from tfavmae.models.inputs import VideoInput
+
+    return int(np.prod(VideoInput(**fields).grid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe, overrides", OF_ROWS)
+def test_each_row_of_the_document_takes_a_compiled_step(recipe, overrides):
+    model = build(load(recipe, [*overrides, "trainer.precision=float32"]))
+    (loss,) = train(model, batch_for(model), 1)
+    assert np.isfinite(loss)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe, overrides", OF_FILES + OF_ROWS)
+def test_each_structure_compiles_under_xla_in_bfloat16(recipe, overrides, precision):
+    precision("mixed_bfloat16")
+    model = build(load(recipe, [*overrides, "trainer.precision=mixed_bfloat16"]))
+    losses = train(model, batch_for(model), 2, jit=True)
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe, overrides", OF_FILES)
+def test_each_structure_overfits_one_batch(recipe, overrides):
+    model = build(load(recipe, [*overrides, "trainer.precision=float32"]))
+    losses = train(model, batch_for(model), 300)
+    assert losses[-1] < 0.5 * losses[0]
