@@ -147,7 +147,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 num_clips=num_clips,
                 seed=config.seed,
                 num_workers=self.num_workers,
-                progress=lambda done, total: bar.update(done - bar.n),
+                progress=_advance(bar),
             )
         return [self._decode_row(pathlib.Path(folder, split), row) for row in rows]
 
@@ -179,3 +179,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             rows, options, num_workers=self.num_workers, strict=True
         ) as decoded:
             yield from decoded
+
+
+def _advance(bar):
+    """`progress(done, total)` of a bar that may be TFDS's stand-in without a count."""
+    shown = 0
+
+    def progress(done, total):
+        nonlocal shown
+        bar.update(done - shown)
+        shown = done
+
+    return progress

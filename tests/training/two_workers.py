@@ -1,4 +1,4 @@
-"""One of several workers of a run; prints the losses it saw.
+"""A run, or one worker's part of it; prints its history and weights.
 
 Run as `TF_CONFIG=... python two_workers.py DATA_DIR WORKDIR`.
 """
@@ -14,10 +14,10 @@ from tfavmae.training import experiment
 
 def main(data_dir, workdir):
     values = small_values(data_dir)
-    values["optimizer"] |= {"name": "sgd", "learning_rate": 0.1}
+    values["optimizer"] |= {"name": "sgd", "learning_rate": 0.1, "weight_decay": 1e-4}
     values["trainer"] |= {"strategy": "auto", "num_steps": 5}
     run = experiment.run(config_lib.from_dict(values), workdir, progress=False)
-    weights = [float(abs(v.numpy()).sum()) for v in run.model.weights]
+    weights = {v.path: v.numpy().tolist() for v in run.model.weights}
     print("RESULT", json.dumps({"history": run.history, "weights": weights}))
 
 

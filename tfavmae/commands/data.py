@@ -60,7 +60,8 @@ def build(args):
     makers = {"sounding_shapes": _sounding_shapes, "clip_folder": _clip_folder}
     if family not in makers:
         raise UserError(f"no builder is named {name!r}; there are {_NAMES}")
-    builder = makers[family](args, selection, data_dir)
+    with _progress_on_terminals():
+        builder = makers[family](args, selection, data_dir)
     print(f"{builder.info.full_name} is in {builder.data_dir}")
     return builder
 
@@ -133,8 +134,7 @@ def _clip_folder(args, name, data_dir):
     options = {key: value for key, value in given.items() if value is not None}
     options |= _settings(args.set, ClipFolderConfig)
     data_dir = data_dir or "~/tensorflow_datasets"
-    with _progress_on_terminals():
-        builder = build_clip_folder(args.videos, data_dir, **options)
+    builder = build_clip_folder(args.videos, data_dir, **options)
     for key, value in builder.info.metadata["summary"].items():
         print(f"{key.replace('_', ' ')}: {value}")
     print(f"files left out, with reasons: {builder.bad_files_path}")

@@ -42,7 +42,7 @@ def hash_noise(seed, step, example_index, stream, num_tokens):
 
 
 def gather_tokens(x, indices):
-    """Rows of each example: `(batch, tokens, dim)`, `(batch, n)` -> `(batch, n, dim)`."""
+    """Rows of `(batch, tokens, dim)` at `(batch, n)`: `(batch, n, dim)`."""
     _, tokens, dim = x.shape
     n = indices.shape[1]
     offsets = ops.arange(ops.shape(indices)[0], dtype="int32") * tokens

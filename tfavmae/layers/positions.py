@@ -27,8 +27,8 @@ def sincos_2d(grid, dim, first_axis):
         grid: `(rows, columns)`, or `(time, rows, columns)` whose 2-D table is repeated
             over time (MAViL's code: no temporal position).
         dim: width, divisible by 4.
-        first_axis: which of the last two axes has the first half of the channels: 1 (the
-            column) for pictures as in MAE, 0 (the time) for spectrograms in our
+        first_axis: which of the last two axes has the first half of the channels, 1
+            (the column) for pictures as in MAE, 0 (the time) for spectrograms in our
             time-major order, which is CAV-MAE's table.
 
     Returns:

@@ -50,10 +50,10 @@ def kaldi_basis(frame_length, fft_length, preemphasis=0.97):
 class LogMelSpectrogram(keras.layers.Layer):
     """Kaldi's log-mel filter banks (CAV-MAE, MAViL, Audio-MAE), normalised.
 
-    25 ms Hann windows each 10 ms, 512-point spectrum, natural logarithm, the clip's mean
-    removed first. Frames behind the clip's end are 0 before normalisation, as the authors
-    pad. Computed in float32 whatever the policy: half precision, and TF32 too, would be
-    off by more than the signal's own noise.
+    25 ms Hann windows each 10 ms, 512-point spectrum, natural logarithm, the clip's
+    mean removed first. Frames behind the clip's end are 0 before normalisation, as the
+    authors pad. Computed in float32 whatever the policy: half precision, and TF32 too,
+    would be off by more than the signal's own noise.
 
     Args:
         num_frames: frames to return; shorter clips are padded, longer ones cut.

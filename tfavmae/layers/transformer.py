@@ -13,7 +13,9 @@ def attend(query, key, value):
     scale = query.shape[-1] ** -0.5
     if keras.backend.backend() == "jax":
         swap = [ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value)]
-        return ops.transpose(ops.dot_product_attention(*swap, scale=scale), (0, 2, 1, 3))
+        return ops.transpose(
+            ops.dot_product_attention(*swap, scale=scale), (0, 2, 1, 3)
+        )
     scores = ops.matmul(query * scale, ops.transpose(key, (0, 1, 3, 2)))
     return ops.matmul(ops.softmax(scores, axis=-1), value)
 
@@ -137,7 +139,9 @@ class MultiLayerPerceptron(keras.layers.Layer):
     def build(self, input_shape):
         dtype = self.dtype_policy
         self.expand = keras.layers.Dense(self.mlp_dim, dtype=dtype, name="expand")
-        self.contract = keras.layers.Dense(input_shape[-1], dtype=dtype, name="contract")
+        self.contract = keras.layers.Dense(
+            input_shape[-1], dtype=dtype, name="contract"
+        )
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
@@ -156,9 +160,9 @@ class TransformerBlock(keras.layers.Layer):
     Args:
         num_heads, mlp_dim, approximate_gelu: see the parts.
         layer_norm_epsilon: 1e-6 in MAE and AV-MAE, 1e-5 in CAV-MAE's code.
-        streams: names of the pairs of layer norms, of which a call chooses one. CAV-MAE's
-            joint layer has `("joint", "audio", "video")` around one attention and one MLP
-            (paper, section 2.3).
+        streams: names of the pairs of layer norms, of which a call chooses one.
+            CAV-MAE's joint layer has `("joint", "audio", "video")` around one attention
+            and one MLP (paper, section 2.3).
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
     Input and output shape: `(batch, tokens, hidden_dim)`.
@@ -240,6 +244,8 @@ class TransformerStack(keras.layers.Layer):
         num_layers: number of blocks; 0 gives the identity.
         block: keyword arguments of `TransformerBlock`; `drop_path_rate` is the rate of
             the last block and falls linearly to 0 at the first.
+
+    Call arguments:
         last_block_only: apply only the last block. CAV-MAE's code does so on the way to
             its contrastive embedding when it has several joint layers.
 

@@ -97,7 +97,7 @@ class AudioVisualModel(_Step, keras.Model):
         }
 
     def tokenize(self, patches, indices=None):
-        """Dict of modality to tokens, of all patches or those at `indices[modality]`."""
+        """Dict of modality to tokens, of all patches or of `indices[modality]`."""
         return {
             m: getattr(self, f"{m}_tokenizer")(x, indices and indices[m])
             for m, x in patches.items()
@@ -111,7 +111,7 @@ class AudioVisualModel(_Step, keras.Model):
         }
 
     def encode(self, tokens, training=False, views=1):
-        """The encoder's outputs, and `{modality}_embedding`, their means over tokens."""
+        """The encoder's outputs and their means over tokens, `{modality}_embedding`."""
         outputs = self.encoder(tokens, training=training, views=views)
         for m in tokens:
             own = outputs.get(f"{m}_unimodal_tokens", outputs[f"{m}_tokens"])
@@ -162,30 +162,31 @@ class MaskedAutoencoder(AudioVisualModel):
         masking: dict of modality to keyword arguments of `TokenMasking` but `grid`.
         target_normalization: `None` (raw values), `patch` (unbiased variance: MAE,
             CAV-MAE) or `patch_biased` (AV-MAE); each target has mean 0 and variance 1.
-            `patch_channels`: each colour of a video's has, and audio stays raw (an option
-            of AV-MAE's code).
+            `patch_channels`: each colour of a video's has, and audio stays raw (an
+            option of AV-MAE's code).
         decode_second_view: a second masked view, which some objectives ask for, is
             fused and decoded too, so that reconstruction counts both.
-        teacher: an `AudioVisualModel`, frozen; what it makes of all tokens is the target,
-            instead of the patches. `assign_teacher` fills in its weights.
+        teacher: an `AudioVisualModel`, frozen; what it makes of all tokens is the
+            target, instead of the patches. `assign_teacher` fills in its weights.
         teacher_output: `fusion` or `unimodal`, the layers whose outputs those are.
-        allow_uncoupled: accept parts that make two models side by side, whose modalities
-            never meet (AV-MAE, appendix A.3).
+        allow_uncoupled: accept parts that make two models side by side, whose
+            modalities never meet (AV-MAE, appendix A.3).
         Others: see `AudioVisualModel`.
 
     Call arguments:
-        inputs: also `audio_noise`, `video_noise` `(batch, tokens)`, which decide what is
-            masked; without them they are hashed from the seed, the training step and
+        inputs: also `audio_noise`, `video_noise` `(batch, tokens)`, which decide what
+            is masked; without them they are hashed from the seed, the training step and
             `example_index` `(batch,)`, the examples' rows in their dataset. A second
             view has `audio_noise_2`, `video_noise_2`.
         masked: whether tokens are dropped and predicted. `False` encodes all.
 
     Returns:
-        dict of named tensors; for each modality `_input`, `_tokens`, `_unimodal_tokens`,
-        `_embedding` and, if masked, `_order`, `_is_masked`, `_prediction`, `_target`,
-        `_target_mean`, `_target_std`, `_masked_prediction`, `_masked_target`; those of
-        a second view end in `_2`. With `Inpainting` also `_inpainting` and
-        `_masked_inpainting`; without `Reconstruction` beside it, no `_prediction`.
+        dict of named tensors; for each modality `_input`, `_tokens`,
+        `_unimodal_tokens`, `_embedding` and, if masked, `_order`, `_is_masked`,
+        `_prediction`, `_target`, `_target_mean`, `_target_std`, `_masked_prediction`,
+        `_masked_target`; those of a second view end in `_2`. With `Inpainting` also
+        `_inpainting` and `_masked_inpainting`; without `Reconstruction` beside it, no
+        `_prediction`.
     """
 
     def __init__(
@@ -339,8 +340,8 @@ class MaskedAutoencoder(AudioVisualModel):
         missing = set.intersection(*(set(r.missing_in_source) for r in reports))
         if missing:
             raise ValueError(
-                f"The teacher needs {len(missing)} weights that none of its sources has, "
-                f"such as {min(missing)}; make their settings agree."
+                f"The teacher needs {len(missing)} weights that none of its sources "
+                f"has, such as {min(missing)}; make their settings agree."
             )
 
     def get_config(self):
@@ -367,7 +368,7 @@ def _stack(views):
 
 
 def _part_views(outputs, whole):
-    """Outputs of two stacked views as `name` and `name_2`; all, or the unimodal ones."""
+    """Outputs of two stacked views as `name` and `name_2`; all, or unimodal ones."""
     parted = dict(outputs)
     for name, x in outputs.items():
         if whole or "_unimodal_" in name or name.endswith("_embedding"):

@@ -46,9 +46,7 @@ class AudioVisualClassifier(AudioVisualModel):
         super().__init__(
             encoder,
             hidden_dim,
-            objectives=[
-                Classification(label, multi_label, label_smoothing, modality)
-            ],
+            objectives=[Classification(label, multi_label, label_smoothing, modality)],
             **kwargs,
         )
         self.num_classes = num_classes

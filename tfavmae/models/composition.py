@@ -8,9 +8,9 @@ def check_composition(model):
         raise ValueError("Reconstruction needs a `decoder`; none was given.")
     if "embedding" in requires and not model.encoder.separates_modalities:
         raise ValueError(
-            "Contrast needs embeddings that each depend on one modality, but with early "
-            "fusion every output depends on both. Give the encoder unimodal layers or "
-            "`multi_stream=True`."
+            "Contrast needs embeddings that each depend on one modality, but with "
+            "early fusion every output depends on both. Give the encoder unimodal "
+            "layers or `multi_stream=True`."
         )
     if "both_modalities" in requires and len(model.modalities) < 2:
         raise ValueError(
@@ -96,8 +96,8 @@ def _check_teacher(model):
     if teacher is None or not all("teacher" in x.requires for x in decoding):
         raise ValueError(
             "A decoder predicts either patches or what a teacher makes of them: "
-            "`Distillation` needs a `teacher`, and a teacher needs `Distillation` and no "
-            "other reconstruction."
+            "`Distillation` needs a `teacher`, and a teacher needs `Distillation` and "
+            "no other reconstruction."
         )
     outputs = {
         "fusion": teacher.encoder.num_fusion_layers > 0,
@@ -113,8 +113,8 @@ def _check_teacher(model):
         raise ValueError("The teacher must have the model's `audio` and `video`.")
     if model.target_normalization == "patch_channels":
         raise ValueError(
-            "`target_normalization='patch_channels'` is for pixels, not for the outputs "
-            "of a teacher; use 'patch', 'patch_biased' or None."
+            "`target_normalization='patch_channels'` is for pixels, not for the "
+            "outputs of a teacher; use 'patch', 'patch_biased' or None."
         )
     if decoder is not None and set(decoder.patch_values.values()) != {
         teacher.hidden_dim

@@ -177,7 +177,7 @@ class AudioVisualDecoder(keras.layers.Layer):
         Returns:
             dict with `{modality}_masked_prediction` `(batch, masked, values)`, in drawn
             order, and, in token order, `{modality}_prediction`
-            `(batch, tokens, values)` and what the head made it of, `{modality}_decoded`.
+            `(batch, tokens, values)` and what it is made of, `{modality}_decoded`.
         """
         filled = {
             m: self._place(m, self._fill(m, self.project(m, x)), order[m])

@@ -1,4 +1,4 @@
-"""One audio-visual encoder: unimodal layers, then fusion layers, as the papers set them."""
+"""One audio-visual encoder: unimodal layers, then fusion layers."""
 
 import keras
 from keras import ops
@@ -23,10 +23,10 @@ class AudioVisualEncoder(keras.layers.Layer):
         block: keyword arguments of `TransformerBlock`.
         modalities: those that the encoder takes.
         share_unimodal: the same unimodal layers for both modalities.
-        multi_stream: the fusion layers also run on each modality alone, with layer norms
-            of their own; its result is what does not leak (CAV-MAE).
-        normalize_before_fusion: fusion reads the normalised unimodal outputs (AV-MAE) or
-            the raw ones (CAV-MAE, MAViL).
+        multi_stream: the fusion layers also run on each modality alone, with layer
+            norms of their own; its result is what does not leak (CAV-MAE).
+        normalize_before_fusion: fusion reads the normalised unimodal outputs (AV-MAE)
+            or the raw ones (CAV-MAE, MAViL).
         chain_streams: single-modality streams run through all fusion layers; `False`:
             the last only, as CAV-MAE's pretraining code does when there are several.
         fusion: `concat`, layers on concatenated tokens, or `bottleneck`, see
@@ -102,7 +102,9 @@ class AudioVisualEncoder(keras.layers.Layer):
     def build(self, input_shape):
         if self.separates_modalities:
             for name in ("shared",) if self.share_unimodal else self.modalities:
-                self._add(name, self._stack_of(name, self.num_unimodal_layers), input_shape)
+                self._add(
+                    name, self._stack_of(name, self.num_unimodal_layers), input_shape
+                )
         if self.num_fusion_layers:
             self._add("joint", self._fusion_layers(), input_shape)
         if self.class_token:
@@ -147,17 +149,23 @@ class AudioVisualEncoder(keras.layers.Layer):
         setattr(self, f"{name}_norm", norm)
 
     def _stack(self, modality):
-        return getattr(self, "shared_stack" if self.share_unimodal else f"{modality}_stack")
+        return getattr(
+            self, "shared_stack" if self.share_unimodal else f"{modality}_stack"
+        )
 
     def _norm(self, modality):
-        return getattr(self, "shared_norm" if self.share_unimodal else f"{modality}_norm")
+        return getattr(
+            self, "shared_norm" if self.share_unimodal else f"{modality}_norm"
+        )
 
     def call(self, tokens, training=False, views=1):
         outputs = {}
         if self.class_token:
             tokens = {m: self._prepend_class_token(m, x) for m, x in tokens.items()}
         if self.separates_modalities:
-            tokens = {m: self._stack(m)(x, training=training) for m, x in tokens.items()}
+            tokens = {
+                m: self._stack(m)(x, training=training) for m, x in tokens.items()
+            }
             unimodal = {m: self._unimodal(m, x, training) for m, x in tokens.items()}
             outputs = {f"{m}_unimodal_tokens": x for m, x in unimodal.items()}
             if self.normalize_before_fusion or not self.num_fusion_layers:

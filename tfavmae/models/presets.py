@@ -77,7 +77,9 @@ def check_options(classes, options, ignored=("self", "kwargs", "name")):
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            )
             raise ValueError(f"Unknown model option {option!r}; {hint}")
 
 
@@ -102,8 +104,8 @@ def build_pretraining(name="cav_mae", size="base", **options):
     return MODELS[name](**pretraining_arguments(name, size, **options), name=name)
 
 
-# How each paper fine-tunes: the encoder, its options beyond the sizes with their values,
-# what it reads unless told otherwise, and the rest of the classifier.
+# How each paper fine-tunes: the encoder, its options beyond the sizes with their
+# values, what it reads unless told otherwise, and the rest of the classifier.
 CLASSIFIERS = {
     "av_mae": dict(
         encoder=av_mae.av_mae_classifier_encoder,

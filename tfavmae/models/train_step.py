@@ -12,8 +12,7 @@ class TrainStep:
     """Mixed into every model: what `fit` and `evaluate` do with a batch.
 
     The model defines `compute_terms(batch, outputs)`; its `clip_norm` (`None`: no
-    clipping) bounds the global norm of the gradients, and `accumulate_steps` cuts a batch
-    into that many parts whose gradients are applied at once.
+    clipping) bounds the global norm of the gradients.
     """
 
     clip_norm = None
@@ -67,7 +66,7 @@ class TrainStep:
 
 
 class TensorFlowTrainStep(TrainStep):
-    """`train_step` and `test_step` on TensorFlow, under any `tf.distribute` strategy."""
+    """`train_step` and `test_step` on TensorFlow, under any distribution strategy."""
 
     def _init_trackers(self):
         super()._init_trackers()

@@ -41,8 +41,8 @@ class Contrast(Objective):
         temperature: divisor of the cosine similarities.
 
     Attributes:
-        all_gather: maps `(n, dim)` to the rows of all replicas; the identity by default.
-            `training/distribution.py` replaces it, and `first_row`, under a strategy.
+        all_gather: maps `(n, dim)` to the rows of all replicas; by default the
+            identity. `training/distribution.py` replaces it under a strategy.
     """
 
     requires = ("embedding",)

@@ -43,7 +43,7 @@ SECTIONS = (
     (
         "reconstructions",
         "What it imagines",
-        "Most patches are removed; the model sees the rest and fills the holes. Each "
+        "Some patches are removed; the model sees the rest and fills the holes. Each "
         "filled patch has the brightness and contrast of the original, as is usual for "
         "models that predict normalised patches: look at the structure.",
         sections.reconstructions,

@@ -90,10 +90,10 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy):
     if not _is_multi_worker(strategy):
         return batches
     replicas = strategy.num_replicas_in_sync // host_share(strategy)["host_count"]
-    size = batches.element_spec["example_index"].shape[0] // replicas
-    return strategy.distribute_datasets_from_function(
-        lambda context: batches.rebatch(size, drop_remainder=True)
-    )
+    if replicas > 1:
+        size = batches.element_spec["example_index"].shape[0] // replicas
+        batches = batches.unbatch().batch(size, drop_remainder=True)
+    return strategy.distribute_datasets_from_function(lambda context: batches)
 
 
 def all_gather(x):

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import pathlib
-import signal
-import threading
 from collections.abc import Callable
 
 import keras
@@ -27,6 +25,7 @@ from tfavmae.training.checkpoint import CheckpointStore, collect_variables
 from tfavmae.training.optimizers import build_optimizer, build_schedule
 from tfavmae.training.parts import Labels, TrainingData, build_model
 from tfavmae.training.plan import make_plan, segments
+from tfavmae.training.stopping import stop_signals
 from tfavmae.training.workdir import History, Workdir, read_rows, session_facts
 
 
@@ -191,21 +190,22 @@ class _Session:
         }
 
     def _train(self, state):
-        with _stop_signals() as stop_requested, contextlib.ExitStack() as stack:
+        with stop_signals() as stop_requested, contextlib.ExitStack() as stack:
             callbacks = self._callbacks(state, stop_requested, stack)
-            validation = self.data.validation_batches()
-            if validation is not None:
-                validation = distribution.distribute(validation, self.strategy)
             try:
-                self._fit(callbacks, validation)
+                self._fit(callbacks)
             except Stopped as stopped:
                 command = self.workdir.continue_command(self.config.stage)
                 text = f"Stopped at step {stopped.args[0]}; go on with: {command}"
                 self._say(text)
                 raise KeyboardInterrupt(text) from None
 
-    def _fit(self, callbacks, validation):
+    def _fit(self, callbacks):
         plan = self.plan
+        validation, steps_of_validation = self.data.validation_batches(), None
+        if validation is not None:
+            steps_of_validation = int(validation.cardinality())
+            validation = distribution.distribute(validation, self.strategy)
         calls = segments(self.first_step, plan.num_steps, plan.steps_per_epoch)
         for start, steps, first_epoch, end_epoch in calls:
             batches = self.data.training_batches(start)
@@ -215,6 +215,7 @@ class _Session:
                 initial_epoch=first_epoch,
                 epochs=end_epoch,
                 validation_data=validation,
+                validation_steps=steps_of_validation,
                 callbacks=callbacks,
                 shuffle=False,
                 verbose=0,
@@ -385,27 +386,3 @@ def _model_of_checkpoint(config, labels, workdir):
     if state is None:
         raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
     return model, state["step"]
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """Yields a function that says whether Ctrl-C or SIGTERM has come.
-
-    The second Ctrl-C acts at once. Only the main thread may catch signals; in
-    another one they keep what they do.
-    """
-    asked = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def ask(number, frame):
-        asked.append(number)
-        signal.signal(signal.SIGINT, old[signal.SIGINT])
-
-    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
