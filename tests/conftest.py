@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,10 @@ os.environ.setdefault("COLUMNS", "80")
 
 import hypothesis
 import pytest
+
+# Whoever starts the tests in the background may have them ignore Ctrl-C, and processes
+# that they start would do so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of one example says nothing; which examples there are must not change.
 hypothesis.settings.register_profile("tfavmae", deadline=None, derandomize=True)
