@@ -14,7 +14,12 @@ class ClipFolderTest(tfds.testing.DatasetBuilderTestCase):
     EXAMPLE_DIR = Path(__file__).parent / "dummy_data"
     SPLITS = {"train": 4, "validation": 1}
     SKIP_CHECKSUMS = True
-    test_session = None  # no test: a helper of TensorFlow that pytest would collect
+
+    def test_session(self, *args, **kwargs):
+        return super().test_session(*args, **kwargs)
+
+    # A helper of TensorFlow, by its name a test for pytest.
+    test_session.__test__ = False
 
 
 if __name__ == "__main__":
