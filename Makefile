@@ -4,10 +4,11 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-io lint clean
+.PHONY: help install demo test test-slow test-io test-beam lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
+VENV_BEAM := .venv-beam
 BIN := $(VENV)/bin
 ARGS ?=
 COMMA := ,
@@ -55,11 +56,14 @@ test-slow: $(VENV)/.installed ## the tests that train, build or install for minu
 test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment with TensorFlow 2.16
 	@$(QUIET) $(VENV_IO)/bin/python -m pytest -m io $(ARGS)
 
+test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
+	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
+
 lint: $(VENV)/.installed ## style and format, checked only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -67,3 +71,6 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 $(VENV_IO)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_IO),io$(COMMA)dev,$(PYTHONS_IO))
+
+$(VENV_BEAM)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_BEAM),beam$(COMMA)dev,$(PYTHONS))

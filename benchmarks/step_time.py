@@ -23,8 +23,9 @@ from keras import ops
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tfavmae.layers.transformer import TransformerBlock
+from tfavmae.layers import transformer
 from tfavmae.models import presets
+from tfavmae.models.recompute import recompute_blocks
 from tfavmae.training.optimizers import PathAdam
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -55,23 +56,6 @@ def compile_model(model, precision):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer=optimizer)
     optimizer.build(model.trainable_variables)
-
-
-def recompute_blocks(model):
-    """Transformer blocks keep their inputs only and recompute the rest going back.
-
-    Not `keras.RematScope`: its layers take no keyword arguments in a TensorFlow graph.
-    """
-    for layer in model._flatten_layers():
-        if isinstance(layer, TransformerBlock):
-            layer.call = _recomputing(layer.call)
-
-
-def _recomputing(call):
-    def recomputing(x, stream="joint", training=False):
-        return keras.remat(lambda x: call(x, stream=stream, training=training))(x)
-
-    return recomputing
 
 
 def shapes(model):
@@ -129,15 +113,43 @@ def _jax_step(model):
 
 
 def time_steps(step, batch, num_steps):
-    """Seconds of the first call (it compiles) and of `num_steps` after one more."""
-    seconds = []
+    """Seconds of the first call (it compiles) and of `num_steps` after one more.
+
+    Returns:
+        seconds of the first call; of each timed one; processor seconds of each.
+    """
+    seconds, busy = [], []
     for _ in range(num_steps + 2):
-        start = time.perf_counter()
+        start, start_busy = time.perf_counter(), time.process_time()
         loss = step(batch)
+        busy.append(time.process_time() - start_busy)
         seconds.append(time.perf_counter() - start)
         if not np.isfinite(loss):
             raise SystemExit(f"error: the loss is {loss}; lower the precision's risk")
-    return seconds[0], seconds[2:]
+    return seconds[0], seconds[2:], busy[2:]
+
+
+def time_spectrogram(model, batch, repeats=5):
+    """Processor seconds of the log-mel layer on a batch, the best of a few; or 0."""
+    if "audio" not in batch:
+        return 0.0
+    layer = compiled(lambda audio: model.audio_front_end(audio)[0, 0, 0])
+    best = math.inf
+    for _ in range(repeats + 1):
+        start = time.process_time()
+        ops.convert_to_numpy(layer(batch["audio"]))
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def compiled(function):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function)
 
 
 # --- Arithmetic, from shapes ---
@@ -169,10 +181,15 @@ def _count_tensorflow(model, loss):
             g for g in tape.gradient(value, model.trainable_variables) if g is not None
         ]
 
-    return tuple(
-        _products_of_graph(tf.function(f).get_concrete_function(inputs).graph)
-        for f in (loss, gradients)
-    )
+    # Head by head, attention computes a product twice that counts but once.
+    limit, transformer.HEAD_BY_HEAD_TOKENS = transformer.HEAD_BY_HEAD_TOKENS, math.inf
+    try:
+        return tuple(
+            _products_of_graph(tf.function(f).get_concrete_function(inputs).graph)
+            for f in (loss, gradients)
+        )
+    finally:
+        transformer.HEAD_BY_HEAD_TOKENS = limit
 
 
 def _products_of_graph(graph):
@@ -240,17 +257,18 @@ def _products_of_jaxpr(jaxpr):
 
 
 def matmul_rate(precision, size=None, repeats=5):
-    """Operations a second of one large product, the best of a few."""
+    """Operations of a large product: a second, and a processor second, at best."""
     dtype = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
     dtype = dtype.get(precision, "float32")
     size = size or (8192 if on_accelerator() else 2048)
     x = ops.ones((size, size), dtype=dtype)
-    best = math.inf
+    best = best_busy = math.inf
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start, start_busy = time.perf_counter(), time.process_time()
         ops.convert_to_numpy(ops.matmul(x, x)[0, 0])  # waits for the device
+        best_busy = min(best_busy, time.process_time() - start_busy)
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 2 * size**3 / best, 2 * size**3 / best_busy
 
 
 def on_accelerator():
@@ -290,21 +308,23 @@ def peak_memory():
 
 def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmul_size):
     """Dict of the table's rows, in order."""
-    forward, training = count_flops(build(preset, precision, options))
-    gc.collect()  # That model is gone before the memory of the next one counts.
-    rate = matmul_rate(precision, matmul_size)
+    rate, busy_rate = matmul_rate(precision, matmul_size)
     model = build(preset, precision, options, remat)
     compile_model(model, precision)
-    first, seconds = time_steps(
-        make_step(model, jit), make_batch(model, batch_size), num_steps
-    )
-    median = statistics.median(seconds)
+    batch = make_batch(model, batch_size)
+    first, seconds, busy = time_steps(make_step(model, jit), batch, num_steps)
+    peak, parameters = peak_memory(), model.count_params()
+    spectrogram = time_spectrogram(model, batch)
+    del model
+    gc.collect()
+    # Only now, on a model of its own: tracing it would count as the step's memory.
+    forward, training = count_flops(build(preset, precision, options))
+    median, busy_median = statistics.median(seconds), statistics.median(busy)
     achieved = training * batch_size / median
-    where = f"{device()}, Keras {keras.__version__} on {keras.backend.backend()}"
-    return {
+    rows = {
         "preset": f"{preset}, batch {batch_size}, {precision}{', remat' * remat}",
-        "device": where,
-        "parameters": f"{model.count_params():,}",
+        "device": f"{device()}, Keras {keras.__version__} on {keras.backend.backend()}",
+        "parameters": f"{parameters:,}",
         "forward": f"{forward / 1e9:,.3f} GFLOP per clip",
         "forward and backward": f"{training / 1e9:,.3f} GFLOP per clip",
         "first step": f"{first:.2f} s",
@@ -313,7 +333,19 @@ def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmu
         "achieved": f"{achieved / 1e9:,.1f} GFLOP/s",
         "matmul rate": f"{rate / 1e9:,.1f} GFLOP/s",
         "share of it": f"{100 * achieved / rate:.1f} %",
-        "peak memory": f"{peak_memory() / 2**30:.2f} GiB",
+        "peak memory": f"{peak / 2**30:.2f} GiB",
+    }
+    if not on_accelerator():
+        rows |= _processor_rows(training * batch_size, busy_median, busy_rate)
+        rows["of it log-mel"] = f"{100 * spectrogram / busy_median:.2f} %"
+    return rows
+
+
+def _processor_rows(operations, seconds, rate):
+    """What stays the same when other programs take turns on the machine."""
+    return {
+        "processor time": f"{seconds:.4f} s a step, over all cores",
+        "share of matmul's": f"{100 * operations / seconds / rate:.1f} %",
     }
 
 

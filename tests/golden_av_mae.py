@@ -17,7 +17,8 @@ from golden_files import (
 from tfavmae.checkpoints import scenic
 from tfavmae.checkpoints.rules import load_weights
 from tfavmae.models.av_mae import AVMAE
-from tfavmae.models.base import TARGET_NORMALIZATIONS, address
+from tfavmae.models.masked_autoencoder import TARGET_NORMALIZATIONS
+from tfavmae.models.transfer import address
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
 

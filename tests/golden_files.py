@@ -1,13 +1,15 @@
 """Numbers that the authors' own code produced: where they are and how to read them."""
 
+import functools
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfavmae.models.base import address
+from tfavmae.models.transfer import address
 
 GOLDEN = pathlib.Path(os.environ.get("TFAVMAE_GOLDEN", "tests/golden"))
 FREQUENCIES, PATCH = 8, 16  # Of CAV-MAE's spectrograms.
@@ -16,32 +18,72 @@ FREQUENCIES, PATCH = 8, 16  # Of CAV-MAE's spectrograms.
 AV_MAE_TOLERANCE, CAV_MAE_TOLERANCE, LOSS_TOLERANCE = 1e-5, 2e-5, 1e-5
 
 
-def each_file(folder, pattern, without=()):
-    """Makes a test one for each file of a folder; none where it is absent."""
+def each_file(folder, pattern, without=(), entries=".*"):
+    """Makes a test one for each file of a folder; none where it is absent.
+
+    The test must `load` the file and look at everything in it: an entry that it does
+    not know is a number that nothing is held to.
+
+    Args:
+        folder, pattern: which files, below `GOLDEN`.
+        without: patterns of files that are not meant.
+        entries: regular expression of what the test answers for, if others do for the
+            rest.
+    """
     found = sorted((GOLDEN / folder).glob(pattern))
     found = [p for p in found if not any(p.match(other) for other in without)]
 
     def decorate(test):
+        @functools.wraps(test)
+        def checked(path):
+            LOADED.clear()
+            test(path)
+            assert LOADED[path], f"{path} holds nothing"
+            ours = (name for name in LOADED[path] if re.fullmatch(entries, name))
+            unread = sorted(set(ours) - LOADED[path].read)
+            assert not unread, f"{len(unread)} entries were not compared: {unread[:5]}"
+
         if found:
-            return pytest.mark.parametrize("path", found, ids=lambda p: p.stem)(test)
-        test.__test__ = False
-        return test
+            return pytest.mark.parametrize("path", found, ids=lambda p: p.stem)(checked)
+        checked.__test__ = False
+        return checked
 
     return decorate
 
 
+class Golden(dict):
+    """A file's arrays by name, and the names that have been read."""
+
+    def __init__(self, arrays):
+        super().__init__(arrays)
+        self.read = set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name, default=None):
+        if name not in self:
+            return default
+        return self[name]
+
+
+LOADED = {}  # What the running test has loaded, by path.
+
+
 def load(path):
-    """Dict of name to array; half precision, which is exact there, widened."""
-    with np.load(path) as arrays:
-        golden = {name: arrays[name] for name in arrays.files}
-    half = (name for name in golden if golden[name].dtype == np.float16)
-    return golden | {name: golden[name].astype("float32") for name in half}
+    """The file as a `Golden`; half precision, which is exact there, widened."""
+    if path not in LOADED:
+        with np.load(path) as arrays:
+            named = {name: arrays[name] for name in arrays.files}
+        half = (name for name in named if named[name].dtype == np.float16)
+        LOADED[path] = Golden(named | {n: named[n].astype("float32") for n in half})
+    return LOADED[path]
 
 
 def below(golden, prefix):
     """The entries below a prefix, without it."""
-    start = len(prefix)
-    return {k[start:]: v for k, v in golden.items() if k.startswith(prefix)}
+    return {k.removeprefix(prefix): golden[k] for k in golden if k.startswith(prefix)}
 
 
 def noise_of(order):

@@ -14,6 +14,7 @@ from tfavmae import cli as cli_module
 from tfavmae.errors import UserError
 
 COMMANDS = (
+    "data audit",
     "data build",
     "data describe",
     "pretrain",

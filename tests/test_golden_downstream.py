@@ -4,16 +4,12 @@ Every file below the directory named by `TFAVMAE_GOLDEN` is one test; a folder t
 absent yields none.
 """
 
-import os
-import pathlib
-
 import numpy as np
-import pytest
+from golden_files import each_file, load
 
 from tfavmae.data import sampling
 from tfavmae.tasks import classification, metrics
 
-GOLDEN = pathlib.Path(os.environ.get("TFAVMAE_GOLDEN", "tests/golden"))
 DIRECTIONS = {
     "audio_to_other/metrics": ("audio", "video"),
     "video_to_other/metrics": ("video", "audio"),
@@ -67,14 +63,10 @@ def check_balanced_sampling(golden):
     np.testing.assert_allclose(weights, golden["sample_weight"], rtol=1e-6)
 
 
-PATHS = sorted((GOLDEN / "metrics").glob("*.npz"))
-
-if PATHS:  # an empty parameter set would count as a skipped test
-
-    @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-    def test_metrics(path):
-        golden = dict(np.load(path))
-        check_retrieval(golden)
-        check_classification(golden)
-        check_mean_over_frames(golden)
-        check_balanced_sampling(golden)
+@each_file("metrics", "*.npz")
+def test_metrics(path):
+    golden = load(path)
+    check_retrieval(golden)
+    check_classification(golden)
+    check_mean_over_frames(golden)
+    check_balanced_sampling(golden)

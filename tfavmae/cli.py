@@ -9,7 +9,7 @@ import os
 import sys
 
 from tfavmae import __version__
-from tfavmae.commands import data, demo, train, use
+from tfavmae.commands import data, demo, statistics, train, use
 from tfavmae.commands.arguments import CommandParser
 from tfavmae.errors import UserError
 
@@ -31,8 +31,8 @@ def main(argv=None) -> int:
         argv: the arguments, by default those of the process.
 
     Returns:
-        0, or 2 after bad input or a full disk, or 130 after Ctrl-C. Other errors are
-        ours, not the user's, and keep their traceback.
+        0, or 2 after bad input or a full disk, 75 when another worker is gone, or 130
+        after Ctrl-C. Other errors are ours, not the user's, and keep their traceback.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _quiet_tensorflow()
@@ -46,7 +46,7 @@ def main(argv=None) -> int:
         if message is None or "--debug" in argv:
             raise
         _say(message)
-        return BAD_INPUT
+        return getattr(error, "exit_status", BAD_INPUT)
     return 0
 
 
@@ -61,6 +61,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"tfavmae {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     data.add_parsers(commands)
+    statistics.add_parser(commands)
     train.add_parsers(commands)
     use.add_parsers(commands)
     demo.add_parser(commands, run)

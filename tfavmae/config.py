@@ -16,6 +16,7 @@ from official.modeling.hyperparams import Config
 
 from tfavmae import config_checks as checks
 from tfavmae.errors import UserError
+from tfavmae.paper_inputs import PAPER_INPUTS
 
 # Keys that change what a run leaves behind but never a weight: a run may be
 # continued with other values.
@@ -28,6 +29,7 @@ RESUME_FREE_KEYS = frozenset(
         "trainer.log_every_steps",
         "trainer.image_every_steps",
         "trainer.profile_steps",
+        "trainer.peer_timeout_seconds",
     }
 )
 
@@ -41,7 +43,10 @@ class AudioConfig(Config):
         num_frames: spectrogram frames (10 ms each) the model looks at.
         num_mel_bins: mel bins of the log-mel spectrogram.
         mean, std: normalisation of the log-mel values.
+        statistics: name of published ones, instead of `mean` and `std`; see
+            `tfavmae.layers.spectrogram.STATISTICS`.
         patch_size: `(frames, mel bins)` of a patch.
+        variant: of the spectrogram, see `LogMelSpectrogram`.
     """
 
     sample_rate_hz: int = field(default=16000, metadata={"minimum": 1000})
@@ -49,9 +54,11 @@ class AudioConfig(Config):
     num_mel_bins: int = field(default=128, metadata={"minimum": 1})
     mean: float = -5.081
     std: float = field(default=4.4849, metadata={"above": 0.0})
+    statistics: str | None = None
     patch_size: list[int] = field(
         default_factory=lambda: [16, 16], metadata={"length": 2, "minimum": 1}
     )
+    variant: str = field(default="kaldi", metadata={"choices": ("kaldi", "av_mae")})
 
 
 @dataclass
@@ -85,6 +92,7 @@ class ModelConfig(Config):
     """What `tfavmae.models.presets` is asked to build.
 
     Attributes:
+        audio, video: the front ends; keys that are not given are the paper's.
         options: further arguments of the preset's model; the preset knows and
             checks their names.
     """
@@ -115,6 +123,8 @@ class DataConfig(Config):
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
         interpolation: of frames that are resized.
+        shorter_side: of the picture that frames are cropped from; by default the least
+            that covers them.
         augment: fields of `tfavmae.data.augment.Augmentation`.
     """
 
@@ -125,6 +135,7 @@ class DataConfig(Config):
     batch_size: int = field(default=32, metadata={"minimum": 1})
     clip_seconds: float = field(default=10.0, metadata={"above": 0.0})
     frame_stride_seconds: float | None = field(default=None, metadata={"above": 0.0})
+    shorter_side: int | None = field(default=None, metadata={"minimum": 1})
     label: str | None = None
     num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
     sampling: str = field(
@@ -156,6 +167,8 @@ class OptimizerConfig(Config):
         layer_decay: learning-rate factor per layer below the head.
         head_learning_rate_factor: factor for the classification head.
         learning_rate_factors: further factors, by regular expression.
+        average_decay: keep a running average of the weights, e.g. 0.9999; in the end
+            it is `average.keras`, beside `model.keras` with the weights themselves.
     """
 
     name: str = field(default="adamw", metadata={"choices": ("adamw", "adam", "sgd")})
@@ -182,6 +195,9 @@ class OptimizerConfig(Config):
     )
     head_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
     learning_rate_factors: Config = field(default_factory=Config)
+    average_decay: float | None = field(
+        default=None, metadata={"minimum": 0.0, "below": 1.0}
+    )
 
 
 @dataclass
@@ -195,8 +211,16 @@ class TrainerConfig(Config):
         checkpoint_every_steps, checkpoint_every_minutes: whichever comes first.
         monitor: validation metric by which the best weights are chosen; the
             final `model.keras` then holds these, and the run says so.
-        contrast_scope: negatives from the whole global batch or per replica.
-        image_every_steps: reconstruction images in TensorBoard; 0 for none.
+        peer_timeout_seconds: how long `multi_worker` waits for the other workers.
+        contrast_scope: negatives from the whole global batch (`global`), from a
+            replica's share of it (`replica`), or from a micro-batch (`micro_batch`).
+        micro_batches: parts that each replica works its share of a batch off in, to
+            fit into memory; the update is that of the whole batch. With contrast over
+            more than the micro-batch, encoders run forward twice.
+        recompute: keep only the inputs of transformer blocks, and compute the rest
+            again on the way back: less memory, about a third more time.
+        nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
+        image_every_steps: reconstruction images and sound in TensorBoard; 0 for none.
         profile_steps: first and last step of a TensorBoard profile.
     """
 
@@ -216,9 +240,13 @@ class TrainerConfig(Config):
         metadata={"choices": ("auto", "none", "mirrored", "multi_worker", "tpu")},
     )
     tpu: str | None = None
+    peer_timeout_seconds: float = field(default=300.0, metadata={"above": 0.0})
     contrast_scope: str = field(
-        default="global", metadata={"choices": ("global", "replica")}
+        default="global", metadata={"choices": ("global", "replica", "micro_batch")}
     )
+    micro_batches: int = field(default=1, metadata={"minimum": 1})
+    recompute: bool = False
+    nonfinite: str = field(default="stop", metadata={"choices": ("stop", "skip")})
     checkpoint_every_steps: int = field(default=500, metadata={"minimum": 1})
     checkpoint_every_minutes: float | None = field(
         default=None, metadata={"above": 0.0}
@@ -298,9 +326,20 @@ def from_dict(values: Mapping) -> ExperimentConfig:
     stage = values.get("stage", "pretrain")
     checks.check_rules("stage", stage, ExperimentConfig.__dataclass_fields__["stage"])
     config = exp_factory.get_exp_config(f"tfavmae/{stage}")
-    config.override(checks.checked(ExperimentConfig, values, ""), is_strict=False)
+    given = checks.checked(ExperimentConfig, values, "")
+    config.override(_with_paper_inputs(given), is_strict=False)
     _check_combinations(config)
     return config
+
+
+def _with_paper_inputs(values: dict) -> dict:
+    """`values` with what the model's paper reads where they leave it open."""
+    model = dict(values.get("model", {}))
+    of_paper = PAPER_INPUTS.get(model.get("name", ModelConfig.name), {})
+    for modality, fields in of_paper.items():
+        fields = {k: list(v) if type(v) is tuple else v for k, v in fields.items()}
+        model[modality] = {**fields, **model.get(modality, {})}
+    return {**values, "model": model}
 
 
 def to_yaml(config: ExperimentConfig) -> str:

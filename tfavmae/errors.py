@@ -6,3 +6,11 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with 2.
     """
+
+    exit_status = 2
+
+
+class PeerLost(UserError):
+    """Another worker of the job is gone: the same command on all of them continues."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: a supervisor may try again.

@@ -3,7 +3,6 @@
 import importlib.util
 import pathlib
 
-import keras
 import pytest
 
 from tfavmae.commands import description
@@ -30,6 +29,8 @@ ROWS = (
     "clips per second",
     "share of it",
     "peak memory",
+    "processor time",
+    "of it log-mel",
 )
 
 
@@ -94,21 +95,6 @@ def test_the_table_on_tensorflow(step_time, options, capsys):
     out = capsys.readouterr().out
     assert all(row in out for row in ROWS)
     assert "on tensorflow" in out
-
-
-def test_recomputing_changes_no_loss(step_time):
-    import tensorflow as tf
-
-    losses = []
-    for remat in (False, True):
-        keras.utils.set_random_seed(0)
-        model = step_time.build("mavil_tiny", "float32", TINY, remat)
-        batch = step_time.make_batch(model, 2)
-        with tf.GradientTape() as tape:
-            loss = model.compute_losses(batch, model(batch, training=True))["loss"]
-        gradients = tape.gradient(loss, model.trainable_variables)
-        losses.append([float(loss), float(tf.linalg.global_norm(gradients))])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_what_cannot_be_is_one_line(step_time):

@@ -24,21 +24,6 @@ def samples():
     return tf.constant(tone, tf.int16)
 
 
-@pytest.mark.parametrize(
-    "height, width, aspect, expected",
-    [
-        (40, 50, 1.0, [0, 5, 40, 40]),
-        (50, 40, 1.0, [5, 0, 40, 40]),
-        (24, 32, 4 / 3, [0, 0, 24, 32]),
-        (9, 30, 2.0, [0, 6, 9, 18]),
-        (1, 1, 1.0, [0, 0, 1, 1]),
-    ],
-)
-def test_centre_box(height, width, aspect, expected):
-    box = augment.centre_box(height, width, aspect)
-    np.testing.assert_array_equal(box, expected)
-
-
 def test_random_boxes_keep_their_promises():
     boxes = np.array(
         [

@@ -161,11 +161,21 @@ def test_a_byte_that_flips_later_is_found_when_it_is_read(copy):
     split = open_split(str(copy), "train")
     path, position = record_position(split, 4)
     flip_byte(path, position)
-    expected = rf"{path}: the record is damaged \(record {split.index.record[4]}\)"
+    record = split.index.record[4]
+    expected = rf"{path}: the record is damaged or its file is gone \(record {record}\)"
     with pytest.raises(UserError, match=expected), naming_damage():
         batches(split.evaluation_batches(SPEC, 4))
     with pytest.raises(tf.errors.InvalidArgumentError, match=str(path)):
         batches(split.training_batches(SPEC, 4, seed=0, num_steps=6))
+
+
+def test_a_file_that_vanishes_later_ends_the_reading(copy):
+    split = open_split(str(copy), "train")
+    path, _ = record_position(split, 4)
+    path.unlink()
+    expected = rf"{path}: the record is damaged or its file is gone"
+    with pytest.raises(UserError, match=expected), naming_damage():
+        batches(split.evaluation_batches(SPEC, 4))
 
 
 def test_a_file_cut_short_is_found(copy):

@@ -9,9 +9,10 @@ import pytest
 from keras import ops
 
 from tfavmae.models.av_mae import FUSIONS
-from tfavmae.models.base import MaskedAutoencoder, address
 from tfavmae.models.decoders import SHARINGS
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 from tfavmae.models.presets import build_classifier, build_pretraining
+from tfavmae.models.transfer import address
 from tfavmae.objectives.contrastive import InterModalContrast
 
 MODALITIES = ("audio", "video")
@@ -276,7 +277,7 @@ def _repeat(batch, steps):
 
 @pytest.mark.parametrize("modality", ["audio", "video", "audio_video"])
 def test_weights_move_into_a_classifier(batch, modality):
-    from tfavmae.models.base import copy_matching_weights
+    from tfavmae.models.transfer import copy_matching_weights
 
     pretrained = small(fusion="separate")
     options = dict(hidden_dim=24, num_heads=2, mlp_dim=48, num_layers=2)

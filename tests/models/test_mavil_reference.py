@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfavmae.models.base import address
 from tfavmae.models.mavil import MAViL
+from tfavmae.models.transfer import address
 
 SIZES = dict(
     hidden_dim=16,

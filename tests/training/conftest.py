@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from tfavmae import config as config_lib
 from tfavmae.models.train_step import TensorFlowTrainStep
 from tfavmae.objectives.base import Objective, Term
-from tfavmae.training import callbacks, experiment
+from tfavmae.training import callbacks, experiment, runs
 
 RATE = 16_000
 NUM_CLIPS = {"train": 24, "validation": 8}
@@ -191,6 +191,8 @@ class ToyData:
     def __init__(self, config, host_index=0, host_count=1):
         self.config = config
         self.train_split = self
+        self.size = config.data.batch_size // host_count
+        self.start = host_index * self.size
 
     def ids(self):
         return [f"train-{i:02}" for i in range(24)]
@@ -213,18 +215,21 @@ class ToyData:
 
     def _batch(self, step):
         size, seed = self.config.data.batch_size, (self.config.trainer.seed, step)
-        return {
+        whole = {
             "colour": tf.random.stateless_uniform([size, 3], seed),
             "sample_weight": tf.ones([size]),
             "example_index": tf.random.stateless_uniform([size], seed, 0, 24, tf.int32),
         }
+        rows = slice(self.start, self.start + self.size)
+        return {name: x[rows] for name, x in whole.items()}
 
 
 @pytest.fixture(scope="module")
 def toy():
     """Experiments train a `Toy` on `ToyData`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "build_model", lambda config, labels=None: Toy())
+        for module in (experiment, runs):
+            patch.setattr(module, "build_model", lambda config, labels=None: Toy())
         patch.setattr(experiment, "TrainingData", ToyData)
         yield patch
 
@@ -288,8 +293,7 @@ def numbers():
     """A history without the rows' timings."""
 
     def strip(history):
-        return [
-            {k: v for k, v in r.items() if k != "clips_per_second"} for r in history
-        ]
+        timings = ("clips_per_second", "input_wait")
+        return [{k: v for k, v in r.items() if k not in timings} for r in history]
 
     return strip

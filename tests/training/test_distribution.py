@@ -15,10 +15,10 @@ from tfavmae.training import distribution
 HERE = pathlib.Path(__file__).parent
 
 
-def differences(tones, *cases):
-    """Differences between one and two replicas after 5 steps of CAV-MAE."""
+def differences(script, *arguments):
+    """What a script prints: differences between one replica and several."""
     done = subprocess.run(
-        [sys.executable, HERE / "two_replicas.py", str(tones), *cases],
+        [sys.executable, HERE / script, *map(str, arguments)],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -29,19 +29,50 @@ def differences(tones, *cases):
     return json.loads(line.removeprefix("RESULT "))
 
 
-def test_two_replicas_are_one(tones):
-    found = differences(tones, "sgd", "odd_batch")
-    assert found["sgd"]["weights"] < 1e-5
-    assert found["sgd"]["history"] < 1e-5
+def test_two_replicas_are_one():
+    """Losses, metrics and weights; clips lack this and that on either replica."""
+    cases = ("mavil", "classification", "mavil/replica")
+    found = differences("replicas.py", 2, "eager", "sgd", *cases)
+    assert found.pop("mavil/replica")["steps"] > 1e-2  # has fewer negatives
+    assert sorted(found) == ["classification", "mavil"]
+    assert max(x for case in found.values() for x in case.values()) < 1e-5, found
+
+
+def test_a_run_on_two_replicas(tones):
+    found = differences("two_replicas.py", tones, "toy", "bytes", "odd_batch")
+    assert found["toy"]["weights"] < 1e-5
+    assert found["toy"]["history"] < 1e-5
+    # Not bit for bit, as one replica does: sums over replicas round.
+    assert found["toy"]["resumed_weights"] < 1e-6
+    assert found["toy"]["resumed_history"] < 1e-6
+    # Gradients are summed once; beside them one weight of a mean, and the loss.
+    reduced, gradients = found["bytes"]
+    assert reduced == gradients + 2 * 4
     assert (
         "data.batch_size=7 must be a multiple of the 2 replicas" in found["odd_batch"]
     )
 
 
+OBJECTIVES = ("mavil", "mavil_stage_2", "inpainting", "classification")
+
+
 @pytest.mark.slow
-def test_two_replicas_are_one_with_adam_and_not_with_fewer_negatives(tones):
-    found = differences(tones, "adamw", "replica_scope")
+@pytest.mark.parametrize("num_replicas", [2, 4])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_several_replicas_are_one_for_every_objective(num_replicas, optimizer):
+    """In a graph as in training, and in micro-batches as well."""
+    found = differences("replicas.py", num_replicas, "graph", optimizer, *OBJECTIVES)
+    assert len(found) == 2 * len(OBJECTIVES)
     # Adam's first steps amplify rounding noise in key biases: weights may differ.
+    parts = ("steps", "weights", "evaluation") if optimizer == "sgd" else ("steps",)
+    assert max(x[part] for x in found.values() for part in parts) < 1e-5, found
+
+
+@pytest.mark.slow
+def test_a_run_of_the_real_model_on_two_replicas(tones):
+    found = differences("two_replicas.py", tones, "sgd", "adamw", "replica_scope")
+    assert found["sgd"]["weights"] < 1e-5
+    assert found["sgd"]["history"] < 1e-5
     assert found["adamw"]["history"] < 1e-5
     assert found["replica_scope"]["history"] > 1e-2
 

@@ -95,11 +95,14 @@ def test_tensorboard_has_terms_rates_and_images(pretrained):
         "learning_rate",
         "gradient_norm",
         "clips_per_second",
+        "input_wait",
     ]
     assert {f"train/{name}" for name in train} < tags
-    assert {"validation/loss", "frames", "config"} < tags
+    assert {"validation/loss", "frames", "clip", "config"} < tags
+    assert "device/peak_host_memory_gib" in tags
     assert [e.step for e in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6, 7]
     assert [e.step for e in events.Tensors("frames")] == [3, 6]
+    assert [e.step for e in events.Tensors("clip")] == [3, 6]
 
 
 def test_a_finished_run_is_loaded_and_not_trained_again(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfavmae.errors import UserError
-from tfavmae.models.base import address
+from tfavmae.models.transfer import address
 from tfavmae.training import experiment, mavil_stages
 
 

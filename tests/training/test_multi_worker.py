@@ -1,4 +1,4 @@
-"""Two processes on loopback train what one does."""
+"""Two processes on loopback train what one does, also when one is killed."""
 
 import json
 import os
@@ -12,16 +12,33 @@ import pytest
 
 SCRIPT = pathlib.Path(__file__).parent / "two_workers.py"
 
+# The loop of docs/training.md: 75 (or a crash) is tried again, bad input is not.
+SUPERVISED = """
+until "$@"; do
+  status=$?
+  case $status in 2|130) exit $status;; esac
+  echo "TRIED_AGAIN after $status"
+  sleep 1
+done
+"""
 
-def start(tones, workdir, cluster=None, index=0):
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    environment.pop("TF_CONFIG", None)
+
+def environment(cluster, index):
+    values = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    values.pop("TF_CONFIG", None)
     if cluster:
         task = {"type": "worker", "index": index}
-        environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+        values["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+    return values
+
+
+def start(tones, workdir, *arguments, cluster=None, index=0, supervised=False):
+    command = [sys.executable, SCRIPT, tones, workdir, *arguments]
+    if supervised:
+        command = ["bash", "-c", SUPERVISED, "supervisor", *command]
     return subprocess.Popen(
-        [sys.executable, SCRIPT, str(tones), str(workdir)],
-        env=environment,
+        [str(x) for x in command],
+        env=environment(cluster, index),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -29,32 +46,82 @@ def start(tones, workdir, cluster=None, index=0):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=600)
+    """The result, and the exit statuses after which a supervisor tried again."""
+    try:
+        out, err = process.communicate(timeout=900)
+    finally:
+        process.kill()
     assert process.returncode == 0, err[-4000:]
     (line,) = [x for x in out.splitlines() if x.startswith("RESULT ")]
-    return json.loads(line.removeprefix("RESULT "))
+    tries = [int(x.split()[-1]) for x in out.splitlines() if x.startswith("TRIED")]
+    return json.loads(line.removeprefix("RESULT ")), tries
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+def two_on_loopback():
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
         s.close()
-    return ports
+    return {"worker": [f"localhost:{port}" for port in ports]}
+
+
+def assert_same(run, one):
+    for path, weight in one["weights"].items():
+        np.testing.assert_allclose(run["weights"][path], weight, atol=1e-5)
+    for own, row in zip(run["history"], one["history"], strict=True):
+        for key in row.keys() - {"kind", "clips_per_second", "input_wait"}:
+            assert own[key] == pytest.approx(row[key], abs=1e-5), key
 
 
 @pytest.mark.slow
 def test_two_workers_are_one(tones, tmp_path):
-    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
-    workdir = tmp_path / "two"
-    workers = [start(tones, workdir, cluster, index) for index in (0, 1)]
-    chief, other = [finish(worker) for worker in workers]
-    one = finish(start(tones, tmp_path / "one"))
+    cluster, workdir = two_on_loopback(), tmp_path / "two"
+    workers = [start(tones, workdir, cluster=cluster, index=i) for i in (0, 1)]
+    (chief, _), (other, _) = [finish(worker) for worker in workers]
+    one, _ = finish(start(tones, tmp_path / "one"))
     assert chief["weights"] == other["weights"]
-    for path, weight in one["weights"].items():
-        np.testing.assert_allclose(chief["weights"][path], weight, atol=1e-5)
-    for own, row in zip(chief["history"], one["history"], strict=True):
-        for key in row.keys() - {"kind", "clips_per_second"}:
-            assert own[key] == pytest.approx(row[key], abs=1e-5), key
+    assert_same(chief, one)
     assert other["history"] == []  # the chief alone writes
     assert not list((workdir / "checkpoints").glob(".writing*"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_comes_back_and_the_job_goes_on(tones, tmp_path):
+    """Each worker under its supervisor; the second one dies at step 5 of 9."""
+    cluster, workdir = two_on_loopback(), tmp_path / "two"
+    common = {"cluster": cluster, "supervised": True}
+    workers = [
+        start(tones, workdir, "toy", index=0, **common),
+        start(tones, workdir, "toy", 5, tmp_path / "flag", index=1, **common),
+    ]
+    (chief, tries_of_chief), (other, tries) = [finish(worker) for worker in workers]
+    one, _ = finish(start(tones, tmp_path / "one", "toy"))
+    assert tries[0] == 128 + 9  # SIGKILL, as a shell says it
+    assert len(tries_of_chief) >= 1
+    assert 2 not in tries_of_chief
+    assert chief["weights"] == other["weights"]
+    assert_same(chief, one)
+    sessions = json.loads((workdir / "run.json").read_text())["sessions"]
+    assert sessions[-1]["from_step"] == 4
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_share_their_workdir(tones, tmp_path):
+    """The one's run has steps behind it, the other's has none."""
+    alone = {**two_on_loopback()}
+    alone["worker"] = alone["worker"][:1]
+    finish(start(tones, tmp_path / "a", "toy", cluster=alone, index=0))
+    # Its last steps are to be made again.
+    (tmp_path / "a" / "model.keras").unlink()
+    newest = max((tmp_path / "a" / "checkpoints").glob("step-*"))
+    for file in newest.iterdir():
+        file.unlink()
+    cluster = two_on_loopback()
+    workers = [
+        start(tones, tmp_path / name, "toy", cluster=cluster, index=i)
+        for i, name in enumerate("ab")
+    ]
+    for worker in workers:
+        _, err = worker.communicate(timeout=300)
+        assert worker.returncode != 0
+        assert "The workers would go on from different steps ([8, 0])" in err

@@ -1,5 +1,7 @@
 """Update rules against NumPy versions of torch's, and which variable gets what."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -88,6 +90,48 @@ def test_sgd_is_torch_sgd_when_the_rate_changes():
         momentum = 0.9 * momentum + (2.0 + 0.5 * weight)
         weight -= rate * momentum
     assert float(variable[0]) == pytest.approx(weight, rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", [PathAdam, PathSGD])
+def test_a_gradient_that_is_not_a_number_changes_nothing(rule):
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0, 4.0])]
+    optimizer = rule(0.1, decay=0.5, decay_paths=[""], skip_nonfinite=True)
+    nan = keras.ops.convert_to_tensor([math.nan, math.nan])
+    one = keras.ops.ones((2,))
+    optimizer.apply([one, one], variables)
+    before = [np.array(v) for v in optimizer.variables]
+    weights = [np.array(v) for v in variables]
+    optimizer.apply([nan, nan], variables)
+    for new, old in zip(variables, weights, strict=True):
+        np.testing.assert_array_equal(np.array(new), old)
+    changed = [
+        v.path
+        for v, old in zip(optimizer.variables, before, strict=True)
+        if not np.array_equal(np.array(v), old)
+    ]
+    assert changed == ["optimizer/iteration"]
+    optimizer.apply([one, one], variables)
+    assert all(
+        (np.array(v) < old).all() for v, old in zip(variables, weights, strict=True)
+    )
+
+
+def test_averages_lie_beside_the_weights():
+    variable = keras.Variable([0.0])
+    optimizer = PathSGD(1.0, momentum=0.0, average_decay=0.5)
+    optimizer.build([variable])
+    variable.assign([8.0])
+    optimizer.restart_averages()
+    average, expected = 8.0, 8.0
+    for step, gradient in enumerate([1.0, 2.0, -4.0]):
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])], [variable])
+        expected -= gradient
+        decay = min(0.5, (2 + step) / (11 + step))
+        average = decay * average + (1 - decay) * expected
+    ((found, of),) = optimizer.averages()
+    assert of is variable
+    assert float(variable[0]) == expected
+    assert float(found[0]) == pytest.approx(average, rel=1e-6)
 
 
 def small_model():

@@ -49,6 +49,21 @@ def test_a_batch_that_replicas_cannot_share():
         make_plan(config(batch_size=30), num_examples=64, num_replicas=4)
 
 
+def test_micro_batches_share_what_a_replica_has():
+    values = {"num_steps": 5, "micro_batches": 4, "contrast_scope": "micro_batch"}
+    config = config_lib.from_dict({"trainer": values, "data": {"batch_size": 32}})
+    plan = make_plan(config, num_examples=64, num_replicas=2)
+    assert plan.describe()[0] == (
+        "global batch 32 = 2 replica(s) x 4 micro-batches x 4"
+    )
+    assert plan.contrast_batch == 4
+    with pytest.raises(UserError, match=r"the 3 replicas x 4 micro-batches; try 24"):
+        make_plan(config, num_examples=64, num_replicas=3)
+    values["contrast_scope"] = "global"
+    config = config_lib.from_dict({"trainer": values, "data": {"batch_size": 32}})
+    assert make_plan(config, num_examples=64, num_replicas=2).contrast_batch == 32
+
+
 def test_a_warm_up_as_long_as_the_run():
     values = {"trainer": {"num_steps": 5}, "optimizer": {"warmup_steps": 5}}
     with pytest.raises(UserError, match=r"optimizer.warmup_steps \(5\) must be less"):

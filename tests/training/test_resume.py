@@ -1,14 +1,18 @@
 """Runs that end too early, and what their continuation comes to; on a toy model."""
 
+import errno
 import json
+import math
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfavmae.errors import UserError
-from tfavmae.training import experiment
+from tfavmae.training import checkpoint, experiment
 from tfavmae.training.workdir import Workdir
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -46,6 +50,18 @@ def test_a_run_killed_three_times(
     assert [s["from_step"] for s in sessions] == [0, 2, 4, 4]
 
 
+def test_a_checkpoint_at_the_end_of_an_epoch(
+    whole, small_config, tmp_path, run_and_die, assert_same_weights, numbers
+):
+    """Its metrics are those of an epoch that is over."""
+    config = small_config(**{"trainer.checkpoint_every_steps": 3})
+    run_and_die(config, tmp_path, 4)
+    resumed = experiment.run(config, tmp_path, progress=False)
+    assert Workdir(tmp_path).read_run()["sessions"][1]["from_step"] == 3
+    assert_same_weights(resumed.model, whole.model)
+    assert numbers(resumed.history) == numbers(whole.history)
+
+
 def test_a_row_over_several_steps_survives_a_restart(
     small_config, tmp_path, run_and_die, numbers
 ):
@@ -70,10 +86,11 @@ def test_the_best_weights_survive_a_restart(
     assert whole.step == min(epochs, key=lambda r: r["val_loss"])["step"]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    whole, small_config, tmp_path, after_step, assert_same_weights, capfd
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_preemption_saves_and_says_how_to_go_on(
+    number, whole, small_config, tmp_path, after_step, assert_same_weights, capfd
 ):
-    signals = [signal.SIGINT]
+    signals = [number]
 
     def interrupt(step):
         if step == 4 and signals:
@@ -163,6 +180,94 @@ def test_a_loss_that_is_not_finite(small_config, tmp_path):
     (clips,) = report["batches"].values()
     assert len(clips["ids"]) == 8
     assert all(i.startswith("train-") for i in clips["ids"])
+
+
+def test_a_step_that_is_not_finite_may_be_skipped(small_config, tmp_path, monkeypatch):
+    toy_data = experiment.TrainingData
+    good = toy_data._batch
+
+    def batch(self, step):
+        clips = good(self, step)
+        bad = tf.where(tf.equal(step, 3), float("nan"), 0.0)
+        return clips | {"colour": clips["colour"] + bad}
+
+    monkeypatch.setattr(toy_data, "_batch", batch)
+    with pytest.raises(UserError, match="The loss is not finite at step 4 "):
+        experiment.run(small_config(), tmp_path / "stop", progress=False)
+    config = small_config(**{"trainer.nonfinite": "skip"})
+    run = experiment.run(config, tmp_path / "skip", progress=False)
+    rows = [r for r in run.history if r["kind"] == "train"]
+    assert [r["skipped_steps"] for r in rows] == [0, 0, 0, 1, 0, 0, 0]
+    assert "loss" not in rows[3]
+    assert all(math.isfinite(v) for r in rows for v in r.values() if v != "train")
+    assert all(np.isfinite(np.array(v)).all() for v in run.model.weights)
+    (epoch,) = [r for r in run.history if r["kind"] == "epoch" and r["step"] == 6]
+    others = np.mean([r["loss"] for r in rows if r["step"] in (5, 6)])
+    assert epoch["loss"] == pytest.approx(others, rel=1e-6)
+
+
+def test_the_average_of_the_weights_is_a_file_of_its_own(
+    whole, small_config, tmp_path, run_and_die, assert_same_weights
+):
+    config = small_config(**{"optimizer.average_decay": 0.9})
+    plain = experiment.run(config, tmp_path / "whole", progress=False)
+    assert_same_weights(plain.model, whole.model)
+    average = experiment.load(tmp_path / "whole", average=True).model
+    distance = np.abs(average.head.kernel.numpy() - plain.model.head.kernel.numpy())
+    assert 1e-4 < distance.max() < 1e-1
+    run_and_die(config, tmp_path / "killed", 5)
+    experiment.run(config, tmp_path / "killed", progress=False)
+    resumed = experiment.load(tmp_path / "killed", average=True).model
+    assert_same_weights(resumed, average)
+    with pytest.raises(UserError, match=r"no average .* set optimizer\.average_decay"):
+        experiment.load(whole.workdir, average=True)
+
+
+def test_the_wait_for_batches_is_in_the_history(small_config, tmp_path, monkeypatch):
+    def slow(self, start_step, num_steps=None):
+        def wait(step):
+            time.sleep(0.05)
+            return step
+
+        def wait_and_make(step):
+            waited = tf.numpy_function(wait, [step], tf.int64)
+            return self._batch(tf.ensure_shape(waited, ()))
+
+        # Nothing is made ahead while the step is traced.
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        steps = tf.data.Dataset.counter(start_step)
+        return steps.map(wait_and_make).with_options(options)
+
+    monkeypatch.setattr(experiment.TrainingData, "training_batches", slow)
+    run = experiment.run(small_config(), tmp_path, progress=False)
+    rows = [r for r in run.history if r["kind"] == "train"]
+    for row in rows[1:]:
+        seconds = 8 / row["clips_per_second"]
+        assert 0.04 < row["input_wait"] * seconds <= seconds
+
+
+def test_a_full_disk_at_a_checkpoint(
+    whole, small_config, tmp_path, monkeypatch, assert_same_weights
+):
+    flush = checkpoint._flush
+
+    def full(path):
+        if "step-00000002" in [p.name for p in path.parents[1].iterdir()]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_flush", full)
+        with pytest.raises(UserError) as error:
+            experiment.run(small_config(), tmp_path, progress=False)
+    assert "Cannot write the checkpoint of step 4" in str(error.value)
+    assert "No space left on device; the newest complete one is of step 2" in str(
+        error.value
+    )
+    resumed = experiment.run(small_config(), tmp_path, progress=False)
+    assert_same_weights(resumed.model, whole.model)
+    assert Workdir(tmp_path).read_run()["sessions"][1]["from_step"] == 2
 
 
 def test_a_monitor_that_does_not_exist(small_config, tmp_path):

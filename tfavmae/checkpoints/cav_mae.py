@@ -11,6 +11,19 @@ from tfavmae.errors import UserError
 
 FREQUENCIES, PATCH = 8, 16  # Both are fixed in their code, and so is the depth:
 NUM_LAYERS = 12
+# The other arguments of their constructor that have a counterpart.
+KNOWN = {
+    "img_size",
+    "audio_length",
+    "embed_dim",
+    "modality_specific_depth",
+    "num_heads",
+    "decoder_embed_dim",
+    "decoder_depth",
+    "decoder_num_heads",
+    "mlp_ratio",
+    "norm_pix_loss",
+}
 
 
 def arguments(config):
@@ -22,10 +35,13 @@ def arguments(config):
     Raises:
         UserError: a setting that their own code does not run with either.
     """
-    fixed = {"patch_size": PATCH, "in_chans": 3}
+    fixed = {"patch_size": PATCH, "in_chans": 3, "tr_pos": False}
     for key, value in fixed.items():
         if config.get(key, value) != value:
             raise UserError(f"{key}={config[key]} is not supported; only {value} is.")
+    unknown = sorted(set(config) - set(fixed) - KNOWN)
+    if unknown:
+        raise UserError(f"{', '.join(unknown)}: no counterpart here.")
     width, ratio = config["embed_dim"], config.get("mlp_ratio", 4.0)
     decoder_width, size = config["decoder_embed_dim"], config.get("img_size", 224)
     return {
@@ -41,6 +57,7 @@ def arguments(config):
         "audio": {"num_frames": config["audio_length"]},
         "video": {"height": size, "width": size},
         "chain_streams": False,
+        "target_normalization": "patch" if config.get("norm_pix_loss", True) else None,
     }
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfavmae.errors import UserError
-from tfavmae.models.base import address
+from tfavmae.models.transfer import address
 
 
 def as_is(array):
@@ -19,7 +19,7 @@ class Rule(NamedTuple):
 
     Attributes:
         pattern: regular expression.
-        address: ours, see `models.base.address`; a template of the pattern's groups.
+        address: ours, see `models.transfer`; a template of the pattern's groups.
             `None` for weights that the authors' own code never uses.
         transform: foreign array to ours.
         part, parts: several weights make up one of ours, side by side on its last axis.

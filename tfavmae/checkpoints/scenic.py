@@ -20,15 +20,51 @@ DECODER_SHARINGS = {
 POSITIONS = {"sinusoidal_1d": "sincos_1d", "learned_1d": "learned"}
 
 # Settings that have no counterpart here, and the value at which none is needed.
-NEUTRAL = {
-    "classifier": "none",
-    "shuffle_inpainted_tokens": False,
-    "positional_embedding_decoder": "sinusoidal_1d",
+_ATTENTION = {
+    "attention_config": {"type": "spacetime"},
     "dropout_rate": 0.0,
     "attention_dropout_rate": 0.0,
     "stochastic_droplayer_rate": 0.0,
-    "select_central_frame": False,
-    "masking_strategy": "random",
+}
+NEUTRAL = {
+    "model": {
+        **_ATTENTION,
+        "classifier": "none",
+        "representation_size": None,
+        "shuffle_inpainted_tokens": False,
+        "positional_embedding_decoder": "sinusoidal_1d",
+    },
+    "decoder_config": {**_ATTENTION, "stochastic_depth": 0},
+    "masked_feature_loss": {
+        "select_central_frame": False,
+        "masking_strategy": "random",
+    },
+}
+# Those that have one, or that only say how the first weights are drawn.
+_SIZES = {"hidden_size", "num_heads", "mlp_dim", "num_layers"}
+KNOWN = {
+    "model": {
+        *_SIZES,
+        "patches",
+        "positional_embedding",
+        "decoder_config",
+        "encoder_strategy",
+        "decoder_strategy",
+        "use_inpainting",
+        "use_modality_tokens",
+        "fusion_layers",
+        "temporal_encoding_config",
+    },
+    "decoder_config": _SIZES,
+    "masked_feature_loss": {
+        "target",
+        "token_mask_probability_dict",
+        "standardise_per_patch",
+        "standardise_per_patch_channels",
+        "normalise_by_output_dimension",
+        "modality_weight",
+        "loss_unmasked_tokens",
+    },
 }
 
 
@@ -44,11 +80,10 @@ def av_mae_arguments(config):
         UserError: a setting that has no counterpart.
     """
     model, loss = config["model"], config["masked_feature_loss"]
-    for section in (model, loss):
-        for key in set(section) & set(NEUTRAL):
-            if section[key] != NEUTRAL[key]:
-                raise UserError(f"{key}={section[key]!r} has no counterpart here.")
     decoder = model["decoder_config"]
+    _check_settings("model", model)
+    _check_settings("decoder_config", decoder)
+    _check_settings("masked_feature_loss", loss)
     rows, columns, frames = model["patches"]["size"]
     targets = [MODALITIES[target] for target in loss["target"]]
     ratios = by_modality(loss["token_mask_probability_dict"])
@@ -78,6 +113,14 @@ def av_mae_arguments(config):
         "modality_embedding": model["use_modality_tokens"],
         "positions": {"kind": _look_up(POSITIONS, "positional_embedding", model)},
     }
+
+
+def _check_settings(name, section):
+    neutral = NEUTRAL[name]
+    for key in sorted(set(section) - KNOWN[name]):
+        if key not in neutral or section[key] != neutral[key]:
+            value = section[key]
+            raise UserError(f"{name}.{key}={value!r} has no counterpart here.")
 
 
 def by_modality(section):

@@ -1,5 +1,9 @@
-"""`data build`, `data describe`: media files to TFRecords, and what is in them."""
+"""`data build`, `data describe`: media files to TFRecords, and what is in them.
 
+`data audit` and the builders of published data sets are in `published_data`.
+"""
+
+import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -7,16 +11,18 @@ import pathlib
 import sys
 import typing
 
-from tfavmae.commands import recipes
+from tfavmae.commands import published_data, recipes
 from tfavmae.commands.arguments import add_command
 from tfavmae.errors import UserError
 
 _NAMES = "sounding_shapes/demo, sounding_shapes/standard, clip_folder"
+_ALL_NAMES = f"{_NAMES}, {', '.join(published_data.NAMES)}"
 
 
 def add_parsers(commands):
-    group = commands.add_parser("data", help="build and describe data sets")
+    group = commands.add_parser("data", help="audit, build and describe data sets")
     commands = group.add_subparsers(metavar="COMMAND", required=True)
+    published_data.add_audit(commands)
     _add_build(commands)
     parser = add_command(
         commands,
@@ -36,16 +42,26 @@ def _add_build(commands):
         build,
         summary="decode media files once, into TFRecords",
         example="tfavmae data build clip_folder --videos my_videos --data-dir data",
-        positional=("[NAME]", _NAMES),
+        positional=("[NAME]", argparse.SUPPRESS),
+    )
+    parser.description += (
+        "\nNAME: clip_folder, sounding_shapes/demo, vggsound, ... (see docs/data.md)"
     )
     _add_data_dir(parser)
     add = parser.add_argument
     add("--workers", type=int, metavar="N", help="processes; default: one per core")
+    add("--overwrite", action="store_true", help="replace what was built before")
+    add("--manifest", metavar="DIR", help="published sets: folder of `data audit`")
+    add("--manual-dir", metavar="DIR", help="or folder with annotations/ and media/")
     add("--seed", type=int, metavar="N", help="sounding_shapes: which set of clips")
     add("--videos", metavar="DIR", help="clip_folder: media files, also in subfolders")
     add("--labels", metavar="CSV", help="clip_folder: table with columns file, label")
     add("--clip-seconds", type=float, metavar="S", help="clip_folder: length of clips")
-    add("--strict", action="store_true", help="clip_folder: a bad file is an error")
+    add(
+        "--strict",
+        action="store_true",
+        help="a bad file is an error (not sounding_shapes)",
+    )
 
 
 def _add_data_dir(parser):
@@ -57,9 +73,14 @@ def _add_data_dir(parser):
 def build(args):
     name, data_dir = _dataset(args)
     family, _, selection = name.partition("/")
-    makers = {"sounding_shapes": _sounding_shapes, "clip_folder": _clip_folder}
+    makers = dict.fromkeys(published_data.NAMES, _published)
+    makers |= {"sounding_shapes": _sounding_shapes, "clip_folder": _clip_folder}
     if family not in makers:
-        raise UserError(f"no builder is named {name!r}; there are {_NAMES}")
+        near = difflib.get_close_matches(family, makers, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"no builder is named {name!r}; did you mean {near!r}? "
+            f"There are {_ALL_NAMES}"
+        )
     with _progress_on_terminals():
         builder = makers[family](args, selection, data_dir)
     print(f"{builder.info.full_name} is in {builder.data_dir}")
@@ -107,6 +128,7 @@ def _sounding_shapes(args, name, data_dir):
     )
 
     _refuse(args, "sounding_shapes", "videos", "labels", "clip_seconds", "strict")
+    _refuse(args, "sounding_shapes", "manifest", "manual_dir")
     settings = config.get(name or "demo")
     settings = dataclasses.replace(settings, **_settings(args.set, type(settings)))
     builder = shapes.Builder(
@@ -114,14 +136,41 @@ def _sounding_shapes(args, name, data_dir):
         data_dir=data_dir,
         num_workers=args.workers,
     )
-    builder.download_and_prepare()
+    builder.download_and_prepare(download_config=_download_config(args))
     return builder
+
+
+def _download_config(args):
+    import tensorflow_datasets as tfds
+
+    mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+    if args.overwrite:
+        mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    manual_dir = args.manual_dir and str(pathlib.Path(args.manual_dir).expanduser())
+    return tfds.download.DownloadConfig(download_mode=mode, manual_dir=manual_dir)
+
+
+def _published(args, selection, data_dir):
+    family = _dataset(args)[0].partition("/")[0]
+    _refuse(args, family, "seed", "videos", "labels", "clip_seconds")
+    config = published_data.config_of(family, selection, args, _settings)
+    builder = published_data.builder_of(family)(config=config, data_dir=data_dir)
+    builder.download_and_prepare(download_config=_download_config(args))
+    published_data.print_counts(builder.info.metadata["manifest"]["splits"])
+    _print_summary(builder)
+    return builder
+
+
+def _print_summary(builder):
+    for key, value in builder.info.metadata.get("summary", {}).items():
+        print(f"{key.replace('_', ' ')}: {value}")
+    print(f"files left out, with reasons: {builder.bad_files_path}")
 
 
 def _clip_folder(args, name, data_dir):
     from tfavmae_datasets.clip_folder import ClipFolderConfig, build_clip_folder
 
-    _refuse(args, "clip_folder", "seed")
+    _refuse(args, "clip_folder", "seed", "manifest", "manual_dir")
     if args.videos is None:
         raise UserError("clip_folder needs the folder of media files: --videos DIR")
     given = {
@@ -134,10 +183,9 @@ def _clip_folder(args, name, data_dir):
     options = {key: value for key, value in given.items() if value is not None}
     options |= _settings(args.set, ClipFolderConfig)
     data_dir = data_dir or "~/tensorflow_datasets"
+    options["overwrite"] = args.overwrite
     builder = build_clip_folder(args.videos, data_dir, **options)
-    for key, value in builder.info.metadata["summary"].items():
-        print(f"{key.replace('_', ' ')}: {value}")
-    print(f"files left out, with reasons: {builder.bad_files_path}")
+    _print_summary(builder)
     return builder
 
 

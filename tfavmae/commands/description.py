@@ -36,7 +36,7 @@ def costs(model) -> dict[str, int]:
 
     Matrix products are counted, two operations per multiply-add; the rest is noise.
     """
-    from tfavmae.models.base import MaskedAutoencoder
+    from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 
     if not isinstance(model, MaskedAutoencoder):
         return {"forward": _count_products(model, {})}

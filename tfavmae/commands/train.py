@@ -1,5 +1,7 @@
 """`pretrain`, `finetune`, `describe`: from a recipe to a trained model."""
 
+import argparse
+
 from tfavmae.commands import recipes
 from tfavmae.commands.arguments import add_command
 from tfavmae.errors import UserError
@@ -9,7 +11,7 @@ _FINETUNE = "configs/cav_mae/finetune_audio_sounding_shapes_demo.yaml"
 
 
 def add_parsers(commands):
-    add_command(
+    pretrain = add_command(
         commands,
         "pretrain",
         lambda args: train(args, "pretrain"),
@@ -18,6 +20,7 @@ def add_parsers(commands):
         f"      --config {_PRETRAIN}",
         needs=("workdir",),
     )
+    _add_trainer_flags(pretrain)
     finetune = add_command(
         commands,
         "finetune",
@@ -30,6 +33,7 @@ def add_parsers(commands):
     finetune.add_argument(
         "--from", dest="source", metavar="DIR", help="run to take the weights from"
     )
+    _add_trainer_flags(finetune)
     parser = add_command(
         commands,
         "describe",
@@ -45,12 +49,61 @@ def add_parsers(commands):
     )
 
 
+def _add_trainer_flags(parser):
+    """Short forms of `--set trainer.KEY=VALUE`."""
+    add = parser.add_argument
+    add(
+        "--strategy",
+        metavar="NAME",
+        choices=("auto", "none", "mirrored", "multi_worker", "tpu"),
+        help="auto, none, mirrored, multi_worker or tpu",
+    )
+    add("--tpu", metavar="NAME", help="name or address of the TPU, for --strategy tpu")
+    add(
+        "--peer-timeout",
+        metavar="SECONDS",
+        help="how long multi_worker waits for the other workers",
+    )
+    add(
+        "--checkpoint-every",
+        metavar="N",
+        help="steps between checkpoints (500), or minutes (10min)",
+    )
+    add("--checkpoint_every", dest="checkpoint_every", help=argparse.SUPPRESS)
+    add(
+        "--profile",
+        metavar="FIRST:LAST",
+        help="write a TensorBoard profile of these steps",
+    )
+
+
+def _trainer_overrides(args) -> list[str]:
+    """The flags as dotted overrides of the recipe."""
+    found = {
+        "strategy": args.strategy,
+        "tpu": args.tpu,
+        "peer_timeout_seconds": args.peer_timeout,
+    }
+    every = args.checkpoint_every
+    if every is not None and every.endswith("min"):
+        # By the clock alone: no run has so many steps.
+        found["checkpoint_every_minutes"] = every.removesuffix("min")
+        found["checkpoint_every_steps"] = 2**31
+    else:
+        found["checkpoint_every_steps"] = every
+    if args.profile is not None:
+        first, _, last = args.profile.partition(":")
+        found["profile_steps"] = f"[{first}, {last}]"
+    return [f"trainer.{key}={x}" for key, x in found.items() if x is not None]
+
+
 def train(args, stage):
     from tfavmae.report.reconstructions import tensorboard_images
     from tfavmae.training import experiment, mavil_stages
 
     source = getattr(args, "source", None)
-    config = recipes.load(args, [f"initialize_from={source}"] if source else [])
+    overrides = [f"initialize_from={source}"] if source else []
+    config = recipes.load(args, overrides + _trainer_overrides(args))
     if config.stage != stage:
         raise UserError(
             f"{args.config or args.workdir} is for `tfavmae {config.stage}`, not for "

@@ -10,6 +10,8 @@ import math
 
 import tensorflow as tf
 
+from tfavmae.data import resizing
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
@@ -17,9 +19,13 @@ class Augmentation:
 
     Args:
         crop_scale: least and greatest share of the frame's area that a random crop
-            keeps (multi-scale crop), `None` for the centre crop.
+            keeps (MAViL's multi-scale crop), `None` for the centre crop.
         crop_aspect: least and greatest width / height of the crop, relative to that
             of the frames asked for.
+        random_crop: a crop of fixed scale at a random place (AV-MAE: 224 pixels of
+            a picture whose `ClipSpec.shorter_side` is 256).
+        scale_jitter: least and greatest scale of the picture before `random_crop`,
+            drawn for height and width apart (AV-MAE's fine-tuning: 0.9 to 1.33).
         flip_probability: of mirroring all frames left to right.
         brightness: greatest shift, as a share of full scale.
         contrast: greatest deviation of the contrast factor from 1.
@@ -35,6 +41,8 @@ class Augmentation:
 
     crop_scale: tuple[float, float] | None = None
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    random_crop: bool = False
+    scale_jitter: tuple[float, float] | None = None
     flip_probability: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -56,6 +64,12 @@ class Augmentation:
         self._check("crop_scale", 0 < low <= high <= 1, "0 < least <= greatest <= 1")
         low, high = self.crop_aspect
         self._check("crop_aspect", 0 < low <= high, "0 < least <= greatest")
+        low, high = self.scale_jitter or (1.0, 1.0)
+        self._check("scale_jitter", 0 < low <= high, "0 < least <= greatest")
+        needs_crop = self.scale_jitter is None or self.random_crop
+        self._check("scale_jitter", needs_crop, "given together with random_crop")
+        only_one = self.crop_scale is None or not self.random_crop
+        self._check("random_crop", only_one, "off where crop_scale is given")
         low, high = self.noise_snr_db or (0.0, 0.0)
         self._check("noise_snr_db", low <= high, "least <= greatest")
 
@@ -76,16 +90,6 @@ def uniform(seed, low=0.0, high=1.0, shape=()):
 # --- Video ---
 
 
-def centre_box(height, width, aspect):
-    """The largest centred box of the given width / height.
-
-    Returns:
-        int32 `(4,)`: top, left, height, width.
-    """
-    h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    return _box(tf.minimum(h, w / aspect), tf.minimum(w, h * aspect), h, w, 0.5, 0.5)
-
-
 def random_box(seed, height, width, aspect, crop_scale, crop_aspect):
     """A random box: area uniform in `crop_scale`, aspect log-uniform, place uniform.
 
@@ -98,6 +102,30 @@ def random_box(seed, height, width, aspect, crop_scale, crop_aspect):
     ratio = aspect * tf.exp(low + u[1] * (high - low))
     box_height = tf.minimum(tf.sqrt(area / ratio), h)
     return _box(box_height, tf.minimum(tf.sqrt(area * ratio), w), h, w, u[2], u[3])
+
+
+def random_window(seed, height, width, frame_size, shorter_side, jitter):
+    """The frame at a random place of the resized picture (AV-MAE, section 4.1).
+
+    Args:
+        seed: int `(2,)`.
+        height, width: of the stored picture.
+        frame_size, shorter_side: see `resizing.centre`.
+        jitter: least and greatest further scale, drawn for height and width apart;
+            `None` for none.
+
+    Returns:
+        `(box, scale, shift)` as of `resizing.centre`.
+    """
+    u = tf.cast(uniform(seed, shape=[4]), tf.float64)
+    size, resized = resizing.resized(height, width, frame_size, shorter_side)
+    wanted = tf.constant(frame_size, tf.float64)
+    if jitter is not None:
+        resized = resized * (jitter[0] + u[2:] * (jitter[1] - jitter[0]))
+        resized = tf.maximum(tf.round(resized), wanted)
+    free = resized - wanted
+    offset = tf.minimum(tf.floor(u[:2] * (free + 1.0)), free)
+    return resizing.window(size, resized / size, offset, frame_size)
 
 
 def _box(box_height, box_width, height, width, down, right):

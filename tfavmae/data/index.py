@@ -273,22 +273,30 @@ class RecordReader:
         serialized = _read_at(file, self._offset[row], size)
         # No example takes 0 bytes: that is what a damaged record is read as.
         is_read = tf.strings.length(serialized) > 0
-        return checked(serialized, is_read, "the record is damaged", file, record)
+        problem = "the record is damaged or its file is gone"
+        return checked(serialized, is_read, problem, file, record)
 
 
 def _read_at(file, offset, size):
-    """One record at a byte offset; b"" when it is damaged."""
+    """One record at a byte offset; b"" when it is damaged or the file is gone."""
+    # Errors are ignored one level up: a reader that can't open its file would fail, and
+    # be asked again, forever.
+    place = tf.data.Dataset.from_tensors((file, offset, size))
+    record = (
+        place.map(_read_first)
+        .ignore_errors()
+        .concatenate(tf.data.Dataset.from_tensors(tf.constant(b"")))
+    )
+    return record.take(1).get_single_element()
+
+
+def _read_first(file, offset, size):
     # tf.data's Python API can't start a TFRecord file at an offset, its ops can.
     ops, spec = tf.raw_ops, {"output_types": [tf.string], "output_shapes": [[]]}
     records = ops.TFRecordDatasetV2(
         filenames=[file], compression_type="", buffer_size=size, byte_offsets=[offset]
     )
-    records = ops.IgnoreErrorsDataset(input_dataset=records, log_warning=False, **spec)
-    nothing = ops.TensorDataset(components=[tf.constant(b"")], output_shapes=[[]])
-    either = ops.ConcatenateDataset(
-        input_dataset=records, another_dataset=nothing, **spec
-    )
-    first = ops.TakeDataset(input_dataset=either, count=1, **spec)
+    first = ops.TakeDataset(input_dataset=records, count=1, **spec)
     return ops.DatasetToSingleElement(dataset=first, **spec)[0]
 
 
@@ -316,6 +324,12 @@ class naming_damage:
 
     def __exit__(self, kind, error, traceback):
         found = isinstance(error, tf.errors.OpError) and _DAMAGE.search(str(error))
+        if not found and isinstance(error, tf.errors.InvalidArgumentError):
+            if "Invalid JPEG" in str(error):
+                raise UserError(
+                    "a stored JPEG frame cannot be decoded although its record is as "
+                    "it was written; build the dataset again"
+                ) from error
         if found:
             problem, file, record = found.groups()
             raise UserError(

@@ -38,7 +38,7 @@ class PictureSampler:
         self.is_done = False
         self._reformatter = VideoReformatter()  # keeps its tables from call to call
         self._held = self._held_jpeg = None
-        self._held_time = -math.inf
+        self._held_time = self._passed_until = -math.inf
         # What was decoded, in seconds on the clip clock.
         self.decoded_from, self.decoded_until = math.inf, -math.inf
 
@@ -66,9 +66,26 @@ class PictureSampler:
         self._held, self._held_jpeg, self._held_time = frame, None, time
         self.decoded_until = time + (length or self.usual_seconds)
         self.is_done = self._next_time() >= self.end - self.tolerance
+        if self.is_done:  # what follows is not looked at, so none of it is missing
+            self.decoded_until = max(self.decoded_until, self.end)
+
+    def wants(self, time: float, next_time: float) -> bool:
+        """Whether a picture shown between these times may be one that is stored."""
+        if self._held is None:  # the first of all stands for those before it
+            return True
+        earliest = time - 2 * self.tolerance - self.start
+        first = max(0, math.ceil(earliest * self.options.frame_rate))
+        shown = self.start + first / self.options.frame_rate
+        return shown < min(next_time + self.tolerance, self.end)
+
+    def pass_over(self, end: float):
+        """Counts a picture as read, shown until `end`, that `wants` had no use for."""
+        self._passed_until = max(self._passed_until, end)
 
     def finish(self):
         """Stores what the last picture is still shown for."""
+        if self._held is not None:
+            self.decoded_until = max(self.decoded_until, self._passed_until)
         if self._held is not None and self.decoded_until > self.start:
             self._store_until(self.decoded_until - self.tolerance)
         self._held = None
@@ -92,10 +109,15 @@ class PictureSampler:
             frame,
             width=max(1, round(width * scale)),
             height=max(1, round(height * scale)),
-            format="rgb24",
+            # JPEG's own colours, whatever the film's: no detour through RGB.
+            format="yuvj444p",
+            dst_colorspace="ITU601",
+            dst_color_range="JPEG",
             interpolation="BICUBIC",
+            threads=1,  # the workers are the parallelism
         )
-        image = Image.fromarray(_upright(scaled.to_ndarray(), _display_matrix(frame)))
+        planes = _upright(scaled.to_ndarray(), _display_matrix(frame))
+        image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes])
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=self.options.jpeg_quality)
         return buffer.getvalue()
@@ -120,16 +142,17 @@ def _display_matrix(frame) -> np.ndarray | None:
     return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
 
 
-def _upright(pixels: np.ndarray, matrix) -> np.ndarray:
-    """Turns and mirrors by the nearest multiple of 90 degrees.
+def _upright(planes: np.ndarray, matrix) -> np.ndarray:
+    """Turns and mirrors `(3, height, width)` by the nearest multiple of 90 degrees.
 
     A stored point `(x, y)` is shown at `(x, y) @ matrix`.
     """
     if matrix is None:
-        return pixels
+        return planes
     if abs(matrix[0, 0]) >= abs(matrix[0, 1]):
         flip_x, flip_y = matrix[0, 0] < 0, matrix[1, 1] < 0
     else:
-        pixels = pixels.swapaxes(0, 1)
+        planes = planes.swapaxes(1, 2)
         flip_x, flip_y = matrix[1, 0] < 0, matrix[0, 1] < 0
-    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+    step_y, step_x = (-1 if flip else 1 for flip in (flip_y, flip_x))
+    return np.ascontiguousarray(planes[:, ::step_y, ::step_x])

@@ -31,6 +31,8 @@ class ClipSpec:
         num_frames: frames per clip. A single frame is a random one of the window in
             training (CAV-MAE), the middle one in evaluation.
         frame_size: (height, width).
+        shorter_side: of the picture that frames are cropped from; default: the least
+            that covers `frame_size`. Frames stored at this size are not resized.
         frame_stride_seconds: time from frame to frame, the first at random (training)
             or so that they are centred; `None` spreads them over the window.
         labels: features to batch as labels.
@@ -44,6 +46,7 @@ class ClipSpec:
     clip_seconds: float
     num_frames: int = 1
     frame_size: tuple[int, int] = (224, 224)
+    shorter_side: int | None = None
     frame_stride_seconds: float | None = None
     labels: tuple[str, ...] = ()
     modalities: tuple[str, ...] = MODALITIES
@@ -267,6 +270,8 @@ def _batches(clips, batch_size, num_steps):
     batches = clips.batch(batch_size, drop_remainder=True)
     options = tf.data.Options()
     options.deterministic = True
+    # Clips are written where they lie in the batch: one copy less.
+    options.experimental_optimization.map_and_batch_fusion = True
     # Hosts share by position; tf.distribute must not split the files once more.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     options.experimental_distribute.auto_shard_policy = policy

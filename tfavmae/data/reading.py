@@ -9,6 +9,7 @@ import numpy as np
 
 from tfavmae.data.container import MediaError, Tracks, open_media
 from tfavmae.data.pictures import PictureSampler
+from tfavmae.data.skipping import Skipper
 from tfavmae.data.sound import SoundCollector
 
 # Decoding starts this much before a clip, for codecs with memory (AAC, Opus, MP3).
@@ -75,7 +76,11 @@ class Reading:
                 self._run(container)
 
     def _run(self, container):
-        for packet in self._packets(container):
+        packets, self.skipper = self._packets(container), None
+        if Skipper.suits(self.tracks.video):
+            self.skipper = Skipper(self.tracks, self.pictures)
+            packets = self.skipper.ahead(packets)
+        for packet in packets:
             collector = self.collectors[packet.stream.index]
             time = self.tracks.time(packet, packet.stream)
             if time is not None and time > self.end + _LONGEST_INTERLEAVE_SECONDS:
@@ -98,6 +103,8 @@ class Reading:
     def _decode_packet(self, packet, collector, time):
         counts = time is None or time >= self.start
         collector.num_packets += counts
+        if self.skipper and collector is self.pictures:
+            self.skipper.prepare(packet)
         try:
             frames = packet.decode()
         except av.EOFError:

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tfavmae.data import index as index_lib
+from tfavmae.data import remote
 from tfavmae.errors import UserError
 
 MODALITIES = ("audio", "video")
@@ -21,7 +22,10 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 def open_info(dataset, data_dir=None):
     """TFDS's `DatasetInfo` of a built dataset, checked to be in our stored form."""
     directory = find_dataset(dataset, data_dir)
-    info = tfds.builder_from_directory(directory).info
+    description = remote.local_description(directory)
+    info = tfds.builder_from_directory(description).info
+    if description != directory:
+        info.records_directory = directory
     missing = [name for name in _STORED_FORM if name not in info.features]
     if missing:
         raise UserError(
@@ -40,6 +44,8 @@ def find_dataset(dataset, data_dir=None):
     """The directory with dataset_info.json of a dataset given by name or path."""
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     root = os.path.expanduser(data_dir or default)
+    remote.enable(root)
+    remote.enable(dataset)
     name = dataset.replace(":", "/") if _is_name(dataset) else dataset
     looked_at = [os.path.join(root, name), os.path.expanduser(dataset)]
     for path in looked_at:
@@ -75,6 +81,14 @@ def _newest_version(path):
     return _newest_version(os.path.join(path, configs[0])) if configs else None
 
 
+def _located(info, filename):
+    """Where a file of records is: beside its description, unless that was copied."""
+    directory = getattr(info, "records_directory", None)
+    if directory is None:
+        return filename
+    return f"{directory.rstrip('/')}/{os.path.basename(filename)}"
+
+
 class Split:
     """What is known of the clips of one split without reading them again.
 
@@ -83,8 +97,9 @@ class Split:
         name: of the split, as it was asked for.
         num_examples: number of clips.
         index: `RecordIndex` of the clips.
-        fingerprint: sha256 over the dataset's name and version, the split, and names,
-            sizes and record counts of its files.
+        fingerprint: sha256 over the dataset's name and version, the split, the manifest
+            it was built from if there is one, and names, sizes and record counts of
+            its files.
     """
 
     def __init__(self, info, split):
@@ -97,7 +112,8 @@ class Split:
                 f"{', '.join(sorted(info.splits))}"
             ) from None
         shards = [
-            index_lib.Shard(i.filename, i.examples_in_shard) for i in instructions
+            index_lib.Shard(_located(info, i.filename), i.examples_in_shard)
+            for i in instructions
         ]
         self.fingerprint = _fingerprint(info, split, shards)
         index = index_lib.load_or_build(shards, self._column_specs(), info.data_dir)
@@ -277,6 +293,8 @@ def _sliced(index, instructions):
 
 def _fingerprint(info, split, shards):
     digest = hashlib.sha256(f"{info.full_name} {split}\n".encode())
+    manifest = (info.metadata or {}).get("manifest_fingerprint", "")
+    digest.update(manifest.encode())
     for shard in shards:
         size, _ = index_lib.file_state(shard.path)
         name = os.path.basename(shard.path)

@@ -81,6 +81,12 @@ class BottleneckFusion(keras.layers.Layer):
             bottleneck = sum(copies) / len(copies)
         return tokens
 
+    @property
+    def stacks(self):
+        """Those of all modalities, or the one that they share."""
+        names = ("both",) if self.share_blocks else self.modalities
+        return [getattr(self, f"{name}_stack") for name in names]
+
     def _block(self, modality, layer):
         name = "both" if self.share_blocks else modality
         return getattr(self, f"{name}_stack").blocks[layer]

@@ -45,6 +45,8 @@ def gather_tokens(x, indices):
     """Rows of `(batch, tokens, dim)` at `(batch, n)`: `(batch, n, dim)`."""
     _, tokens, dim = x.shape
     n = indices.shape[1]
+    if n == 0:
+        return x[:, :0]
     offsets = ops.arange(ops.shape(indices)[0], dtype="int32") * tokens
     rows = ops.reshape(ops.cast(indices, "int32") + offsets[:, None], (-1,))
     x = ops.take(ops.reshape(x, (-1, dim)), rows, axis=0)

@@ -3,21 +3,63 @@
 import keras
 from keras import ops
 
+from tfavmae.layers.gradients import attend_head, dense, gelu
 
-def attend(query, key, value):
-    """Scaled dot-product attention, `(batch, heads, tokens, head_dim)` throughout.
+# From here on the attention matrices of all heads together are larger than caches.
+HEAD_BY_HEAD_TOKENS = 256
 
-    Keras' fused kernel is taken where it is one (JAX); elsewhere two matmuls and a
-    softmax are what it would lower to, without its layout changes.
+
+def attend(query, key, value, num_heads):
+    """Scaled dot-product attention; all `(batch, tokens, width)`, heads side by side.
+
+    Keras' fused kernel is taken where it is one (JAX). Elsewhere many tokens are worked
+    off head by head, which needs no change of layout, and whose attention matrices are
+    not kept; few tokens as one product over all heads.
     """
-    scale = query.shape[-1] ** -0.5
     if keras.backend.backend() == "jax":
-        swap = [ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value)]
-        return ops.transpose(
-            ops.dot_product_attention(*swap, scale=scale), (0, 2, 1, 3)
-        )
-    scores = ops.matmul(query * scale, ops.transpose(key, (0, 1, 3, 2)))
-    return ops.matmul(ops.softmax(scores, axis=-1), value)
+        parts = [_part_heads(x, num_heads) for x in (query, key, value)]
+        return ops.reshape(ops.dot_product_attention(*parts), ops.shape(query))
+    if query.shape[1] > HEAD_BY_HEAD_TOKENS:
+        parts = [ops.split(x, num_heads, axis=-1) for x in (query, key, value)]
+        heads = [attend_head(*head) for head in zip(*parts, strict=True)]
+        return ops.concatenate(heads, axis=-1)
+    return _attend_at_once(query, key, value, num_heads)
+
+
+def _attend_at_once(query, key, value, num_heads):
+    parts = (_part_heads(x, num_heads) for x in (query, key, value))
+    heads = [ops.transpose(x, (0, 2, 1, 3)) for x in parts]
+    scores = ops.matmul(
+        heads[0] * heads[0].shape[-1] ** -0.5, ops.transpose(heads[1], (0, 1, 3, 2))
+    )
+    x = ops.matmul(ops.softmax(scores, axis=-1), heads[2])
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), ops.shape(query))
+
+
+def _part_heads(x, num_heads):
+    _, tokens, width = x.shape
+    return ops.reshape(x, (-1, tokens, num_heads, width // num_heads))
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class Product(keras.layers.Dense):
+    """`keras.layers.Dense` on tokens, without an activation, with a faster gradient.
+
+    Args:
+        units: width of the result.
+        kernel_initializer: as of `Dense`.
+
+    Input shape: `(batch, tokens, inputs)`. Output shape: `(batch, tokens, units)`.
+    """
+
+    def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
+        super().__init__(units, kernel_initializer=kernel_initializer, **kwargs)
+
+    def call(self, x):
+        # Reshaped to what they are: tensors, where TensorFlow would take variables for
+        # something that the gradient has to know of.
+        kernel, bias = (ops.reshape(w, w.shape) for w in (self.kernel, self.bias))
+        return dense(x, kernel, bias)
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -42,26 +84,23 @@ class MultiHeadSelfAttention(keras.layers.Layer):
                 f"Received: num_heads={self.num_heads}, width={hidden_dim}."
             )
         # Glorot on each of q, k, v by itself, as a (D, D) matrix.
-        self.qkv = keras.layers.Dense(
+        self.qkv = Product(
             3 * hidden_dim,
             kernel_initializer=FusedGlorotUniform(3),
             dtype=self.dtype_policy,
             name="qkv",
         )
-        self.projection = keras.layers.Dense(
+        self.projection = Product(
             hidden_dim, dtype=self.dtype_policy, name="projection"
         )
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
     def call(self, x):
-        _, tokens, width = x.shape
-        heads, head_dim = self.num_heads, width // self.num_heads
-        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, heads, head_dim))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, batch, heads, tokens, head_dim)
-        x = attend(qkv[0], qkv[1], qkv[2])
-        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, tokens, width))
-        return self.projection(x)
+        # Split, not indexed: the gradient of an index is as large as all three.
+        return self.projection(
+            attend(*ops.split(self.qkv(x), 3, axis=-1), self.num_heads)
+        )
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads}
@@ -138,15 +177,14 @@ class MultiLayerPerceptron(keras.layers.Layer):
 
     def build(self, input_shape):
         dtype = self.dtype_policy
-        self.expand = keras.layers.Dense(self.mlp_dim, dtype=dtype, name="expand")
-        self.contract = keras.layers.Dense(
-            input_shape[-1], dtype=dtype, name="contract"
-        )
+        self.expand = Product(self.mlp_dim, dtype=dtype, name="expand")
+        self.contract = Product(input_shape[-1], dtype=dtype, name="contract")
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, x):
-        return self.contract(ops.gelu(self.expand(x), self.approximate_gelu))
+        x = self.expand(x)
+        return self.contract(ops.gelu(x) if self.approximate_gelu else gelu(x))
 
     def get_config(self):
         config = {"mlp_dim": self.mlp_dim, "approximate_gelu": self.approximate_gelu}
@@ -165,8 +203,14 @@ class TransformerBlock(keras.layers.Layer):
             and one MLP (paper, section 2.3).
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
+    Attributes:
+        recomputes: in training, only the inputs of attention and MLP are kept, and
+            what is inside is computed again on the way back. See `models/recompute.py`.
+
     Input and output shape: `(batch, tokens, hidden_dim)`.
     """
+
+    recomputes = False
 
     def __init__(
         self,
@@ -218,10 +262,15 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(self, x, stream="joint", training=False):
         which = self.streams.index(stream)
-        branch = self.attention(self.norm_1[which](x))
-        x = x + self.drop_path(branch, training=training)
-        branch = self.mlp(self.norm_2[which](x))
-        return x + self.drop_path(branch, training=training)
+        x = x + self._branch(self.norm_1[which], self.attention, x, training)
+        return x + self._branch(self.norm_2[which], self.mlp, x, training)
+
+    def _branch(self, norm, layer, x, training):
+        branch = lambda x: layer(norm(x))  # noqa: E731
+        if self.recomputes and training:
+            branch = keras.remat(branch)
+        # Outside: drawn a second time, other examples would be dropped.
+        return self.drop_path(branch(x), training=training)
 
     def get_config(self):
         return {

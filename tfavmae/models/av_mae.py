@@ -2,36 +2,30 @@
 
 import keras
 
-from tfavmae.models.base import MaskedAutoencoder
 from tfavmae.models.decoders import AudioVisualDecoder
 from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
 from tfavmae.models.inputs import as_input
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
+from tfavmae.paper_inputs import PAPER_INPUTS
 
 LAYER_NORM_EPSILON = 1e-6
 POSITIONS = {"kind": "sincos_1d"}
 FUSIONS = ("early", "separate", "shared", "mid")
 
-# Sections 4.1 and 4.2: 8 seconds of sound, 16 frames, pixels in [-1, 1].
-AUDIO = {"num_frames": 800}
-VIDEO = {
-    "num_frames": 16,
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "tubelet_size": (2, 16, 16),
-}
+INPUTS = PAPER_INPUTS["av_mae"]
 MASKING = {
     "audio": {"ratio": 0.5, "count_rule": "masked"},
     "video": {"ratio": 0.9, "count_rule": "masked"},
 }
 
 
-def _block(num_heads, mlp_dim):
+def _block(num_heads, mlp_dim, layer_norm_epsilon):
     return {
         "num_heads": num_heads,
         "mlp_dim": mlp_dim,
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "layer_norm_epsilon": layer_norm_epsilon,
         "approximate_gelu": True,
     }
 
@@ -43,6 +37,7 @@ def av_mae_encoder(
     fusion="mid",
     num_fusion_layers=2,
     modalities=MODALITIES,
+    layer_norm_epsilon=LAYER_NORM_EPSILON,
     **kwargs,
 ):
     """The encoder that section 3.2 calls `fusion`."""
@@ -57,7 +52,7 @@ def av_mae_encoder(
     return AudioVisualEncoder(
         num_layers - fused,
         fused,
-        _block(num_heads, mlp_dim),
+        _block(num_heads, mlp_dim, layer_norm_epsilon),
         modalities=modalities,
         share_unimodal=fusion == "shared",
         normalize_before_fusion=True,
@@ -86,9 +81,8 @@ class AVMAE(MaskedAutoencoder):
         decoder_hidden_dim, decoder_num_heads, decoder_mlp_dim, decoder_num_layers: of
             the decoder.
         modality: `audio_video`; or `audio` (AudioMAE) or `video` (VideoMAE) alone.
-        audio, video: dicts of the fields of `AudioInput` and `VideoInput`. The authors
-            reconstruct log-mel values as their files hold them; ours are normalised to
-            about the same range by the front end.
+        audio, video: dicts of the fields of `AudioInput` and `VideoInput`. As the
+            authors do, log-mel values are not normalised.
         masking: dict of modality to keyword arguments of `TokenMasking`; `random` for
             both, `tube` is VideoMAE's. Ratios 0.5 (audio; 0.7 on AudioSet) and 0.9.
         reconstruction_weight: of the joint reconstruction; 0: without.
@@ -103,6 +97,7 @@ class AVMAE(MaskedAutoencoder):
         modality_embedding: learned vectors that name the modalities, in encoder and
             decoder; off in the paper.
         positions: keyword arguments of `PositionEmbedding`, for the encoder.
+        layer_norm_epsilon: of all layer norms.
         allow_uncoupled: see `MaskedAutoencoder`.
         seed: of all masks.
     """
@@ -134,8 +129,10 @@ class AVMAE(MaskedAutoencoder):
         average_values=True,
         modality_embedding=False,
         positions=None,
+        layer_norm_epsilon=LAYER_NORM_EPSILON,
         allow_uncoupled=False,
         seed=0,
+        augmentation=None,
         **kwargs,
     ):
         self._arguments = {
@@ -143,15 +140,23 @@ class AVMAE(MaskedAutoencoder):
             for name, value in locals().items()
             if name not in ("self", "kwargs", "__class__")
         }
-        given = {"audio": AUDIO | (audio or {}), "video": VIDEO | (video or {})}
-        inputs = {m: as_input(m, given[m]) for m in _modalities(modality)}
+        given = {"audio": audio or {}, "video": video or {}}
+        inputs = {
+            m: as_input(m, {**INPUTS[m], **given[m]}) for m in _modalities(modality)
+        }
         encoder = av_mae_encoder(
-            num_layers, num_heads, mlp_dim, fusion, num_fusion_layers, tuple(inputs)
+            num_layers,
+            num_heads,
+            mlp_dim,
+            fusion,
+            num_fusion_layers,
+            tuple(inputs),
+            layer_norm_epsilon,
         )
         decoder = AudioVisualDecoder(
             decoder_hidden_dim,
             decoder_num_layers,
-            _block(decoder_num_heads, decoder_mlp_dim),
+            _block(decoder_num_heads, decoder_mlp_dim, layer_norm_epsilon),
             grids={m: x.grid for m, x in inputs.items()},
             patch_values={m: x.patch_values for m, x in inputs.items()},
             sharing=decoder_sharing,
@@ -184,6 +189,7 @@ class AVMAE(MaskedAutoencoder):
             projection_initializer="lecun_normal",
             allow_uncoupled=allow_uncoupled,
             seed=seed,
+            augmentation=augmentation,
             **inputs,
             **kwargs,
         )

@@ -2,10 +2,10 @@
 
 import keras
 
-from tfavmae.models.base import MaskedAutoencoder
 from tfavmae.models.decoders import AudioVisualDecoder
 from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.inputs import as_input
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -14,12 +14,19 @@ LAYER_NORM_EPSILON = (
 )
 
 
-def cav_mae_encoder(num_layers, num_joint_layers, num_heads, mlp_dim, **kwargs):
+def cav_mae_encoder(
+    num_layers,
+    num_joint_layers,
+    num_heads,
+    mlp_dim,
+    layer_norm_epsilon=LAYER_NORM_EPSILON,
+    **kwargs,
+):
     """Separate encoders and a joint layer that runs three times (section 2.3)."""
     block = {
         "num_heads": num_heads,
         "mlp_dim": mlp_dim,
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "layer_norm_epsilon": layer_norm_epsilon,
     }
     return AudioVisualEncoder(
         num_layers - num_joint_layers,
@@ -50,6 +57,7 @@ class CAVMAE(MaskedAutoencoder):
         bidirectional: contrast both ways instead of, for each video, over audios.
         target_normalization: see `MaskedAutoencoder`.
         chain_streams: see `AudioVisualEncoder`; matters for several joint layers only.
+        layer_norm_epsilon: of all layer norms.
         seed: of all masks.
     """
 
@@ -75,7 +83,9 @@ class CAVMAE(MaskedAutoencoder):
         bidirectional=False,
         target_normalization="patch",
         chain_streams=True,
+        layer_norm_epsilon=LAYER_NORM_EPSILON,
         seed=0,
+        augmentation=None,
         **kwargs,
     ):
         self._arguments = {
@@ -90,6 +100,7 @@ class CAVMAE(MaskedAutoencoder):
             num_joint_layers,
             num_heads,
             mlp_dim,
+            layer_norm_epsilon,
             chain_streams=chain_streams,
             **self.encoder_options,
         )
@@ -102,7 +113,7 @@ class CAVMAE(MaskedAutoencoder):
                 {
                     "num_heads": decoder_num_heads,
                     "mlp_dim": decoder_mlp_dim,
-                    "layer_norm_epsilon": LAYER_NORM_EPSILON,
+                    "layer_norm_epsilon": layer_norm_epsilon,
                 },
                 grids={m: x.grid for m, x in inputs.items()},
                 patch_values={m: x.patch_values for m, x in inputs.items()},
@@ -125,6 +136,7 @@ class CAVMAE(MaskedAutoencoder):
             objectives=objectives,
             modality_embedding=True,
             seed=seed,
+            augmentation=augmentation,
             **inputs,
             **kwargs,
         )

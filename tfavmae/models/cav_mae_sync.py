@@ -9,6 +9,9 @@ from keras import ops
 from tfavmae.layers.embedding import audio_grid, video_grid
 from tfavmae.models.cav_mae import CAVMAE
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
+from tfavmae.paper_inputs import PAPER_INPUTS
+
+INPUTS = PAPER_INPUTS["cav_mae_sync"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,7 @@ class CAVMAESync(CAVMAE):
     encoder_options = {"class_token": True, "fuse_class_token": False}
 
     def __init__(self, segment_frames=416, audio=None, video=None, **kwargs):
-        frames = FramesInput(**{"num_frames": 10, **(video or {})})
+        frames = FramesInput(**{**INPUTS["video"], **(video or {})})
         self.num_pairs = frames.num_frames
         clip = dataclasses.asdict(as_input("audio", audio or {}))
         segments = SegmentsInput(
@@ -133,8 +136,8 @@ class CAVMAESync(CAVMAE):
                 clips[f"{m}_embedding"] = ops.mean(pairs, axis=1)
         return clips
 
-    def compute_terms(self, batch, outputs):
+    def compute_terms(self, batch, outputs, objectives=None):
         weights = ("audio_present", "video_present", "sample_weight")
         return super().compute_terms(
-            {**batch, **self._per_pair(batch, weights)}, outputs
+            {**batch, **self._per_pair(batch, weights)}, outputs, objectives
         )

@@ -10,7 +10,7 @@ from tfavmae.objectives.classification import Classification
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class AudioVisualClassifier(AudioVisualModel):
-    """Mean over tokens, layer norm, one product (CAV-MAE, appendix on fine-tuning).
+    """Mean over tokens, layer norm, one product.
 
     Args:
         num_classes: width of the logits.
@@ -18,6 +18,11 @@ class AudioVisualClassifier(AudioVisualModel):
             that modality alone, through its own stream.
         label, multi_label, label_smoothing: see `Classification`.
         layer_norm_epsilon: of the head's norm.
+        pooling: `tokens`, the mean over the tokens of both modalities (CAV-MAE,
+            appendix on fine-tuning), or `modalities`, each one's mean side by side (the
+            inference code around MAViL's published weights).
+        new_weights: addresses below which weights start afresh even where a pretrained
+            model has them: `["encoder/joint"]` for MAViL's new fusion layers.
         Others: see `AudioVisualModel`.
 
     Returns:
@@ -34,12 +39,18 @@ class AudioVisualClassifier(AudioVisualModel):
         multi_label=False,
         label_smoothing=0.0,
         layer_norm_epsilon=1e-5,
+        pooling="tokens",
+        new_weights=(),
         **kwargs,
     ):
         if modality not in ("audio_video", *MODALITIES):
             raise ValueError(
                 "`modality` must be 'audio', 'video' or 'audio_video'. "
                 f"Received: {modality!r}."
+            )
+        if pooling not in ("tokens", "modalities"):
+            raise ValueError(
+                f"`pooling` must be 'tokens' or 'modalities'. Received: {pooling!r}."
             )
         for other in set(MODALITIES) - set(modality.split("_")):
             kwargs[other] = None
@@ -55,6 +66,8 @@ class AudioVisualClassifier(AudioVisualModel):
         self.multi_label = multi_label
         self.label_smoothing = label_smoothing
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.pooling = pooling
+        self.new_weights = tuple(new_weights)
         self.build()
 
     def build(self, input_shape=None):
@@ -63,16 +76,22 @@ class AudioVisualClassifier(AudioVisualModel):
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="head_norm"
         )
         self.head = keras.layers.Dense(self.num_classes, dtype="float32", name="head")
-        self.head_norm.build((None, self.hidden_dim))
-        self.head.build((None, self.hidden_dim))
+        parts = len(self.modalities) if self.pooling == "modalities" else 1
+        self.head_norm.build((None, parts * self.hidden_dim))
+        self.head.build((None, parts * self.hidden_dim))
 
     def call(self, inputs, training=False):
-        outputs = self.read(inputs)
+        outputs = self.read(inputs, training)
         tokens = self.tokenize(self.patchify(outputs))
         outputs |= self.encode(tokens, training)
-        pooled = ops.concatenate([outputs[f"{m}_tokens"] for m in tokens], axis=1)
-        outputs["logits"] = self.head(self.head_norm(ops.mean(pooled, axis=1)))
+        pooled = self._pool([outputs[f"{m}_tokens"] for m in tokens])
+        outputs["logits"] = self.head(self.head_norm(pooled))
         return outputs
+
+    def _pool(self, tokens):
+        if self.pooling == "modalities":
+            return ops.concatenate([ops.mean(x, axis=1) for x in tokens], axis=-1)
+        return ops.mean(ops.concatenate(tokens, axis=1), axis=1)
 
     def get_config(self):
         config = super().get_config()
@@ -85,4 +104,6 @@ class AudioVisualClassifier(AudioVisualModel):
             "multi_label": self.multi_label,
             "label_smoothing": self.label_smoothing,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "pooling": self.pooling,
+            "new_weights": self.new_weights,
         }

@@ -148,6 +148,20 @@ class AudioVisualEncoder(keras.layers.Layer):
         setattr(self, f"{name}_stack", stack)
         setattr(self, f"{name}_norm", norm)
 
+    def blocks_by_depth(self):
+        """For each depth the blocks that stand there: of the modalities, then joint."""
+        sides = []
+        if self.separates_modalities:
+            sides.append([self._stack(m) for m in self.modalities])
+        if self.num_fusion_layers:
+            joint = self.joint_stack
+            sides.append([joint] if self.fusion == "concat" else joint.stacks)
+        return [
+            blocks
+            for stacks in sides
+            for blocks in zip(*(x.blocks for x in stacks), strict=True)
+        ]
+
     def _stack(self, modality):
         return getattr(
             self, "shared_stack" if self.share_unimodal else f"{modality}_stack"

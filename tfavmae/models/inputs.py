@@ -12,14 +12,15 @@ from tfavmae.layers.embedding import (
     video_grid,
 )
 from tfavmae.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScaling
-from tfavmae.layers.spectrogram import LogMelSpectrogram
+from tfavmae.layers.spectrogram import VARIANTS, LogMelSpectrogram, statistics
 
 
 @dataclasses.dataclass(frozen=True)
 class AudioInput:
     """Spectrogram of `num_frames` x `num_mel_bins`, cut into `patch_size` patches.
 
-    `mean` and `std` normalise the log-mel values; see `LogMelSpectrogram`.
+    `mean`, `std` and `variant` are those of `LogMelSpectrogram`; `statistics` names
+    published ones, which replace `mean` and `std`.
     """
 
     num_frames: int = 1024
@@ -28,9 +29,15 @@ class AudioInput:
     mean: float = -5.081
     std: float = 4.4849
     patch_size: tuple[int, int] = (16, 16)
+    variant: str = "kaldi"
+    statistics: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        if self.statistics is not None:
+            mean, std = statistics(self.statistics)
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "std", std)
         _check_grid("audio", self.grid)
 
     @property
@@ -44,6 +51,8 @@ class AudioInput:
     @property
     def clip_seconds(self):
         """Length of waveform that fills the spectrogram: its last window included."""
+        if not VARIANTS[self.variant].is_kaldi:
+            return self.num_frames * 0.01
         return (self.num_frames - 1) * 0.01 + 0.025
 
     def front_end(self):
@@ -53,6 +62,7 @@ class AudioInput:
             self.sample_rate_hz,
             self.mean,
             self.std,
+            self.variant,
             name="spectrogram",
         )
 

@@ -2,19 +2,18 @@
 
 import keras
 
-from tfavmae.models.base import AudioVisualModel, MaskedAutoencoder
+from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.decoders import AudioVisualDecoder
 from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
 from tfavmae.models.inputs import as_input
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 from tfavmae.objectives.contrastive import InterModalContrast, IntraModalContrast
 from tfavmae.objectives.distillation import Distillation
 from tfavmae.objectives.reconstruction import Reconstruction
+from tfavmae.paper_inputs import PAPER_INPUTS
 
-# AudioSet's statistics (Table 9); 8 frames in tubes of 2 (section 4.2).
-DEFAULT_INPUTS = {
-    "audio": {"mean": -4.268, "std": 4.569},
-    "video": {"num_frames": 8, "tubelet_size": (2, 16, 16)},
-}
+INPUTS = PAPER_INPUTS["mavil"]
+LAYER_NORM_EPSILON = 1e-6
 MASKING_RATIO = 0.8
 # What a teacher may have otherwise than its student.
 ENCODER_ARGUMENTS = (
@@ -28,17 +27,28 @@ ENCODER_ARGUMENTS = (
     "normalize_before_fusion",
     "normalize_after_fusion",
     "class_token",
+    "layer_norm_epsilon",
 )
 
 
 def mavil_encoder(
-    num_layers, num_heads, mlp_dim, num_fusion_layers=2, class_token=True, **kwargs
+    num_layers,
+    num_heads,
+    mlp_dim,
+    num_fusion_layers=2,
+    class_token=True,
+    layer_norm_epsilon=LAYER_NORM_EPSILON,
+    **kwargs,
 ):
     """Separate encoders, then fusion layers (sections 3.1 and B.2)."""
     return AudioVisualEncoder(
         num_layers,
         num_fusion_layers,
-        {"num_heads": num_heads, "mlp_dim": mlp_dim, "layer_norm_epsilon": 1e-6},
+        {
+            "num_heads": num_heads,
+            "mlp_dim": mlp_dim,
+            "layer_norm_epsilon": layer_norm_epsilon,
+        },
         class_token=class_token,
         name="encoder",
         **kwargs,
@@ -46,7 +56,12 @@ def mavil_encoder(
 
 
 def mavil_classifier_encoder(modality="audio_video", num_fusion_layers=2, **sizes):
-    """What is fine-tuned: one encoder, or both and new fusion layers (B.3)."""
+    """What is fine-tuned: one encoder, or both and new fusion layers (B.3).
+
+    The fusion layers of pretraining are not taken over: see the `new_weights` of
+    `AudioVisualClassifier`. The inference code around the published weights has three
+    and pools each modality by itself.
+    """
     modalities = tuple(modality.split("_"))
     return mavil_encoder(
         modalities=modalities,
@@ -94,6 +109,8 @@ class MAViL(MaskedAutoencoder):
       targets.
     - `target_normalization=None`: appendix A for stage 1, and nothing is said for the
       teacher's outputs; `patch_biased` is a layer norm without parameters.
+    - `average_values=True`: MAE and its successors average over a vector's values
+      where equations (1) and (5) write the square of a vector.
     - `decode_second_view=False`: "a second view that contains 20% tokens for
       encoding" (3.2).
     - `intra_bidirectional=False`: equation (3), which has both directions for the
@@ -118,6 +135,7 @@ class MAViL(MaskedAutoencoder):
             not at all. `{"num_fusion_layers": 0}` with `teacher_output="unimodal"`
             takes a separately trained Audio-MAE and Video-MAE (Table 4a).
         teacher_output: `fusion` ("M-Fusion") or `unimodal` ("M-Uni").
+        layer_norm_epsilon: of all layer norms.
         seed: of all masks.
         Others: see above and `AudioVisualEncoder`.
     """
@@ -150,11 +168,14 @@ class MAViL(MaskedAutoencoder):
         intra_temperature=1.0,
         intra_bidirectional=False,
         target_normalization=None,
+        average_values=True,
         decode_second_view=False,
         teacher=None,
         teacher_output="fusion",
+        layer_norm_epsilon=LAYER_NORM_EPSILON,
         allow_uncoupled=False,
         seed=0,
+        augmentation=None,
         **kwargs,
     ):
         self._arguments = {
@@ -163,7 +184,7 @@ class MAViL(MaskedAutoencoder):
             if name not in ("self", "kwargs", "__class__")
         }
         given = {"audio": audio or {}, "video": video or {}}
-        inputs = {m: as_input(m, {**DEFAULT_INPUTS[m], **given[m]}) for m in modalities}
+        inputs = {m: as_input(m, {**INPUTS[m], **given[m]}) for m in modalities}
         teacher_model = self._teacher(teacher, inputs)
         super().__init__(
             self._encoder(),
@@ -177,6 +198,7 @@ class MAViL(MaskedAutoencoder):
             allow_uncoupled=allow_uncoupled,
             objectives=self._objectives(),
             seed=seed,
+            augmentation=augmentation,
             **inputs,
             **kwargs,
         )
@@ -205,7 +227,7 @@ class MAViL(MaskedAutoencoder):
         block = {
             "num_heads": chosen["decoder_num_heads"],
             "mlp_dim": chosen["decoder_mlp_dim"],
-            "layer_norm_epsilon": 1e-6,
+            "layer_norm_epsilon": chosen["layer_norm_epsilon"],
         }
         return AudioVisualDecoder(
             chosen["decoder_hidden_dim"],
@@ -225,7 +247,9 @@ class MAViL(MaskedAutoencoder):
         chosen = self._arguments
         weights = dict.fromkeys(chosen["modalities"], 1.0)
         predict = Reconstruction if chosen["teacher"] is None else Distillation
-        objectives = [predict(modality_weights=weights)]
+        objectives = [
+            predict(modality_weights=weights, average_values=chosen["average_values"])
+        ]
         if chosen["contrast_weight"]:
             names = ("contrast_weight", "temperature", "bidirectional")
             objectives.append(InterModalContrast(*(chosen[n] for n in names)))

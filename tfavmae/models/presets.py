@@ -3,12 +3,13 @@
 import difflib
 import inspect
 
-from tfavmae.models import av_mae
-from tfavmae.models.base import AudioVisualModel, MaskedAutoencoder
+from tfavmae.models import av_mae, mavil
+from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.cav_mae import CAVMAE, LAYER_NORM_EPSILON, cav_mae_encoder
 from tfavmae.models.cav_mae_sync import CAVMAESync
 from tfavmae.models.classifier import AudioVisualClassifier
-from tfavmae.models.mavil import DEFAULT_INPUTS, MAViL, mavil_classifier_encoder
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
+from tfavmae.paper_inputs import PAPER_INPUTS
 
 ENCODERS = {
     "tiny": dict(hidden_dim=128, num_heads=4, mlp_dim=512, num_layers=5),
@@ -60,7 +61,7 @@ MODELS = {
     "av_mae": av_mae.AVMAE,
     "cav_mae": CAVMAE,
     "cav_mae_sync": CAVMAESync,
-    "mavil": MAViL,
+    "mavil": mavil.MAViL,
 }
 
 
@@ -105,12 +106,11 @@ def build_pretraining(name="cav_mae", size="base", **options):
 
 
 # How each paper fine-tunes: the encoder, its options beyond the sizes with their
-# values, what it reads unless told otherwise, and the rest of the classifier.
+# values, and the rest of the classifier.
 CLASSIFIERS = {
     "av_mae": dict(
         encoder=av_mae.av_mae_classifier_encoder,
         encoder_options={"fusion": "mid", "num_fusion_layers": 2},
-        inputs={"audio": av_mae.AUDIO, "video": av_mae.VIDEO},
         positions=av_mae.POSITIONS,
         layer_norm_epsilon=av_mae.LAYER_NORM_EPSILON,
     ),
@@ -119,16 +119,23 @@ CLASSIFIERS = {
             **sizes, modalities=modality.split("_")
         ),
         encoder_options={"num_joint_layers": 1},
-        inputs={"audio": {}, "video": {}},
         positions={"trainable": True},
         modality_embedding=True,
         layer_norm_epsilon=LAYER_NORM_EPSILON,
     ),
     "mavil": dict(
-        encoder=mavil_classifier_encoder,
-        encoder_options={"num_fusion_layers": 2},
-        inputs=DEFAULT_INPUTS,
-        layer_norm_epsilon=1e-6,
+        encoder=mavil.mavil_classifier_encoder,
+        encoder_options={
+            "num_fusion_layers": 2,
+            "fusion": "concat",
+            "num_bottlenecks": 4,
+            "share_bottleneck_blocks": True,
+            "normalize_before_fusion": False,
+            "normalize_after_fusion": True,
+            "class_token": True,
+        },
+        layer_norm_epsilon=mavil.LAYER_NORM_EPSILON,
+        new_weights=("encoder/joint",),
     ),
 }
 
@@ -139,18 +146,21 @@ def build_classifier(name="cav_mae", size="base", modality="audio_video", **opti
     Args:
         name, size: as of `build_pretraining`.
         modality: `audio`, `video` or `audio_video`.
-        **options: arguments of `AudioVisualClassifier` and of the encoder.
+        **options: arguments of `AudioVisualClassifier` and of the encoder;
+            `layer_norm_epsilon` is of both.
     """
     recipe = dict(_look_up(CLASSIFIERS, "model", name))
-    encoder, inputs = recipe.pop("encoder"), recipe.pop("inputs")
+    encoder, inputs = recipe.pop("encoder"), PAPER_INPUTS[name]
     sizes = {**_look_up(ENCODERS, "size", size), **recipe.pop("encoder_options")}
     sizes |= {k: options.pop(k) for k in tuple(options) if k in sizes}
+    epsilon = {"layer_norm_epsilon": recipe["layer_norm_epsilon"]}
+    epsilon |= {k: options[k] for k in epsilon if k in options}
     check_options([AudioVisualClassifier, AudioVisualModel], options)
     hidden_dim = sizes.pop("hidden_dim")
     for key in ("audio", "video"):
         options[key] = {**inputs[key], **(options.get(key) or {})}
     return AudioVisualClassifier(
-        encoder(modality=modality, **sizes),
+        encoder(modality=modality, **epsilon, **sizes),
         hidden_dim,
         modality=modality,
         **{**recipe, **options},

@@ -26,13 +26,15 @@ class Objective:
     """Base of the objectives.
 
     Subclasses set `requires`, the groups of outputs that the model has to compute for
-    them, and define `term_names`, `terms` and `get_config`.
+    them, and define `term_names`, `terms`, `counts` and `get_config`. An objective that
+    compares the examples of a batch says so by `couples_examples`.
 
     Args:
         weight: factor of the objective in the loss.
     """
 
     requires: tuple[str, ...] = ()
+    couples_examples = False
 
     def __init__(self, weight=1.0):
         self.weight = weight
@@ -45,6 +47,13 @@ class Objective:
         """Dict of name to `Term`, from the batch and the model's named outputs."""
         raise TypeError(f"{type(self).__name__} does not define `terms`.")
 
+    def counts(self, batch):
+        """Dict of term name to its denominator, but for a factor common to all batches.
+
+        Known before the model has seen the batch: what parts of a batch are weighed by.
+        """
+        raise TypeError(f"{type(self).__name__} does not define `counts`.")
+
     def get_config(self):
         return {"weight": self.weight}
 
@@ -53,8 +62,12 @@ class Objective:
         return cls(**config)
 
 
-def presence(batch, modality, like):
-    """float32 `(batch,)`: weight of each example's modality; 0 where it is missing."""
+def presence(batch, modality, like=None):
+    """float32 `(batch,)`: weight of each example's modality; 0 where it is missing.
+
+    There are as many as `like` has rows, by default the batch's tensors.
+    """
+    like = next(iter(batch.values())) if like is None else like
     ones = ops.ones((ops.shape(like)[0],), dtype="float32")
     for key in (f"{modality}_present", "sample_weight"):
         if batch.get(key) is not None:

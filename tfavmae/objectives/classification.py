@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfavmae.layers.augment import mix, partners
 from tfavmae.objectives.base import Objective, Term, presence
 
 
@@ -12,7 +13,8 @@ class Classification(Objective):
 
     Args:
         label: key of the label in the batch: int `(batch,)`, or float
-            `(batch, classes)`, soft or multi-hot.
+            `(batch, classes)`, soft or multi-hot. Mixed as the clips were, if they
+            were (`DeviceAugmentation`).
         multi_label: sigmoid cross-entropy, mean over classes, instead of soft-max.
         label_smoothing: `y (1 - s) + s / classes`.
         modality: examples that lack it have weight 0; `audio_video` needs either.
@@ -44,6 +46,8 @@ class Classification(Objective):
         if len(label.shape) == 1:
             label = ops.one_hot(ops.cast(label, "int32"), classes)
         target = ops.cast(label, "float32")
+        if "mixing_share" in outputs:
+            target = mix(target, outputs["mixing_share"], partners(target))
         smooth = target * (1 - self.label_smoothing) + self.label_smoothing / classes
         weight = self._weight(batch, logits)
         hits = ops.take_along_axis(target, ops.argmax(logits, axis=-1)[:, None], axis=1)
@@ -58,13 +62,17 @@ class Classification(Objective):
             ),
         }
 
+    def counts(self, batch):
+        count = ops.sum(self._weight(batch))
+        return {"classification": count, "accuracy": count}
+
     def _losses(self, target, logits):
         if not self.multi_label:
             return -ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
         losses = ops.relu(logits) - logits * target + ops.softplus(-ops.abs(logits))
         return ops.mean(losses, axis=-1)
 
-    def _weight(self, batch, like):
+    def _weight(self, batch, like=None):
         weights = [presence(batch, m, like) for m in self.modality.split("_")]
         return ops.max(ops.stack(weights), axis=0)
 

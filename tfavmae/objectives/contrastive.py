@@ -46,6 +46,7 @@ class Contrast(Objective):
     """
 
     requires = ("embedding",)
+    couples_examples = True
 
     def __init__(self, weight=1.0, temperature=0.1):
         super().__init__(weight)
@@ -95,8 +96,7 @@ class InterModalContrast(Contrast):
 
     def terms(self, batch, outputs):
         audio, video = outputs["audio_embedding"], outputs["video_embedding"]
-        valid = presence(batch, "audio", audio) * presence(batch, "video", video)
-        valid = ops.cast(valid > 0, "float32")
+        valid = self._valid(batch, audio)
         count = ops.sum(valid)
         video_loss, video_hits = self.direction(video, audio, valid)
         audio_loss, audio_hits = self.direction(audio, video, valid)
@@ -106,6 +106,13 @@ class InterModalContrast(Contrast):
             "contrast_accuracy_video_to_audio": Term(video_hits, count),
             "contrast_accuracy_audio_to_video": Term(audio_hits, count),
         }
+
+    def counts(self, batch):
+        return dict.fromkeys(self.term_names(()), ops.sum(self._valid(batch)))
+
+    def _valid(self, batch, like=None):
+        valid = presence(batch, "audio", like) * presence(batch, "video", like)
+        return ops.cast(valid > 0, "float32")
 
     def get_config(self):
         return {**super().get_config(), "bidirectional": self.bidirectional}
@@ -146,6 +153,13 @@ class IntraModalContrast(Contrast):
             terms[f"intra_contrast_{m}"] = Term(loss, count, share)
             terms[f"intra_contrast_accuracy_{m}"] = Term(hits, count)
         return terms
+
+    def counts(self, batch):
+        counts = {}
+        for m in ("audio", "video"):
+            valid = ops.cast(presence(batch, m) > 0, "float32")
+            counts |= dict.fromkeys(self.term_names((m,)), ops.sum(valid))
+        return counts
 
     def get_config(self):
         return {**super().get_config(), "bidirectional": self.bidirectional}

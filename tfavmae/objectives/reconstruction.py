@@ -59,6 +59,11 @@ class Reconstruction(Objective):
                 )
         return terms
 
+    def counts(self, batch):
+        return {
+            f"{self.prefix}_{m}": ops.sum(presence(batch, m)) for m in self.modalities
+        }
+
     def pairs(self, modality, outputs):
         """Predictions and targets `(batch, patches, values)` of all decoded views."""
         part = "" if self.include_visible else "masked_"

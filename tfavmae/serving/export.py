@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfavmae.errors import UserError
+from tfavmae.layers import exact_products
 from tfavmae.serving import client, warmup
 from tfavmae.tasks.forward import call_unmasked
 
@@ -182,15 +183,16 @@ def _write_saved_model(model, path, signatures, inputs):
     # The endpoints bring their variables along. `track` would look for lookup tables by
     # tracing every layer with default arguments: we have none, and it masks.
     archive = keras.export.ExportArchive()
-    for signature in signatures:
-        specs = {
-            name: tf.TensorSpec((None, *inputs[name].shape[1:]), DTYPES[name], name)
-            for name in signature.inputs
-        }
-        function = _endpoint(model, signature)
-        # The first endpoint becomes serving_default as well.
-        archive.add_endpoint(signature.name, tf.function(function), [specs])
-    archive.write_out(str(path), verbose=False)
+    with exact_products.portable():  # it may be served on a GPU
+        for signature in signatures:
+            specs = {
+                name: tf.TensorSpec((None, *inputs[name].shape[1:]), DTYPES[name], name)
+                for name in signature.inputs
+            }
+            function = _endpoint(model, signature)
+            # The first endpoint becomes serving_default as well.
+            archive.add_endpoint(signature.name, tf.function(function), [specs])
+        archive.write_out(str(path), verbose=False)
 
 
 def _endpoint(model, signature):

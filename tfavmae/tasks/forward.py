@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tfavmae.errors import UserError
-from tfavmae.models.base import MaskedAutoencoder
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 
 MODALITIES = ("audio", "video")
 

@@ -33,6 +33,12 @@ class StepCallback(keras.callbacks.Callback):
         """Called after step number `self.step` (from 1)."""
 
 
+def sync_state(model) -> None:
+    """Gives the variables their values, which Keras' step on JAX keeps elsewhere."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
 class IntervalMeans:
     """Means of a model's metrics since the last `take`, not since the epoch began.
 
@@ -43,7 +49,13 @@ class IntervalMeans:
 
     def __init__(self, metrics, sums=None):
         self.metrics = [m for m in metrics if isinstance(m, keras.metrics.Mean)]
-        self.sums = sums or {m.name: [0.0, 0.0] for m in self.metrics}
+        self.sums = sums
+        if sums is None:
+            self.restart()
+
+    def restart(self) -> None:
+        """The next interval begins where the metrics are reset."""
+        self.sums = {m.name: [0.0, 0.0] for m in self.metrics}
 
     def peek(self) -> dict:
         """`{name: mean}` over the steps since the last `take`."""
@@ -112,6 +124,7 @@ class Watch(StepCallback):
         self.means = IntervalMeans(self.model.metrics, self.restored_sums)
         self.restored_sums = None
         self.time, self.timed_step = time.monotonic(), self.step
+        self.waited = self._waited()
 
     def after_step(self, logs):
         if self.step % self.every == 0:
@@ -123,25 +136,36 @@ class Watch(StepCallback):
         row = self._row("epoch", {k: _number(v) for k, v in (logs or {}).items()})
         self._check(self.step, row)
         self._tell(row)
+        # A checkpoint of this moment is continued with a new epoch.
+        self.means.restart()
 
     def check(self) -> None:
         """Stops the run if something since the last look is not finite."""
+        sync_state(self.model)
         self._check(self.looked_at + 1, self._row("train", self.means.peek()))
 
     def _look(self):
+        sync_state(self.model)
         row = self._row("train", self.means.take())
         self._check(self.looked_at + 1, row)
         row["learning_rate"] = _number(self.schedule(self.step - 1))
-        row["clips_per_second"] = self._clips_per_second()
+        row |= self._speed()
         self.looked_at = self.step
         self._tell(row)
 
-    def _clips_per_second(self):
-        now = time.monotonic()
+    def _speed(self):
+        """Clips per second, and the fraction of the time that the loop waited."""
+        now, waited = time.monotonic(), self._waited()
+        seconds = max(now - self.time, 1e-9)
         clips = (self.step - self.timed_step) * self.batch_size
-        rate = clips / max(now - self.time, 1e-9)
-        self.time, self.timed_step = now, self.step
-        return round(rate, 3)
+        speed = {"clips_per_second": round(clips / seconds, 3)}
+        if waited is not None:
+            speed["input_wait"] = round((waited - self.waited) / seconds, 4)
+        self.time, self.timed_step, self.waited = now, self.step, waited
+        return speed
+
+    def _waited(self):
+        return getattr(self.model, "input_seconds", None)
 
     def _row(self, kind, values):
         return {"step": self.step, "epoch": self.epoch + 1, "kind": kind, **values}
@@ -219,10 +243,24 @@ class Checkpointer(StepCallback):
         plan: the `TrainingPlan`.
         every_steps, every_minutes: whichever comes first; minutes may be None.
         stop_requested: called after each step; true saves and raises.
+        agree: where several processes train together, maps what this one wants (to
+            stop, to save) to what any of them wants: they must save at the same step,
+            and neither clocks nor signals are the same. It costs a collective, so it
+            is asked every `AGREE_EVERY` steps only.
     """
 
+    AGREE_EVERY = 10
+
     def __init__(
-        self, first_step, save, watch, plan, every_steps, every_minutes, stop_requested
+        self,
+        first_step,
+        save,
+        watch,
+        plan,
+        every_steps,
+        every_minutes,
+        stop_requested,
+        agree=None,
     ):
         super().__init__(first_step)
         self.save = save
@@ -231,6 +269,7 @@ class Checkpointer(StepCallback):
         self.every_steps = every_steps
         self.every_seconds = (every_minutes or math.inf) * 60
         self.stop_requested = stop_requested
+        self.agree = agree
         self.saved_step = first_step
         self.time = time.monotonic()
 
@@ -238,24 +277,30 @@ class Checkpointer(StepCallback):
         epoch_ends = self.step % self.plan.steps_per_epoch == 0
         if epoch_ends or self.step == self.plan.num_steps:
             return
-        if self.stop_requested() or self._is_due():
-            self._save()
+        if self.agree is None or self.step % self.AGREE_EVERY == 0:
+            self._save_if(*self._wishes())
+        else:
+            self._save_if(False, self._has_steps())
 
     def on_epoch_end(self, epoch, logs=None):
-        last = self.step == self.plan.num_steps
-        if last or self.stop_requested() or self._is_due():
-            self._save()
+        stop, save = self._wishes()
+        self._save_if(stop, save or self.step == self.plan.num_steps)
 
-    def _is_due(self):
+    def _wishes(self):
+        """Whether to stop, and whether to save."""
         late = time.monotonic() - self.time >= self.every_seconds
-        return late or self.step - self.saved_step >= self.every_steps
+        wishes = self.stop_requested(), late or self._has_steps()
+        return self.agree(*wishes) if self.agree else wishes
 
-    def _save(self):
-        if self.step != self.saved_step:
+    def _has_steps(self):
+        return self.step - self.saved_step >= self.every_steps
+
+    def _save_if(self, stop, save):
+        if (stop or save) and self.step != self.saved_step:
             self.watch.check()
             self.save(self.step)
-        self.saved_step, self.time = self.step, time.monotonic()
-        if self.stop_requested() and self.step < self.plan.num_steps:
+            self.saved_step, self.time = self.step, time.monotonic()
+        if stop and self.step < self.plan.num_steps:
             raise Stopped(self.step)
 
 

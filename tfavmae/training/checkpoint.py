@@ -1,9 +1,10 @@
 """Checkpoints of a whole run: written atomically, verified when read.
 
 A checkpoint is a directory `step-00000500` with the variables of model, optimizer
-and metrics (a TensorFlow checkpoint keyed by variable path), `state.json` and
-`checksums.json`. It is written under another name, renamed when complete, and
-named in `latest`; so a process killed at any moment leaves only whole ones.
+and metrics by address (a TensorFlow checkpoint; on other backends `variables.npz`),
+`state.json` and `checksums.json`. It is written under another name, renamed when
+complete, and named in `latest`; so a process killed at any moment leaves only whole
+ones.
 """
 
 import hashlib
@@ -14,6 +15,8 @@ import re
 import shutil
 from collections.abc import Callable
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from tfavmae.errors import UserError
@@ -26,7 +29,7 @@ _GENERATOR = re.compile(r"(^|/)seed_generator(_\d+)?/")
 
 
 def collect_variables(model) -> dict:
-    """`{address: tf.Variable}` of everything that training changes.
+    """`{address: variable}` of everything that training changes.
 
     The addresses of weights leave out the name of the model. Random generators
     have names that Keras counts up within a process; here they have none.
@@ -158,6 +161,11 @@ def _read(path, variables, partly) -> dict:
     if partly:
         saved = {a: shape for a, shape in saved.items() if a in variables}
     _check_same_variables(path, saved, _shapes(variables))
+    if not _is_tensorflow():
+        with np.load(path / f"{_VARIABLES}.npz") as values:
+            for address, variable in variables.items():
+                variable.assign(values[address])
+        return state
     reader = tf.train.Checkpoint(variables=variables)
     status = reader.read(str(path / _VARIABLES))
     if partly:
@@ -167,8 +175,13 @@ def _read(path, variables, partly) -> dict:
     return state
 
 
+def _is_tensorflow() -> bool:
+    return keras.backend.backend() == "tensorflow"
+
+
 def _add(found, address, variable) -> None:
-    value = getattr(variable, "value", variable)
+    # On TensorFlow a Keras variable's value is a variable itself; else a snapshot.
+    value = getattr(variable, "value", variable) if _is_tensorflow() else variable
     if address in found and found[address] is not value:
         raise ValueError(
             f"Two variables have the address {address!r}; give their layers names."
@@ -181,7 +194,11 @@ def _shapes(variables) -> dict:
 
 
 def _write(directory, variables, state) -> None:
-    tf.train.Checkpoint(variables=variables).write(str(directory / _VARIABLES))
+    if _is_tensorflow():
+        tf.train.Checkpoint(variables=variables).write(str(directory / _VARIABLES))
+    else:
+        values = {a: keras.ops.convert_to_numpy(v) for a, v in variables.items()}
+        np.savez(directory / f"{_VARIABLES}.npz", **values)
     state = state | {"variables": _shapes(variables)}
     (directory / _STATE).write_text(json.dumps(state, indent=1))
     sums = {path.name: _checksum(path) for path in sorted(directory.iterdir())}

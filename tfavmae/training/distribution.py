@@ -1,23 +1,36 @@
 """Everything that knows about replicas: strategies, gathering, Keras' adaptations."""
 
 import functools
-import json
-import os
 
+import keras
 import tensorflow as tf
 
 from tfavmae.errors import UserError
+from tfavmae.training import cluster
+
+# What collectives raise when a worker is gone or comes back as another process.
+PEER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
+)
 
 
-def make_strategy(name: str = "auto", tpu: str | None = None) -> tf.distribute.Strategy:
+def make_strategy(
+    name: str = "auto", tpu: str | None = None, peer_timeout_seconds: float = 300.0
+) -> tf.distribute.Strategy:
     """The strategy called `name`.
 
     Args:
         name: `none`, `mirrored` (all GPUs of this machine), `multi_worker`
-            (machines named by `TF_CONFIG` or SLURM), `tpu`, or `auto`, which is
-            `multi_worker` where `TF_CONFIG` names several workers, `mirrored`
-            with several GPUs and `none` otherwise.
+            (machines named by `TF_CONFIG`, SLURM or Kubernetes), `tpu`, or `auto`,
+            which is `multi_worker` where `TF_CONFIG` or SLURM name several workers,
+            `mirrored` with several GPUs and `none` otherwise.
         tpu: name or address of the TPU.
+        peer_timeout_seconds: how long to wait for the other workers, or the TPU.
 
     Raises:
         UserError: the machine has not what the strategy needs.
@@ -27,10 +40,54 @@ def make_strategy(name: str = "auto", tpu: str | None = None) -> tf.distribute.S
     makers = {
         "none": tf.distribute.get_strategy,
         "mirrored": _mirrored,
-        "multi_worker": _multi_worker,
-        "tpu": lambda: _tpu(tpu),
+        "multi_worker": lambda: _multi_worker(peer_timeout_seconds),
+        "tpu": lambda: _tpu(tpu, peer_timeout_seconds),
     }
     return makers[name]()
+
+
+def check(trainer, strategy: tf.distribute.Strategy) -> None:
+    """Refuses settings that do not work under a strategy.
+
+    Args:
+        trainer: the config's `trainer` section.
+        strategy: where they would be used.
+
+    Raises:
+        UserError: naming the key.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        _check_one_device(backend, trainer, strategy)
+    is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if strategy.num_replicas_in_sync > 1 and trainer.jit_compile == "on" and not is_tpu:
+        raise UserError(
+            "trainer.jit_compile=on: Keras cannot compile a step by XLA for several"
+            " replicas; use auto or off."
+        )
+    if is_tpu and trainer.precision == "mixed_float16":
+        raise UserError("trainer.precision: a TPU computes in mixed_bfloat16.")
+
+
+def _check_one_device(backend, trainer, strategy):
+    """Other backends than TensorFlow train by Keras' own step."""
+    refused = {
+        "strategy": strategy is not tf.distribute.get_strategy(),
+        "micro_batches": trainer.micro_batches > 1,
+        "nonfinite": trainer.nonfinite != "stop",
+        "precision": trainer.precision == "mixed_float16",
+    }
+    for key, is_refused in refused.items():
+        if is_refused:
+            raise UserError(
+                f"trainer.{key}={getattr(trainer, key)} needs Keras on TensorFlow, not"
+                f" on {backend}; unset KERAS_BACKEND or change the key."
+            )
+
+
+def has_peers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other processes take part in each step."""
+    return _is_multi_worker(strategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -48,17 +105,14 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def attach(model, strategy: tf.distribute.Strategy, contrast_scope="global") -> None:
     """Prepares a model for `fit` under a strategy.
 
-    Contrastive objectives get a gather over replicas, so that their negatives
-    come from the global batch. Metrics are read over all replicas: Keras reports
-    the mean of the replicas' means where a step returns fewer logs than there are
-    metrics, as `test_step` does. For several workers the steps' logs get the axis
-    that Keras then reduces over (keras #20585).
+    Contrastive objectives get a gather over replicas, so that their negatives come
+    from the global batch. For several workers the steps' logs get the axis that Keras
+    then reduces over (keras #20585).
     """
-    if strategy.num_replicas_in_sync > 1:
-        model._get_metrics_result_or_logs = _metrics_named_in_logs(model)
+    model.contrast_in_parts = contrast_scope == "micro_batch"
     if strategy.num_replicas_in_sync > 1 and contrast_scope == "global":
         for objective in model.objectives:
-            if hasattr(objective, "all_gather"):
+            if objective.couples_examples:
                 objective.all_gather = all_gather
                 objective.first_row = first_row
     if _is_multi_worker(strategy):
@@ -66,19 +120,42 @@ def attach(model, strategy: tf.distribute.Strategy, contrast_scope="global") -> 
         model.test_step = _with_log_axis(model.test_step)
 
 
+def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Checks that all workers go on from the same step.
+
+    Raises:
+        UserError: they do not see the same checkpoints.
+    """
+    if not _is_multi_worker(strategy):
+        return
+    found = strategy.run(lambda: all_gather(tf.constant([step])))
+    steps = strategy.experimental_local_results(found)[0].numpy().tolist()
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"The workers would go on from different steps ({steps}); all must see the"
+            " same --workdir, on a shared file system."
+        )
+
+
+def wish_of_any(strategy: tf.distribute.Strategy):
+    """Maps this process' wishes (bools) to those of any; `None` for one process."""
+    if not _is_multi_worker(strategy):
+        return None
+
+    def agree(*wishes):
+        found = strategy.run(lambda: all_gather(tf.constant([wishes], tf.int32)))
+        votes = strategy.experimental_local_results(found)[0]
+        return tuple(tf.reduce_any(votes > 0, axis=0).numpy().tolist())
+
+    return agree
+
+
 def host_share(strategy: tf.distribute.Strategy) -> dict:
     """`host_index` and `host_count`: which part of a batch this process makes."""
-    if not _is_multi_worker(strategy):
-        return {"host_index": 0, "host_count": 1}
-    resolver = strategy.cluster_resolver
-    tasks = resolver.cluster_spec().as_dict()
-    ranks = [
-        (kind, i)
-        for kind in ("chief", "worker")
-        for i in range(len(tasks.get(kind, ())))
-    ]
-    index = ranks.index((resolver.task_type, resolver.task_id))
-    return {"host_index": index, "host_count": len(ranks)}
+    index, count = 0, 1
+    if _is_multi_worker(strategy):
+        index, count = cluster.place(strategy.cluster_resolver)
+    return {"host_index": index, "host_count": count}
 
 
 def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy):
@@ -122,7 +199,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def _automatic() -> str:
-    if "TF_CONFIG" in os.environ and _num_tf_config_workers() > 1:
+    if cluster.num_workers_named() > 1:
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
@@ -148,53 +225,28 @@ def _mirrored_over(devices):
     return tf.distribute.MirroredStrategy(devices)
 
 
-def _multi_worker():
-    if "TF_CONFIG" in os.environ:
-        _num_tf_config_workers()
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    elif "SLURM_JOB_ID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-    else:
-        raise UserError(
-            "trainer.strategy=multi_worker needs the workers' addresses in TF_CONFIG"
-            ' (e.g. {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task":'
-            ' {"type": "worker", "index": 0}}) or a SLURM job.'
-        )
+def _multi_worker(peer_timeout_seconds):
+    resolver = cluster.find_workers()
+    cluster.wait_for_peers(resolver, peer_timeout_seconds)
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
-def _num_tf_config_workers() -> int:
+def _tpu(name, timeout_seconds):
+    scheme, _, address = (name or "").rpartition("://")
+    if scheme:
+        cluster.check_answers(address, timeout_seconds, "The TPU")
     try:
-        config = json.loads(os.environ["TF_CONFIG"])
-        cluster = config["cluster"]
-        workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
-        task = config["task"]
-        cluster[task["type"]][int(task["index"])]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"TF_CONFIG is malformed ({type(error).__name__}: {error}); it needs"
-            ' "cluster": {"worker": [addresses]} and "task": {"type", "index"}.'
-        ) from error
-    return len(workers)
-
-
-def _tpu(name):
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"trainer.tpu={name}: no such TPU here ({reason}).") from error
 
 
 def _is_multi_worker(strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def _metrics_named_in_logs(model):
-    def results(logs):
-        values = model.get_metrics_result()
-        return {name: values[name] for name in logs}
-
-    return results
 
 
 def _with_log_axis(step):

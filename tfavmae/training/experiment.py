@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
 import keras
@@ -10,9 +9,9 @@ from rich.console import Console
 
 from tfavmae import config as config_lib
 from tfavmae.config import ExperimentConfig
-from tfavmae.errors import UserError
-from tfavmae.models import base
-from tfavmae.training import distribution, monitors
+from tfavmae.errors import PeerLost, UserError
+from tfavmae.models.recompute import recompute_blocks
+from tfavmae.training import distribution, monitors, optimizers
 from tfavmae.training.callbacks import (
     BestWeights,
     Checkpointer,
@@ -20,35 +19,16 @@ from tfavmae.training.callbacks import (
     RestoreMetrics,
     Stopped,
     Watch,
+    sync_state,
 )
 from tfavmae.training.checkpoint import CheckpointStore, collect_variables
 from tfavmae.training.optimizers import build_optimizer, build_schedule
-from tfavmae.training.parts import Labels, TrainingData, build_model
+from tfavmae.training.parts import TrainingData, build_model
 from tfavmae.training.plan import make_plan, segments
+from tfavmae.training.runs import Run, load
 from tfavmae.training.stopping import stop_signals
-from tfavmae.training.workdir import History, Workdir, read_rows, session_facts
-
-
-@dataclasses.dataclass
-class Run:
-    """What an experiment left.
-
-    Attributes:
-        model: the `keras.Model` with its weights.
-        config: the resolved config.
-        history: rows of `history.jsonl`: dicts with `step`, `epoch`, `kind`
-            (`train` or `epoch`) and the numbers.
-        workdir: the directory.
-        labels: what is classified, `None` in pretraining.
-        step: training steps behind the weights.
-    """
-
-    model: keras.Model
-    config: ExperimentConfig
-    history: list[dict]
-    workdir: pathlib.Path
-    labels: Labels | None
-    step: int
+from tfavmae.training.takeover import assign_teacher, initialize
+from tfavmae.training.workdir import History, Workdir, session_facts
 
 
 def run(
@@ -75,10 +55,14 @@ def run(
 
     Raises:
         UserError: bad input, a full disk, a loss that is not finite.
+        PeerLost: another worker is gone; all have to be started again.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after saving.
     """
-    workdir = Workdir(workdir)
-    strategy = distribution.make_strategy(config.trainer.strategy, config.trainer.tpu)
+    workdir, trainer = Workdir(workdir), config.trainer
+    strategy = distribution.make_strategy(
+        trainer.strategy, trainer.tpu, trainer.peer_timeout_seconds
+    )
+    distribution.check(trainer, strategy)
     chief = distribution.is_chief(strategy)
     with workdir.locked() if chief else contextlib.nullcontext():
         if chief:
@@ -86,27 +70,6 @@ def run(
         console = Console(stderr=True, quiet=not (progress and chief), soft_wrap=True)
         session = _Session(config, workdir, strategy, console, make_images)
         return session.run()
-
-
-def load(workdir) -> Run:
-    """The model of a run: the final one, or that of its newest checkpoint.
-
-    Args:
-        workdir: directory of a run.
-
-    Raises:
-        UserError: there is no run, or it has no checkpoint yet.
-    """
-    workdir = Workdir(workdir)
-    config, facts = workdir.read_config(), workdir.read_run()
-    labels = Labels(**facts["labels"]) if facts["labels"] else None
-    history = read_rows(workdir.history_file)
-    if workdir.model_file.is_file():
-        model = keras.saving.load_model(workdir.model_file, compile=False)
-        step = facts["final_step"]
-    else:
-        model, step = _model_of_checkpoint(config, labels, workdir)
-    return Run(model, config, history, workdir.path, labels, step)
 
 
 class _Session:
@@ -141,13 +104,21 @@ class _Session:
         self.variables = collect_variables(self.model)
         state = self.store.restore(self.variables)
         self.first_step = state["step"] if state else 0
-        if state is None and self.config.initialize_from:
-            initialize(self.model, self.config, self._say)
-        if state is None and getattr(self.model, "teacher", None) is not None:
-            assign_teacher(self.model, self.config)
+        with self._losing_peers():
+            distribution.check_same_step(self.strategy, self.first_step)
+        if state is None:
+            self._fill_weights()
         self._start_record()
         self._train(state)
         return self._finish()
+
+    def _fill_weights(self):
+        """What a new run takes over from others."""
+        if self.config.initialize_from:
+            initialize(self.model, self.config, self._say)
+        if getattr(self.model, "teacher", None) is not None:
+            assign_teacher(self.model, self.config)
+        optimizers.path_rules(self.model.optimizer).restart_averages()
 
     def _is_finished(self):
         steps = self.store.steps()
@@ -157,12 +128,20 @@ class _Session:
     def _compiled_model(self):
         with self.strategy.scope():
             model = build_model(self.config, self.labels)
-            optimizer = build_optimizer(self.plan, model)
+            if self.config.trainer.recompute:
+                recompute_blocks(model)
+            skip = self.config.trainer.nonfinite == "skip"
+            optimizer = build_optimizer(self.plan, model, skip)
             jit = {"auto": "auto", "on": True, "off": False}
             model.compile(optimizer, jit_compile=jit[self.config.trainer.jit_compile])
             model.optimizer.build(model.trainable_variables)
-        model.clip_norm = self.config.optimizer.clip_norm
-        _check_contrast(model, self.config)
+            if skip:
+                model.skip_nonfinite_steps()
+        model.set_step_options(
+            clip_norm=self.config.optimizer.clip_norm,
+            micro_batches=self.config.trainer.micro_batches,
+        )
+        _check_contrast(model, self.plan)
         scope = self.config.trainer.contrast_scope
         distribution.attach(model, self.strategy, scope)
         return model
@@ -193,12 +172,28 @@ class _Session:
         with stop_signals() as stop_requested, contextlib.ExitStack() as stack:
             callbacks = self._callbacks(state, stop_requested, stack)
             try:
-                self._fit(callbacks)
+                with self._losing_peers():
+                    self._fit(callbacks)
             except Stopped as stopped:
                 command = self.workdir.continue_command(self.config.stage)
                 text = f"Stopped at step {stopped.args[0]}; go on with: {command}"
                 self._say(text)
                 raise KeyboardInterrupt(text) from None
+
+    @contextlib.contextmanager
+    def _losing_peers(self):
+        """What collectives raise when another worker is gone, as `PeerLost`."""
+        try:
+            yield
+        except distribution.PEER_ERRORS as error:
+            if not distribution.has_peers(self.strategy):
+                raise
+            steps = self.store.steps()
+            reason = str(error).splitlines()[0][:200]
+            raise PeerLost(
+                f"Another worker is gone ({type(error).__name__}: {reason}). The same"
+                f" command on all workers goes on from step {steps[0] if steps else 0}."
+            ) from error
 
     def _fit(self, callbacks):
         plan = self.plan
@@ -245,6 +240,7 @@ class _Session:
             trainer.checkpoint_every_steps,
             trainer.checkpoint_every_minutes,
             stop_requested,
+            distribution.wish_of_any(self.strategy),
         )
         return [*callbacks, checkpointer]
 
@@ -301,10 +297,14 @@ class _Session:
         return self.best
 
     def _save(self, step, watch):
+        sync_state(self.model)
         self.store.save(self.variables, {"step": step, "watch": watch.state()})
 
     def _finish(self) -> Run:
         step = self.plan.num_steps
+        if self.chief and self.config.optimizer.average_decay is not None:
+            rules = optimizers.path_rules(self.model.optimizer)
+            self.workdir.save_average(self.model, rules.averages(), step)
         if self.config.trainer.monitor:
             self.model.load_weights(self.best.weights_file)
             best = self.best.best
@@ -321,68 +321,14 @@ class _Session:
         self.console.print(text, highlight=False)
 
 
-def initialize(model, config: ExperimentConfig, report: Callable[[str], None]) -> None:
-    """Copies the weights of the run `config.initialize_from` that `model` has too.
-
-    Raises:
-        UserError: nothing matches, or a weight has another shape.
-    """
-    source = load(config.initialize_from)
-    try:
-        transfer = base.copy_matching_weights(source.model, model)
-    except ValueError as error:
-        raise UserError(f"initialize_from={config.initialize_from}: {error}") from error
-    if not transfer.copied:
+def _check_contrast(model, plan):
+    """Contrast needs two examples at least, of what it sees at a time."""
+    if not any(objective.couples_examples for objective in model.objectives):
+        return
+    if plan.contrast_batch < 2:
         raise UserError(
-            f"initialize_from={config.initialize_from}: none of its weights belongs to"
-            " this model; give a run whose model has the same name and size."
+            f"data.batch_size={plan.batch_size} leaves the contrastive loss without"
+            f" negatives: it sees {plan.contrast_batch} clip at a time"
+            f" (trainer.contrast_scope={plan.contrast_scope}); use a larger batch, or"
+            " set model.options.contrast_weight=0."
         )
-    report(
-        f"{len(transfer.copied)} weights from {config.initialize_from} (step"
-        f" {source.step}); new: {_some(transfer.missing_in_source)}; not used:"
-        f" {_some(transfer.unused_in_source)}"
-    )
-    for key in config_lib.difference(source.config, config):
-        # A front end that differs makes the weights see other inputs.
-        if key.startswith(("model.audio.", "model.video.", "data.clip_seconds")):
-            report(f"note: {key} differs from the run the weights come from")
-
-
-def assign_teacher(model, config: ExperimentConfig) -> None:
-    """Fills the model's teacher with the weights of the runs `config.teacher_from`.
-
-    Raises:
-        UserError: there are none, or they have not all of the teacher's weights.
-    """
-    if not config.teacher_from:
-        raise UserError(
-            "model.options.teacher needs teacher_from, the work directories of the runs"
-            " that teach; or set teacher_iterations and train all stages in one."
-        )
-    try:
-        model.assign_teacher(*(load(source).model for source in config.teacher_from))
-    except ValueError as error:
-        raise UserError(f"teacher_from={config.teacher_from}: {error}") from error
-
-
-def _some(names) -> str:
-    shown = ", ".join(names[:4])
-    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown or "none"
-
-
-def _check_contrast(model, config):
-    contrasts = any(hasattr(objective, "all_gather") for objective in model.objectives)
-    if contrasts and config.data.batch_size < 2:
-        raise UserError(
-            "data.batch_size=1 leaves the contrastive loss without negatives; use at"
-            " least 2, or set model.options.contrast_weight=0."
-        )
-
-
-def _model_of_checkpoint(config, labels, workdir):
-    model = build_model(config, labels)
-    store = CheckpointStore(workdir.checkpoints)
-    state = store.restore(collect_variables(model), partly=True)
-    if state is None:
-        raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
-    return model, state["step"]

@@ -1,6 +1,7 @@
 """Where the numbers of a run go: the terminal, TensorBoard, `history.jsonl`."""
 
 import pathlib
+import resource
 import sys
 import time
 
@@ -15,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tfavmae.training.callbacks import StepCallback
+from tfavmae.training.callbacks import StepCallback, sync_state
 
 _NOT_SHOWN = ("step", "epoch", "kind")
 
@@ -61,7 +62,17 @@ class TensorBoardSink:
             for name, value in images.items():
                 tf.summary.image(name, value, max_outputs=len(value))
 
+    def sounds(self, waveforms, sample_rate_hz: int, step: int) -> None:
+        """Writes int16 `(count, samples)`."""
+        sound = tf.cast(waveforms, tf.float32)[..., None] / 32768
+        with self.writer.as_default(step=step):
+            tf.summary.audio("clip", sound, sample_rate_hz, max_outputs=len(sound))
+
     def _device_memory(self):
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Bytes on macOS, KiB elsewhere.
+        unit = 1 if sys.platform == "darwin" else 2**10
+        tf.summary.scalar("device/peak_host_memory_gib", resident * unit / 2**30)
         for device in tf.config.list_logical_devices("GPU"):
             index = device.name.rpartition(":")[2]
             peak = tf.config.experimental.get_memory_info(f"GPU:{index}")["peak"]
@@ -133,7 +144,7 @@ class ProgressSink(StepCallback):
 
 
 class ReconstructionImages(StepCallback):
-    """Images of what the model makes of the same clips, every few steps.
+    """Images of what the model makes of the same clips, and their sound.
 
     Args:
         first_step: steps made before.
@@ -151,8 +162,13 @@ class ReconstructionImages(StepCallback):
         self.sink = sink
 
     def after_step(self, logs):
-        if self.step % self.every == 0:
-            self.sink.images(self.make_images(self.model, self.batch), self.step)
+        if self.step % self.every:
+            return
+        sync_state(self.model)
+        self.sink.images(self.make_images(self.model, self.batch), self.step)
+        if "audio" in self.batch:
+            rate = self.model.inputs_by_modality["audio"].sample_rate_hz
+            self.sink.sounds(self.batch["audio"][:4], rate, self.step)
 
 
 class Profile(StepCallback):

@@ -32,6 +32,11 @@ class _ByPath(keras.optimizers.Optimizer):
             update (AdamW) or add `decay * weight` to the gradient (L2).
         learning_rate_factors: `{regular expression: factor}`; the factors of
             all expressions found in a path are multiplied.
+        average_decay: keep a running average of each weight, beside the weights
+            (`averages`); `None` keeps none. Not Keras' `use_ema`, which puts the
+            averages in the weights' place when `fit` ends.
+        skip_nonfinite: a variable whose gradient is not a number keeps its value
+            and its moments.
         name: name of the optimizer.
     """
 
@@ -42,10 +47,14 @@ class _ByPath(keras.optimizers.Optimizer):
         decay_paths=("kernel$",),
         decoupled=True,
         learning_rate_factors=None,
+        average_decay=None,
+        skip_nonfinite=False,
         name="optimizer",
         **kwargs,
     ):
         super().__init__(learning_rate, name=name, **kwargs)
+        self.average_decay = average_decay
+        self.skip_nonfinite = skip_nonfinite
         self.decay = decay
         self.decay_paths = list(decay_paths)
         self.decoupled = decoupled
@@ -59,6 +68,20 @@ class _ByPath(keras.optimizers.Optimizer):
         self._check_rules(paths)
         self._factors = [self._factor(path) for path in paths]
         self._decays = [self._decay(path) for path in paths]
+        self._averages = []
+        if self.average_decay is not None:
+            self._averages = self.add_optimizer_variables(variables, "average")
+            self.restart_averages()
+
+    def restart_averages(self):
+        """The averages begin at what the weights are now."""
+        for average, variable in self.averages():
+            average.assign(variable)
+
+    def averages(self):
+        """Pairs of a running average and its weight."""
+        pairs = zip(self._averages, self._trainable_variables, strict=False)
+        return list(pairs)
 
     def rules(self):
         """`(path, learning-rate factor, weight decay)` of every variable."""
@@ -67,6 +90,25 @@ class _ByPath(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
+        if self.skip_nonfinite:
+            state = [variable, *self.slots(index)]
+            before = [ops.copy(v) for v in state]
+        self._decay_and_apply(gradient, variable, learning_rate, index)
+        if self.skip_nonfinite:
+            # The train step makes a bad gradient nothing but NaN: one value tells.
+            keep = ops.isfinite(ops.reshape(gradient, (-1,))[0])
+            for v, old in zip(state, before, strict=True):
+                self.assign(v, ops.where(keep, v, old))
+        if self._averages:
+            self._follow(self._averages[index], variable)
+
+    def _follow(self, average, variable):
+        # Short runs would else end with the average of their beginning.
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        decay = ops.minimum(self.average_decay, (1 + step) / (10 + step))
+        self.assign_sub(average, (average - variable) * (1 - decay))
+
+    def _decay_and_apply(self, gradient, variable, learning_rate, index):
         rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         gradient = ops.cast(gradient, variable.dtype)
         decay = self._decays[index]
@@ -80,6 +122,10 @@ class _ByPath(keras.optimizers.Optimizer):
         """Updates `variable` (number `index`) with learning rate `rate`."""
         raise NotImplementedError
 
+    def slots(self, index):
+        """What the rule remembers of variable number `index`."""
+        raise NotImplementedError
+
     def get_config(self):
         config = super().get_config()
         # Keras' own weight decay would come on top of ours.
@@ -89,6 +135,8 @@ class _ByPath(keras.optimizers.Optimizer):
             "decay_paths": self.decay_paths,
             "decoupled": self.decoupled,
             "learning_rate_factors": self.learning_rate_factors,
+            "average_decay": self.average_decay,
+            "skip_nonfinite": self.skip_nonfinite,
         }
 
     def _check_rules(self, paths):
@@ -125,8 +173,8 @@ class PathAdam(_ByPath):
         beta_1: decay of the first moment.
         beta_2: decay of the second moment.
         epsilon: added to the root of the corrected second moment.
-        **kwargs: `decay`, `decay_paths`, `decoupled`, `learning_rate_factors`
-            and `name`.
+        **kwargs: `decay`, `decay_paths`, `decoupled`, `learning_rate_factors`,
+            `average_decay`, `skip_nonfinite` and `name`.
 
     Example:
 
@@ -150,13 +198,40 @@ class PathAdam(_ByPath):
         )
 
     def apply_rule(self, gradient, variable, rate, index):
-        mean, square = self._means[index], self._squares[index]
+        moments = self._means[index], self._squares[index]
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        # Both corrections of bias, taken out of `m_hat / (sqrt(v_hat) + epsilon)`.
+        root = ops.sqrt(_one_minus_power(self.beta_2, step))
+        rate = rate * root / _one_minus_power(self.beta_1, step)
+        epsilon = self.epsilon * root
+        if keras.backend.backend() == "tensorflow":
+            return self._apply_at_once(gradient, variable, moments, rate, epsilon)
+        mean, square = moments
         self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
         self.assign_add(square, (ops.square(gradient) - square) * (1 - self.beta_2))
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        corrected = mean / _one_minus_power(self.beta_1, step)
-        root = ops.sqrt(square / _one_minus_power(self.beta_2, step))
-        self.assign_sub(variable, rate * corrected / (root + self.epsilon))
+        self.assign_sub(variable, rate * mean / (ops.sqrt(square) + epsilon))
+
+    def _apply_at_once(self, gradient, variable, moments, rate, epsilon):
+        """The same in one pass over memory, where no compiler makes it one."""
+        import tensorflow as tf
+
+        handles = [
+            (v.value if isinstance(v, keras.Variable) else v).handle
+            for v in (variable, *moments)
+        ]
+        tf.raw_ops.ResourceApplyAdam(
+            **dict(zip(("var", "m", "v"), handles, strict=True)),
+            beta1_power=tf.zeros((), variable.dtype),  # `rate` is corrected already
+            beta2_power=tf.zeros((), variable.dtype),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=epsilon,
+            grad=tf.convert_to_tensor(gradient),
+        )
+
+    def slots(self, index):
+        return [self._means[index], self._squares[index]]
 
     def get_config(self):
         return super().get_config() | {
@@ -176,8 +251,8 @@ class PathSGD(_ByPath):
     Args:
         learning_rate: a float or a schedule.
         momentum: decay of the sum of gradients.
-        **kwargs: `decay`, `decay_paths`, `decoupled`, `learning_rate_factors`
-            and `name`.
+        **kwargs: `decay`, `decay_paths`, `decoupled`, `learning_rate_factors`,
+            `average_decay`, `skip_nonfinite` and `name`.
     """
 
     def __init__(self, learning_rate=0.1, momentum=0.9, **kwargs):
@@ -195,8 +270,16 @@ class PathSGD(_ByPath):
         self.assign(momentum, momentum * self.momentum + gradient)
         self.assign_sub(variable, rate * momentum)
 
+    def slots(self, index):
+        return [self._momenta[index]]
+
     def get_config(self):
         return super().get_config() | {"momentum": self.momentum}
+
+
+def path_rules(optimizer) -> _ByPath:
+    """The optimizer itself, also where Keras wrapped it to scale the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def build_schedule(plan):
@@ -221,11 +304,12 @@ def build_schedule(plan):
     )
 
 
-def build_optimizer(plan, model):
+def build_optimizer(plan, model, skip_nonfinite=False):
     """The optimizer of a `TrainingPlan`, built for `model`'s variables.
 
     Args:
         plan: a `TrainingPlan`.
+        skip_nonfinite: see `PathAdam`.
         model: a built `keras.Model`. With `optimizer.layer_decay` it must have
             `layer_index(variable)` (0 for embeddings, larger towards the head).
 
@@ -239,6 +323,8 @@ def build_optimizer(plan, model):
         "decay_paths": options.weight_decay_paths,
         "decoupled": options.name == "adamw",
         "learning_rate_factors": _learning_rate_factors(options, model),
+        "average_decay": options.average_decay,
+        "skip_nonfinite": skip_nonfinite,
     }
     if options.name == "sgd":
         optimizer = PathSGD(momentum=options.momentum, **common)

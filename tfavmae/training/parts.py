@@ -20,6 +20,7 @@ def clip_spec(config: ExperimentConfig, train: bool) -> ClipSpec:
             clip_seconds=data.clip_seconds,
             num_frames=model.video.num_frames,
             frame_size=(model.video.height, model.video.width),
+            shorter_side=data.shorter_side,
             frame_stride_seconds=data.frame_stride_seconds,
             labels=(data.label,) if data.label else (),
             modalities=tuple(model.modality.split("_")),

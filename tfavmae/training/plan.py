@@ -23,6 +23,9 @@ class TrainingPlan:
         warmup_steps: length of the warm-up, may be fractional.
         learning_rate: peak rate after scaling by the batch.
         optimizer: the config's `optimizer` section.
+        micro_batches: parts that a replica works its share of a batch off in.
+        contrast_scope: what contrast sees: the `global` batch, that of a `replica`,
+            or a `micro_batch`.
     """
 
     num_examples: int
@@ -33,18 +36,34 @@ class TrainingPlan:
     warmup_steps: float
     learning_rate: float
     optimizer: OptimizerConfig
+    micro_batches: int = 1
+    contrast_scope: str = "global"
+
+    @property
+    def contrast_batch(self) -> int:
+        """Clips that contrast sees at a time."""
+        parts = {"global": 1, "replica": self.num_replicas}
+        all_parts = self.num_replicas * self.micro_batches
+        return self.batch_size // parts.get(self.contrast_scope, all_parts)
 
     def describe(self) -> list[str]:
         """The arithmetic in words, one line per quantity."""
         epochs = self.num_steps / self.steps_per_epoch
         passes = self.num_steps * self.batch_size / self.num_examples
         return [
-            f"global batch {self.batch_size} = {self.num_replicas} replica(s)"
-            f" x {self.batch_size // self.num_replicas}",
+            self._batch_line(),
             f"{self.num_steps} steps = {epochs:g} epochs of {self.steps_per_epoch}"
             f" steps = {passes:.2f} passes over {self.num_examples} clips",
             self._learning_rate_line(),
         ]
+
+    def _batch_line(self) -> str:
+        per_replica = self.batch_size // self.num_replicas
+        line = f"global batch {self.batch_size} = {self.num_replicas} replica(s)"
+        if self.micro_batches == 1:
+            return f"{line} x {per_replica}"
+        part = per_replica // self.micro_batches
+        return f"{line} x {self.micro_batches} micro-batches x {part}"
 
     def _learning_rate_line(self) -> str:
         options = self.optimizer
@@ -83,6 +102,8 @@ def make_plan(
         warmup_steps=warmup_steps,
         learning_rate=config.optimizer.learning_rate * scale,
         optimizer=config.optimizer,
+        micro_batches=config.trainer.micro_batches,
+        contrast_scope=config.trainer.contrast_scope,
     )
 
 
@@ -124,9 +145,12 @@ def _check_batch(config, num_examples: int, num_replicas: int) -> None:
             f"data.batch_size={batch_size} is more than the {num_examples} training"
             f" clips; lower it."
         )
-    if batch_size % num_replicas:
-        nearest = max(batch_size // num_replicas, 1) * num_replicas
+    parts = num_replicas * config.trainer.micro_batches
+    if batch_size % parts:
+        each = f"the {num_replicas} replicas"
+        if config.trainer.micro_batches > 1:
+            each = f"{each} x {config.trainer.micro_batches} micro-batches"
+        nearest = max(batch_size // parts, 1) * parts
         raise UserError(
-            f"data.batch_size={batch_size} must be a multiple of the {num_replicas}"
-            f" replicas; try {nearest}."
+            f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."
         )

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 
+import keras
 import tensorflow as tf
 
 from tfavmae import config as config_lib
@@ -37,6 +38,7 @@ class Workdir:
         history_file: one JSON row per logged step and epoch, `history.jsonl`.
         checkpoints, tensorboard: directories.
         model_file: the trained model, `model.keras`, there when training ended.
+        average_file: `average.keras`, the running average of its weights, if kept.
     """
 
     def __init__(self, path):
@@ -47,6 +49,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.model_file = self.path / "model.keras"
+        self.average_file = self.path / "average.keras"
 
     @contextlib.contextmanager
     def locked(self):
@@ -118,9 +121,32 @@ class Workdir:
         """Writes `model.keras` and, in `run.json`, the step of its weights."""
         temporary = self.path / ".model.keras"
         model.save(temporary)
-        run = self.read_run() | {"final_step": step}
-        write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
+        self._note(final_step=step)
         os.replace(temporary, self.model_file)
+
+    def _note(self, **facts):
+        run = self.read_run() | facts
+        write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
+
+    def save_average(self, model, averages, step: int) -> None:
+        """Writes `average.keras`; the model has its own weights again afterwards.
+
+        Args:
+            model: the trained model.
+            averages: pairs of a running average and its weight.
+            step: training steps behind it.
+        """
+        weights = [
+            (weight, keras.ops.convert_to_numpy(weight)) for _, weight in averages
+        ]
+        temporary = self.path / ".average.keras"
+        for average, weight in averages:
+            weight.assign(average)
+        model.save(temporary)
+        for weight, value in weights:
+            weight.assign(value)
+        self._note(average_step=step)
+        os.replace(temporary, self.average_file)
 
     def continue_command(self, stage: str) -> str:
         """The command that goes on with the run."""

@@ -1,0 +1,24 @@
+"""The TFDS builder of `ave`."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfavmae.data import published
+from tfavmae_datasets.ave.source import AVE, CLIP_SECONDS
+
+
+class Builder(published.PublishedBuilder):
+    """AVE; see README.md."""
+
+    SOURCE = AVE
+    BUILDER_CONFIGS = published.configs(AVE)
+
+    def label_features(self):
+        return {
+            "label": tfds.features.ClassLabel(),
+            "second_labels": tfds.features.Sequence(
+                tfds.features.ClassLabel(), length=CLIP_SECONDS
+            ),
+            "event": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            "quality": tfds.features.Text(),
+        }

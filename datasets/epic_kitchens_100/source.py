@@ -1,0 +1,150 @@
+"""EPIC-KITCHENS-100 (Damen et al., 2022): epic-kitchens-100-annotations on GitHub."""
+
+from tfavmae.data.annotations import (
+    AnnotatedClip,
+    BadRow,
+    checked_segment,
+    parse_list,
+    parse_timestamp,
+    read_table,
+    segment_fields,
+    to_clips,
+)
+from tfavmae.data.locate import VIDEO, templates
+from tfavmae.data.source import Source
+from tfavmae.errors import UserError
+
+NUM_NOUNS = 300
+_SEGMENT = ("narration_id", "participant_id", "video_id")
+_SEGMENT += ("start_timestamp", "stop_timestamp")
+_LABELS = ("narration", "verb_class", "noun_class", "all_noun_classes")
+_FILES = {
+    "train": "EPIC_100_train.csv",
+    "validation": "EPIC_100_validation.csv",
+    "test": "EPIC_100_test_timestamps.csv",
+}
+_UNSEEN = ("P18", "P32")  # participants of the validation split without training videos
+
+
+class EpicKitchens100(Source):
+    """90,000 segments of 700 long kitchen videos, each a verb and a noun."""
+
+    NAME = "epic_kitchens_100"
+    SELECTIONS = {"default": "All segments; those of the test split have no labels."}
+    FIELDS = (*Source.FIELDS, "participant", "key")
+    TEMPLATES = (
+        *templates("{key}", suffixes=VIDEO, holds="clip", folders=("", "clips/")),
+        *templates(
+            "{id}",
+            suffixes=("MP4", *VIDEO[:-1]),
+            holds="video",
+            folders=("", "{participant}/", "{participant}/videos/", "videos/"),
+        ),
+    )
+    INSTRUCTIONS = (
+        "annotations/ needs EPIC_100_train.csv, EPIC_100_validation.csv, "
+        "EPIC_100_verb_classes.csv and EPIC_100_noun_classes.csv of "
+        "github.com/epic-kitchens/epic-kitchens-100-annotations, media/ the videos."
+    )
+
+    def label_names(self, annotations):
+        return {
+            "verb": self._classes(annotations, "verb"),
+            "noun": self._classes(annotations, "noun"),
+        }
+
+    def _classes(self, annotations, kind) -> list[str]:
+        name = f"EPIC_100_{kind}_classes.csv"
+        path = annotations.file(name, hint=self.INSTRUCTIONS)
+        rows = list(read_table(path, ("id", "key"), header=True))
+        if [row["id"] for row in rows] != [str(i) for i in range(len(rows))]:
+            raise UserError(f"{path}: the ids do not count from 0 without a gap.")
+        if kind == "noun" and len(rows) > NUM_NOUNS:
+            raise UserError(
+                f"{path}: has {len(rows)} classes, but the challenge's nouns are the "
+                f"{NUM_NOUNS} of the first version. Use that file, without _v2."
+            )
+        return [row["key"] for row in rows]
+
+    def clips(self, annotations, media):
+        known = _Known(self, annotations)
+        for split, name in _FILES.items():
+            path = annotations.find(name)
+            if path is None and split == "train":
+                annotations.file(name, hint=self.INSTRUCTIONS)
+            if path is not None:
+                columns = _SEGMENT + (() if split == "test" else _LABELS)
+                rows = read_table(path, columns, header=True)
+                yield from to_clips(
+                    rows, lambda row, s=split: known.clip(row, s), split
+                )
+
+
+class _Known:
+    """The small files that say which classes and participants are special."""
+
+    def __init__(self, source, annotations):
+        self.verbs = source._classes(annotations, "verb")
+        self.nouns = source._classes(annotations, "noun")
+        self.tail_verbs = _column(annotations, "EPIC_100_tail_verbs.csv", "verb")
+        self.tail_nouns = _column(annotations, "EPIC_100_tail_nouns.csv", "noun")
+        unseen = "EPIC_100_unseen_participant_ids_validation.csv"
+        self.unseen = _column(annotations, unseen, "participant_id") or set(_UNSEEN)
+
+    def clip(self, row, split) -> AnnotatedClip:
+        start = parse_timestamp(row["start_timestamp"])
+        stop = parse_timestamp(row["stop_timestamp"])
+        checked_segment(start, stop)
+        participant, key = row["participant_id"], row["narration_id"]
+        fields = segment_fields(
+            row["video_id"], start, stop, participant=participant, key=key
+        )
+        labels = self._labels(row, split)
+        labels["is_unseen_participant"] = (
+            split == "validation" and participant in self.unseen
+        )
+        return AnnotatedClip(key, split, fields, start, stop, labels)
+
+    def _labels(self, row, split) -> dict:
+        if split == "test":
+            return _labels("", -1, -1, -1, [], False, False)
+        verb = _class(row, "verb_class", self.verbs)
+        noun = _class(row, "noun_class", self.nouns)
+        nouns = [int(number) for number in parse_list(row["all_noun_classes"])]
+        if any(number >= len(self.nouns) for number in nouns):
+            raise BadRow(f"all_noun_classes has an unknown class: {nouns}")
+        return _labels(
+            row["narration"],
+            verb,
+            noun,
+            verb * NUM_NOUNS + noun,
+            nouns,
+            not self.tail_verbs.isdisjoint((str(verb), self.verbs[verb])),
+            not self.tail_nouns.isdisjoint((str(noun), self.nouns[noun])),
+        )
+
+
+def _labels(narration, verb, noun, action, nouns, is_tail_verb, is_tail_noun) -> dict:
+    return {
+        "narration": narration,
+        "verb": verb,
+        "noun": noun,
+        "action": action,
+        "all_nouns": nouns,
+        "is_tail_verb": is_tail_verb,
+        "is_tail_noun": is_tail_noun,
+    }
+
+
+def _class(row, column, names) -> int:
+    number = int(row.number(column))
+    if number >= len(names):
+        raise BadRow(f"the {column} {number} is not among the {len(names)} classes")
+    return number
+
+
+def _column(annotations, name, column) -> set[str]:
+    """The cells of a file with one column; empty if there is no such file."""
+    path = annotations.find(name)
+    rows = read_table(path, (column,), header=None) if path else ()
+    return {row[column] for row in rows if not row.problem}

@@ -1,0 +1,19 @@
+"""The TFDS builder of `esc50`."""
+
+import tensorflow_datasets as tfds
+
+from tfavmae.data import published
+from tfavmae_datasets.esc50.source import ESC50
+
+
+class Builder(published.PublishedBuilder):
+    """ESC-50; see README.md."""
+
+    SOURCE = ESC50
+    BUILDER_CONFIGS = published.configs(ESC50)
+
+    def label_features(self):
+        return {
+            "label": tfds.features.ClassLabel(),
+            "src_file": tfds.features.Text(),
+        }

@@ -1,0 +1,68 @@
+"""ESC-50 (Piczak, 2015): 50 classes of environmental sounds in 5 folds."""
+
+from tfavmae.data.annotations import AnnotatedClip, BadRow, read_table, to_clips
+from tfavmae.data.locate import Template
+from tfavmae.data.source import Source
+from tfavmae.errors import UserError
+
+_COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
+_FOLDS = ("1", "2", "3", "4", "5")
+
+
+class ESC50(Source):
+    """2,000 recordings of 5 s; report the mean over the five folds."""
+
+    NAME = "esc50"
+    SELECTIONS = {
+        "default": "The five official folds, as splits fold_1 to fold_5.",
+        "esc10": "The ten classes of ESC-10 alone, in the same folds.",
+    }
+    FIELDS = ("file", "id")
+    TEMPLATES = tuple(
+        Template(f"{folder}{{file}}", "clip")
+        for folder in ("audio/", "", "ESC-50-master/audio/")
+    )
+    INSTRUCTIONS = (
+        "Unpack github.com/karolpiczak/ESC-50/archive/master.zip: annotations is its "
+        "folder meta (with esc50.csv), media its folder audio."
+    )
+
+    def _table(self, annotations):
+        path = annotations.file(
+            "esc50.csv",
+            "meta/esc50.csv",
+            "ESC-50-master/meta/esc50.csv",
+            hint=self.INSTRUCTIONS,
+        )
+        return path, read_table(path, _COLUMNS)
+
+    def label_names(self, annotations):
+        path, rows = self._table(annotations)
+        names = {}
+        for row in rows:
+            if not row.problem and self._is_wanted(row):
+                name = names.setdefault(int(row["target"]), row["category"])
+                if name != row["category"]:
+                    raise UserError(
+                        f"{path}: {row.where} calls class {row['target']} "
+                        f"{row['category']!r}, an earlier line {name!r}."
+                    )
+        return {"label": [names[number] for number in sorted(names)]}
+
+    def clips(self, annotations, media):
+        _, rows = self._table(annotations)
+        return to_clips(rows, self._clip, "fold_1")
+
+    def _is_wanted(self, row) -> bool:
+        return self.selection != "esc10" or row["esc10"].lower() == "true"
+
+    def _clip(self, row) -> AnnotatedClip | None:
+        if not self._is_wanted(row):
+            return None
+        if row["fold"] not in _FOLDS:
+            raise BadRow(f"there is no fold {row['fold']!r}")
+        file = row["filename"]
+        fields = {"file": file, "id": file.rpartition(".")[0]}
+        labels = {"label": row["category"], "src_file": row["src_file"]}
+        split = f"fold_{row['fold']}"
+        return AnnotatedClip(fields["id"], split, fields, labels=labels)

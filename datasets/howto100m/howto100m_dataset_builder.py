@@ -1,0 +1,22 @@
+"""The TFDS builder of `howto100m`."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfavmae.data import published
+from tfavmae_datasets.howto100m.source import HowTo100M
+
+
+class Builder(published.PublishedBuilder):
+    """HowTo100M; see README.md."""
+
+    SOURCE = HowTo100M
+    BUILDER_CONFIGS = published.configs(HowTo100M)
+
+    def label_features(self):
+        return {
+            "category_1": tfds.features.Text(),
+            "category_2": tfds.features.Text(),
+            "rank": np.int64,
+            "task_id": tfds.features.Text(),
+        }

@@ -1,0 +1,163 @@
+"""Kinetics-Sounds: the classes of Kinetics-400 that can be seen and heard.
+
+Arandjelovic and Zisserman (2017) chose 34 of Kinetics' classes; 32 are left in the
+released Kinetics-400. There is no official list of files.
+"""
+
+from tfavmae.data.annotations import (
+    AnnotatedClip,
+    BadRow,
+    checked_segment,
+    read_table,
+    segment_fields,
+    to_clips,
+)
+from tfavmae.data.locate import VIDEO, templates
+from tfavmae.data.source import Source
+
+# Class numbers in the lists of file names that go round: alphabetical, as in
+# Kinetics-400 (inferred from the counts of each class).
+CLASSES = (
+    "blowing nose",
+    "blowing out candles",
+    "bowling",
+    "chopping wood",
+    "dribbling basketball",
+    "laughing",
+    "mowing lawn",
+    "playing accordion",
+    "playing bagpipes",
+    "playing bass guitar",
+    "playing clarinet",
+    "playing drums",
+    "playing guitar",
+    "playing harmonica",
+    "playing keyboard",
+    "playing organ",
+    "playing piano",
+    "playing saxophone",
+    "playing trombone",
+    "playing trumpet",
+    "playing violin",
+    "playing xylophone",
+    "ripping paper",
+    "shoveling snow",
+    "shuffling cards",
+    "singing",
+    "stomping grapes",
+    "strumming guitar",
+    "tap dancing",
+    "tapping guitar",
+    "tapping pen",
+    "tickling",
+)
+_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_SPLITS = {"train": "train", "val": "validation", "validate": "validation"}
+_SPLITS |= {"validation": "validation", "test": "test"}
+_FILES = {
+    "train": ("train.csv", "kinetics_train.csv"),
+    "validation": ("val.csv", "validate.csv", "kinetics_val.csv"),
+    "test": ("test.csv", "kinetics_test.csv"),
+}
+_LISTS = {
+    "train": "train_data_path.csv",
+    "validation": "val_data_path.csv",
+    "test": "test_data_path.csv",
+}
+_FOLDERS = (
+    "",
+    "{split}/",
+    "{short_split}/",
+    "{short_split}/{label}/",
+    "{label}/",
+    "replacement/",
+    "k400/replacement/",
+)
+
+
+class KineticsSounds(Source):
+    """10-s clips of 32 of Kinetics-400's classes."""
+
+    NAME = "kinetics_sounds"
+    SELECTIONS = {"default": "32 classes, as `label`; as `label_k400` among all 400."}
+    FIELDS = (*Source.FIELDS, "split", "short_split", "label")
+    TEMPLATES = templates(
+        "{id}_{start:06d}_{end:06d}",
+        "{id}",
+        suffixes=VIDEO,
+        holds="clip",
+        folders=_FOLDERS,
+    )
+    INSTRUCTIONS = (
+        "annotations/ needs Kinetics-400's train.csv, val.csv (or validate.csv) and "
+        "test.csv, or train_data_path.csv, val_data_path.csv and test_data_path.csv; "
+        "media/ the clips."
+    )
+
+    def label_names(self, annotations):
+        paths = filter(None, (self._table(annotations, split) for split in _FILES))
+        all_labels = {row.get("label", "") for path in paths for row in _read(path)}
+        return {"label": list(CLASSES), "label_k400": sorted(all_labels - {""})}
+
+    def _table(self, annotations, split):
+        return annotations.find(*_FILES[split])
+
+    def clips(self, annotations, media):
+        if annotations.find(_LISTS["train"]):
+            return self._listed(annotations)
+        return self._annotated(annotations)
+
+    def _annotated(self, annotations):
+        annotations.file(*_FILES["train"], hint=self.INSTRUCTIONS)
+        for split in _FILES:
+            path = self._table(annotations, split)
+            if path is not None:
+                yield from to_clips(_read(path), _clip, split)
+
+    def _listed(self, annotations):
+        for split, name in _LISTS.items():
+            path = annotations.find(name)
+            if path is not None:
+                rows = read_table(path, ("file", "number"), header=False)
+                yield from to_clips(rows, lambda row, s=split: _listed(row, s), split)
+
+
+def _read(path):
+    # Some releases of the test split have no labels.
+    return read_table(path, _COLUMNS[1:], header=True)
+
+
+def _clip(row) -> AnnotatedClip | None:
+    label = row.get("label")
+    if label is None:
+        raise BadRow("has no label, so it is unknown whether it belongs here")
+    if label not in CLASSES:
+        return None
+    split = _SPLITS.get(row["split"])
+    if split is None:
+        raise BadRow(f"unknown split {row['split']!r}")
+    start, end = checked_segment(row.number("time_start"), row.number("time_end"))
+    return _annotated(row["youtube_id"], start, end, label, split, label)
+
+
+def _listed(row, split) -> AnnotatedClip:
+    """`train/UTZNGD-TvvY_000061_000071.mp4,13`."""
+    name = row["file"].rpartition("/")[2].rpartition(".")[0]
+    parts = name.rsplit("_", 2)
+    if len(parts) != 3 or not (parts[1] + parts[2]).isdigit():
+        raise BadRow(f"is no file name of a clip: {row['file']!r}")
+    number = int(row.number("number"))
+    if number >= len(CLASSES):
+        raise BadRow(f"there is no class {number}; there are {len(CLASSES)}")
+    start, end = checked_segment(float(parts[1]), float(parts[2]))
+    return _annotated(parts[0], start, end, CLASSES[number], split, -1)
+
+
+def _annotated(video_id, start, end, label, split, label_k400) -> AnnotatedClip:
+    short = {"validation": "val"}.get(split, split)
+    fields = segment_fields(
+        video_id, start, end, split=split, short_split=short, label=label
+    )
+    labels = {"label": label, "label_k400": label_k400}
+    key = f"{video_id}_{fields['start']:06}_{fields['end']:06}"
+    return AnnotatedClip(key, split, fields, start, end, labels)

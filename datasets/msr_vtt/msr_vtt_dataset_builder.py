@@ -1,0 +1,28 @@
+"""The TFDS builder of `msr_vtt`."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfavmae.data import inspection, published
+from tfavmae_datasets.msr_vtt.source import MSRVTT
+
+
+class Builder(published.PublishedBuilder):
+    """MSR-VTT; see README.md."""
+
+    SOURCE = MSRVTT
+    BUILDER_CONFIGS = published.configs(MSRVTT)
+
+    def label_features(self):
+        return {
+            "captions": tfds.features.Sequence(tfds.features.Text()),
+            "query": tfds.features.Text(),
+            "category": tfds.features.ClassLabel(),
+            "counts_as_miss": np.bool_,
+        }
+
+    @staticmethod
+    def finish_example(example):
+        # The audio protocol: test clips without sound count as mistakes (AVLnet).
+        is_silent = inspection.is_silent(example["audio"])
+        return {**example, "counts_as_miss": is_silent}

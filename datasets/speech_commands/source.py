@@ -1,0 +1,124 @@
+"""Speech Commands v1 (Warden, 2018): the 12 classes of the keyword task."""
+
+import math
+import os
+import wave
+from pathlib import Path
+
+from tfavmae.data.annotations import AnnotatedClip, read_lines
+from tfavmae.data.locate import Template
+from tfavmae.data.source import Source
+from tfavmae.errors import UserError
+
+KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
+SILENCE, UNKNOWN = "_silence_", "_unknown_"
+BACKGROUND = "_background_noise_"
+# Of the six recordings this one is validation's, as in TFDS's builder of version 2.
+_VALIDATION_NOISE = "running_tap.wav"
+_CLIP_SECONDS, _HOP_SECONDS = 1.0, 0.5
+_TEST_SET = "speech_commands_test_set_v0.01"
+
+
+class SpeechCommands(Source):
+    """65,000 one-second recordings: ten keywords, silence and unknown words."""
+
+    NAME = "speech_commands"
+    SELECTIONS = {"v0.01": "The archive speech_commands_v0.01, 12 classes."}
+    FIELDS = ("file", "word")
+    TEMPLATES = (Template("{file}", "video"),)
+    INSTRUCTIONS = (
+        "Unpack speech_commands_v0.01.tar.gz into a folder: it is both annotations "
+        "and media. For the papers' test split unpack "
+        f"{_TEST_SET}.tar.gz into its subfolder {_TEST_SET}."
+    )
+
+    def label_names(self, annotations):
+        return {"label": [*KEYWORDS, SILENCE, UNKNOWN]}
+
+    def clips(self, annotations, media):
+        held_out = {}
+        for split, name in (("validation", "validation"), ("test", "testing")):
+            path = annotations.file(f"{name}_list.txt", hint=self.INSTRUCTIONS)
+            held_out |= {file: split for file, _ in read_lines(path)}
+        has_test_set = (media / _TEST_SET).is_dir()
+        seen = set()
+        for file in _recordings(media):
+            seen.add(file)
+            split = held_out.get(file, "train")
+            if split != "test" or not has_test_set:
+                yield _clip(file, split)
+        # Named in a list, but not there: the audit will say so.
+        for file in sorted(set(held_out) - seen):
+            if held_out[file] != "test" or not has_test_set:
+                yield _clip(file, held_out[file])
+        yield from _silence(media)
+        if has_test_set:
+            yield from _test_set(media)
+
+
+def _recordings(media: Path):
+    """Relative names of all recorded words; the data set has no list of them."""
+    for word in _folders(media):
+        if word not in (BACKGROUND, _TEST_SET):
+            yield from (f"{word}/{name}" for name in _sounds(media / word))
+
+
+def _folders(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    if not names:
+        raise UserError(
+            f"{folder}: has no folder of a word. Is it the unpacked archive?"
+        )
+    return names
+
+
+def _sounds(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if _is_sound(entry))
+
+
+def _is_sound(entry) -> bool:
+    return entry.name.endswith(".wav") and not entry.name.startswith(".")
+
+
+def _clip(file, split, prefix="") -> AnnotatedClip:
+    word = file.split("/")[-2]
+    label = word if word in (*KEYWORDS, SILENCE, UNKNOWN) else UNKNOWN
+    name = file.rpartition("/")[2]
+    labels = {"label": label, "word": word, "speaker": name.partition("_nohash_")[0]}
+    fields = {"file": file, "word": word}
+    return AnnotatedClip(
+        f"{prefix}{word}/{name}", split, fields, labels=labels, where=file
+    )
+
+
+def _silence(media: Path):
+    """Pieces of one second of the recordings of noise, every half second."""
+    folder = media / BACKGROUND
+    if not folder.is_dir():
+        raise UserError(
+            f"{media}: has no {BACKGROUND}, which is what silence is cut of."
+        )
+    for name in _sounds(folder):
+        file = f"{BACKGROUND}/{name}"
+        split = "validation" if name == _VALIDATION_NOISE else "train"
+        for start in _starts(folder / name):
+            labels = {"label": SILENCE, "word": BACKGROUND, "speaker": ""}
+            fields = {"file": file, "word": BACKGROUND}
+            key, end = f"{file}@{start:g}", start + _CLIP_SECONDS
+            yield AnnotatedClip(key, split, fields, start, end, labels, where=key)
+
+
+def _starts(path: Path) -> list[float]:
+    try:
+        with wave.open(os.fspath(path)) as file:
+            seconds = file.getnframes() / file.getframerate()
+    except (wave.Error, EOFError):
+        return [0.0]  # the audit says what is wrong with it
+    count = math.ceil((seconds - _CLIP_SECONDS) / _HOP_SECONDS)
+    return [index * _HOP_SECONDS for index in range(count)]
+
+
+def _test_set(media: Path):
+    for word in _folders(media / _TEST_SET):
+        for name in _sounds(media / _TEST_SET / word):
+            yield _clip(f"{_TEST_SET}/{word}/{name}", "test", prefix="test/")

@@ -1,0 +1,20 @@
+"""The TFDS builder of `speech_commands`."""
+
+import tensorflow_datasets as tfds
+
+from tfavmae.data import published
+from tfavmae_datasets.speech_commands.source import SpeechCommands
+
+
+class Builder(published.PublishedBuilder):
+    """Speech Commands v1; see README.md."""
+
+    SOURCE = SpeechCommands
+    BUILDER_CONFIGS = published.configs(SpeechCommands)
+
+    def label_features(self):
+        return {
+            "label": tfds.features.ClassLabel(),
+            "word": tfds.features.Text(),
+            "speaker": tfds.features.Text(),
+        }

@@ -1,0 +1,114 @@
+"""VGGSound's annotations (Chen et al., 2020): github.com/hche11/VGGSound, `data/`."""
+
+import functools
+import hashlib
+from importlib import resources
+
+from tfavmae.data.annotations import (
+    AnnotatedClip,
+    BadRow,
+    known_label,
+    read_table,
+    segment_fields,
+    to_clips,
+)
+from tfavmae.data.locate import ANY, templates
+from tfavmae.data.source import Source
+from tfavmae.errors import UserError
+
+CLIP_SECONDS = 10.0
+# Of `labels.txt`: the 309 labels of data/stat.csv, in its order (the release with
+# three columns; the older one with two orders labels of equal count differently).
+_LABELS_SHA256 = "e3bd3fabd4d657a7cdd4644f8797e8182a6508f30dc609b47baba74be6557773"
+_PER_CLASS = 5  # clips of each class in the retrieval subset
+_FOLDERS = ("", "video/", "videos/", "{split}/")
+
+
+@functools.cache
+def stat_order() -> tuple[str, ...]:
+    """The labels in the order of data/stat.csv: classes vgg_0 to vgg_308 of CAV-MAE."""
+    folder = resources.files("tfavmae_datasets.vggsound")
+    content = (folder / "labels.txt").read_bytes()
+    if hashlib.sha256(content).hexdigest() != _LABELS_SHA256:
+        raise UserError(
+            "vggsound/labels.txt: was changed, so class numbers would no longer mean "
+            "what they say. Install tfavmae again."
+        )
+    return tuple(content.decode().splitlines())
+
+
+class VGGSound(Source):
+    """About 200,000 10-s clips of 309 classes."""
+
+    NAME = "vggsound"
+    SELECTIONS = {
+        "stat": "Classes in the order of the authors' stat.csv, as in CAV-MAE.",
+        "alphabetical": "Classes in alphabetical order, as in the authors' test.py.",
+        "retrieval": "The first 5 test clips of each class: 1,545, for retrieval.",
+    }
+    FIELDS = (*Source.FIELDS, "split")
+    TEMPLATES = (
+        *templates("{id}_{start:06d}", suffixes=ANY, folders=_FOLDERS, holds="clip"),
+        *templates("{id}_{start_ms}_{end_ms}", suffixes=ANY, holds="clip"),
+        *templates("{id}_{start}", suffixes=ANY, holds="clip"),
+        *templates("{id}", suffixes=ANY, folders=_FOLDERS),
+    )
+    INSTRUCTIONS = (
+        "annotations/ needs vggsound.csv (and test.csv for the selection retrieval) of "
+        "github.com/hche11/VGGSound, media/ the clips."
+    )
+
+    def label_names(self, annotations):
+        names = stat_order()
+        is_sorted = self.selection == "alphabetical"
+        return {"label": sorted(names) if is_sorted else list(names)}
+
+    def clips(self, annotations, media):
+        if self.selection == "retrieval":
+            return self._retrieval(annotations)
+        path = annotations.file(
+            "vggsound.csv", "data/vggsound.csv", hint=self.INSTRUCTIONS
+        )
+        columns = ("id", "start", "label", "split")
+        rows = read_table(path, columns, greedy="label")
+        labels = frozenset(stat_order())
+        return to_clips(rows, lambda row: _clip(row, labels), "train")
+
+    def _retrieval(self, annotations):
+        path = annotations.file("test.csv", "data/test.csv", hint=self.INSTRUCTIONS)
+        rows = read_table(path, ("file", "label"), greedy="label")
+        return to_clips(first_of_each_class(rows), _test_clip, "test")
+
+
+def _clip(row, labels) -> AnnotatedClip:
+    label, split = known_label(row["label"], labels), row["split"]
+    if split not in ("train", "test"):
+        raise BadRow(f"unknown split {split!r}")
+    return _annotated(row["id"], row.number("start"), label, split)
+
+
+def _annotated(video_id, start, label, split) -> AnnotatedClip:
+    end = start + CLIP_SECONDS
+    fields = segment_fields(video_id, start, end, split=split)
+    key = f"{video_id}_{fields['start']:06}"
+    return AnnotatedClip(key, split, fields, start, end, {"label": label})
+
+
+def first_of_each_class(rows):
+    """The first rows of each class, in the order of the file, and unusable rows."""
+    labels, counts = frozenset(stat_order()), {}
+    for row in rows:
+        label = row.get("label")
+        if label in labels:
+            counts[label] = counts.get(label, 0) + 1
+            if counts[label] > _PER_CLASS:
+                continue
+        yield row
+
+
+def _test_clip(row) -> AnnotatedClip:
+    label = known_label(row["label"], frozenset(stat_order()))
+    video_id, underscore, start = row["file"].rpartition(".")[0].rpartition("_")
+    if not underscore or not start.isdigit():
+        raise BadRow(f"is no file name of a clip: {row['file']!r}")
+    return _annotated(video_id, float(start), label, "test")

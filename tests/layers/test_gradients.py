@@ -1,0 +1,128 @@
+"""Gradients written out by hand are those of the plain formulas, on both backends."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tfavmae.layers import gradients, transformer
+
+SHAPES = {
+    "gelu": [(2, 5, 6)],
+    "attend_head": [(2, 7, 4)] * 3,
+    "dense": [(2, 5, 3), (3, 4), (4,)],
+}
+
+
+def plain(name, *x):
+    """The formula by itself, for automatic differentiation."""
+    if name == "gelu":
+        return ops.gelu(x[0], approximate=False)
+    if name == "dense":
+        return ops.matmul(x[0], x[1]) + x[2]
+    scores = ops.matmul(x[0], ops.transpose(x[1], (0, 2, 1))) / x[0].shape[-1] ** 0.5
+    return ops.matmul(ops.softmax(scores, axis=-1), x[2])
+
+
+def value_and_gradients(function, arguments, upstream):
+    """The result, and the gradients of its product with `upstream`; NumPy arrays."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        value, pull = jax.vjp(function, *arguments)
+        return [np.asarray(x) for x in (value, *pull(upstream))]
+    import tensorflow as tf
+
+    arguments = [tf.constant(x) for x in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        value = function(*arguments)
+    found = tape.gradient(value, arguments, output_gradients=tf.constant(upstream))
+    return [x.numpy() for x in (value, *found)]
+
+
+def differences(name):
+    """Largest difference of value and gradients, as a share of the largest value."""
+    rng = np.random.default_rng(0)
+    arguments = [2 * rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
+    shape = np.asarray(plain(name, *arguments)).shape
+    upstream = rng.standard_normal(shape).astype("float32")
+    ours = value_and_gradients(getattr(gradients, name), arguments, upstream)
+    wanted = value_and_gradients(lambda *x: plain(name, *x), arguments, upstream)
+    assert len(ours) == len(wanted) == len(arguments) + 1
+    pairs = zip(ours, wanted, strict=True)
+    return [float(abs(a - b).max() / abs(b).max()) for a, b in pairs]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_on_tensorflow(name):
+    assert max(differences(name)) < 2e-6
+
+
+def test_on_jax(fresh_python):
+    out = fresh_python(
+        "import json, sys\n"
+        f"sys.path.insert(0, {str(__file__.rsplit('/', 1)[0])!r})\n"
+        "import test_gradients as t\n"
+        "print(json.dumps([max(t.differences(name)) for name in t.SHAPES]))",
+        blocked=("tensorflow",),
+        environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+    )
+    found = json.loads(out.splitlines()[-1])
+    assert len(found) == 3
+    assert max(found) < 2e-6
+
+
+def test_gelu_of_large_numbers_has_a_gradient():
+    x = np.array([[-300.0, -6.0, 0.0, 6.0, 300.0]], "float32")
+    value, slope = value_and_gradients(gradients.gelu, [x], np.ones_like(x))
+    np.testing.assert_allclose(value, [[0, 0, 0, 6, 300]], atol=1e-7)
+    np.testing.assert_allclose(slope, [[0, 0, 0.5, 1, 1]], atol=1e-6)
+
+
+def test_attention_is_the_same_head_by_head(monkeypatch):
+    rng = np.random.default_rng(0)
+    arguments = [rng.standard_normal((2, 9, 12)).astype("float32") for _ in range(3)]
+    upstream = rng.standard_normal((2, 9, 12)).astype("float32")
+    attend = lambda *x: transformer.attend(*x, num_heads=3)  # noqa: E731
+    at_once = value_and_gradients(attend, arguments, upstream)
+    monkeypatch.setattr(transformer, "HEAD_BY_HEAD_TOKENS", 8)
+    head_by_head = value_and_gradients(attend, arguments, upstream)
+    for a, b in zip(at_once, head_by_head, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_attention_matrix_is_computed_twice_and_not_kept():
+    """In a graph, after the optimizer that merges equal operations has been over it."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.standard_normal((2, 40, 8)).astype("float32"))
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(gradients.attend_head(x, x, x) ** 2)
+        return tape.gradient(total, x)
+
+    options = tf.config.optimizer.get_experimental_options()
+    assert not options.get("disable_meta_optimizer", False)
+    assert _count_after_optimization(step, x, "Softmax") == 2
+
+
+def _count_after_optimization(function, argument, op_type):
+    from tensorflow.core.protobuf import config_pb2
+    from tensorflow.python.grappler import tf_optimizer
+    from tensorflow.python.training.saver import export_meta_graph
+
+    concrete = function.get_concrete_function(argument)
+    meta = export_meta_graph(
+        graph_def=concrete.graph.as_graph_def(), graph=concrete.graph
+    )
+    for output in concrete.outputs:
+        meta.collection_def["train_op"].node_list.value.append(output.name)
+    graph = tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta)
+    return sum(node.op == op_type for node in graph.node)

@@ -1,0 +1,102 @@
+"""Blocks that are computed again on the way back change no loss and no gradient."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from tfavmae.layers.transformer import TransformerBlock
+from tfavmae.models.cav_mae import CAVMAE
+from tfavmae.models.recompute import recompute_blocks
+
+SIZES = dict(
+    hidden_dim=16,
+    num_heads=2,
+    mlp_dim=32,
+    num_layers=2,
+    decoder_hidden_dim=16,
+    decoder_num_heads=2,
+    decoder_mlp_dim=32,
+    decoder_num_layers=1,
+    audio={"num_frames": 64, "num_mel_bins": 32},
+    video={"height": 48, "width": 48},
+)
+
+
+def loss_and_gradients(recompute):
+    """Of a small CAV-MAE on noise: a number, and arrays in the variables' order."""
+    keras.utils.set_random_seed(0)
+    model = CAVMAE(**SIZES)
+    if recompute:
+        recompute_blocks(model)
+    rng = np.random.default_rng(0)
+    batch = {
+        "audio": rng.standard_normal((2, 64, 32)).astype("float32"),
+        "video": rng.standard_normal((2, 1, 48, 48, 3)).astype("float32"),
+    }
+    values, loss = [v.value for v in model.trainable_variables], model.compute_losses
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def stateless(values):
+            pairs = zip(model.trainable_variables, values, strict=True)
+            with keras.StatelessScope(state_mapping=pairs):
+                return loss(batch, model(batch, training=True))["loss"]
+
+        found = jax.value_and_grad(stateless)(values)
+        return float(found[0]), [np.asarray(x) for x in found[1]]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = loss(batch, model(batch, training=True))["loss"]
+    found = tape.gradient(value, values, unconnected_gradients="zero")
+    return float(value), [x.numpy() for x in found]
+
+
+def difference():
+    """Of the losses, and the largest of the gradients, relative to the largest."""
+    (loss, kept), (again, recomputed) = (loss_and_gradients(x) for x in (False, True))
+    assert loss > 0.1
+    largest = max(float(abs(x).max()) for x in kept)
+    pairs = zip(kept, recomputed, strict=True)
+    return [abs(loss - again), max(abs(a - b).max() for a, b in pairs) / largest]
+
+
+def test_on_tensorflow():
+    assert max(difference()) < 1e-6
+
+
+def test_on_jax(fresh_python):
+    out = fresh_python(
+        "import json, sys\n"
+        f"sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\n"
+        "import test_recompute\n"
+        "print(json.dumps([float(x) for x in test_recompute.difference()]))",
+        blocked=("tensorflow", "official"),
+        environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+    )
+    assert max(json.loads(out.splitlines()[-1])) < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_examples_are_dropped_both_times(seed):
+    """Stochastic depth: a second draw would make another function."""
+    import tensorflow as tf
+
+    x = tf.random.stateless_normal((8, 3, 8), (1, 2))
+
+    def gradient(recomputes):
+        keras.utils.set_random_seed(seed)
+        block = TransformerBlock(2, 8, drop_path_rate=0.5)
+        block.build((None, 3, 8))
+        block.recomputes = recomputes
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(block(x, training=True) ** 2)
+        return tape.gradient(value, x).numpy()
+
+    kept = gradient(False)
+    assert abs(kept).max() > 1
+    np.testing.assert_allclose(gradient(True), kept, rtol=1e-5, atol=1e-5)

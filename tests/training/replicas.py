@@ -1,0 +1,138 @@
+"""Trains models on several replicas and on one, and prints how far apart they end.
+
+Run as `python replicas.py NUM_REPLICAS eager|graph OPTIMIZER CASE...`; the logical CPUs
+must be set up before TensorFlow is first used, so this is a process of its own.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfavmae.models import presets
+from tfavmae.models.recompute import recompute_blocks
+from tfavmae.training import distribution
+from tfavmae.training.optimizers import PathAdam, PathSGD
+
+BATCH = 8
+SIZES = {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 2}
+DECODER = {
+    "decoder_hidden_dim": 16,
+    "decoder_num_heads": 2,
+    "decoder_mlp_dim": 32,
+    "decoder_num_layers": 1,
+}
+INPUTS = {
+    "audio": {"num_frames": 32, "num_mel_bins": 16, "patch_size": (8, 8)},
+    "video": {"num_frames": 2, "height": 16, "width": 16, "tubelet_size": (1, 8, 8)},
+}
+HALF = {m: {"ratio": 0.5} for m in INPUTS}
+MAVIL = {**SIZES, **DECODER, **INPUTS, "num_fusion_layers": 1, "masking": HALF}
+
+
+def pretraining(name, **options):
+    return lambda: presets.build_pretraining(name, "tiny", **options)
+
+
+def classifier():
+    options = {**SIZES, **INPUTS, "num_classes": 3}
+    return presets.build_classifier("cav_mae", "tiny", "audio_video", **options)
+
+
+# Joint reconstruction and both contrasts; distillation; inpainting; classification.
+CASES = {
+    "mavil": pretraining("mavil", intra_contrast_weight=0.1, **MAVIL),
+    "mavil_stage_2": pretraining("mavil", teacher={}, **MAVIL),
+    "inpainting": pretraining(
+        "av_mae",
+        **{**SIZES, **DECODER, **INPUTS, "masking": HALF},
+        objective="inpainting",
+    ),
+    "classification": classifier,
+}
+OPTIMIZERS = {"sgd": lambda: PathSGD(0.1, 0.9), "adam": lambda: PathAdam(1e-3)}
+
+
+def batch(step):
+    """Clips of which some lack sound, some pictures: most of them in the first half."""
+    rng = np.random.default_rng(step)
+    lacks = rng.random((2, BATCH)) < np.where(np.arange(BATCH) < BATCH / 2, 0.5, 0.1)
+    lacks[:, -1] = False
+    return {
+        "audio": rng.integers(-9000, 9000, (BATCH, 5600)).astype("int16"),
+        "video": rng.integers(0, 255, (BATCH, 2, 16, 16, 3)).astype("uint8"),
+        "audio_present": 1 - lacks[0].astype("float32"),
+        "video_present": 1 - lacks[1].astype("float32"),
+        "sample_weight": np.ones(BATCH, "float32"),
+        "example_index": rng.integers(0, 999, BATCH).astype("int32"),
+        "label": rng.integers(0, 3, BATCH).astype("int32"),
+    }
+
+
+def batches(steps):
+    found = [batch(step) for step in range(steps)]
+    stacked = {k: np.stack([b[k] for b in found]) for k in found[0]}
+    return tf.data.Dataset.from_tensor_slices(stacked)
+
+
+def train(
+    case,
+    strategy,
+    optimizer="sgd",
+    eager=True,
+    micro_batches=1,
+    scope="global",
+    recompute=False,
+    steps=5,
+):
+    """The losses of `fit` step by step, those of `evaluate`, and all weights."""
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = CASES[case]()
+        if recompute:
+            recompute_blocks(model)
+        model.compile(OPTIMIZERS[optimizer](), run_eagerly=eager, jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+    model.set_step_options(clip_norm=1.0, micro_batches=micro_batches)
+    distribution.attach(model, strategy, scope)
+    # An epoch of one step each, so that every step's numbers are seen.
+    run = {"epochs": steps, "steps_per_epoch": 1, "shuffle": False, "verbose": 0}
+    history = model.fit(batches(steps), **run).history
+    whole = model.evaluate(batches(2), verbose=0, return_dict=True)
+    return history, whole, {v.path: v.numpy() for v in model.weights}
+
+
+def compare(one, several):
+    """Largest differences between two results of `train`."""
+    differences = {"steps": 0.0, "evaluation": 0.0, "weights": 0.0}
+    for part, a, b in zip(differences, one, several, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            difference = np.abs(np.asarray(a[key]) - np.asarray(b[key])).max()
+            differences[part] = max(differences[part], float(difference))
+    return differences
+
+
+def main(num_replicas, mode, optimizer, *cases):
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * int(num_replicas),
+    )
+    one, several = (distribution.make_strategy(name) for name in ("none", "mirrored"))
+    results = {}
+    for case in cases:
+        case, _, scope = case.partition("/")
+        options = {"optimizer": optimizer, "eager": mode == "eager"}
+        alone = train(case, one, **options)
+        both = train(case, several, **options, scope=scope or "global")
+        results["/".join(filter(None, (case, scope)))] = compare(alone, both)
+        if mode == "graph" and not scope:
+            parts = train(case, several, **options, micro_batches=2)
+            results[f"{case} in parts"] = compare(alone, parts)
+    print("RESULT", json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

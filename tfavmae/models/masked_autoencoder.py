@@ -1,0 +1,243 @@
+"""The masked autoencoder that the three papers share."""
+
+import keras
+from keras import ops
+
+from tfavmae.layers.embedding import standardize_patches
+from tfavmae.layers.masking import TokenMasking, gather_tokens, hash_noise
+from tfavmae.models.base import AudioVisualModel
+from tfavmae.models.composition import check_composition, check_counts
+from tfavmae.models.encoders import MODALITIES
+from tfavmae.models.transfer import copy_matching_weights
+
+VIEW_SUFFIXES = ("", "_2")
+TARGET_NORMALIZATIONS = (None, "patch", "patch_biased", "patch_channels")
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class MaskedAutoencoder(AudioVisualModel):
+    """Masks, encodes what is visible, decodes, and hands named outputs to objectives.
+
+    Args:
+        decoder: an `AudioVisualDecoder`, or `None` for contrast alone.
+        masking: dict of modality to keyword arguments of `TokenMasking` but `grid`.
+        target_normalization: `None` (raw values), `patch` (unbiased variance: MAE,
+            CAV-MAE) or `patch_biased` (AV-MAE); each target has mean 0 and variance 1.
+            `patch_channels`: each colour of a video's has, and audio stays raw (an
+            option of AV-MAE's code).
+        decode_second_view: a second masked view, which some objectives ask for, is
+            fused and decoded too, so that reconstruction counts both.
+        teacher: an `AudioVisualModel`, frozen; what it makes of all tokens is the
+            target, instead of the patches. `assign_teacher` fills in its weights.
+        teacher_output: `fusion` or `unimodal`, the layers whose outputs those are.
+        allow_uncoupled: accept parts that make two models side by side, whose
+            modalities never meet (AV-MAE, appendix A.3).
+        Others: see `AudioVisualModel`.
+
+    Call arguments:
+        inputs: also `audio_noise`, `video_noise` `(batch, tokens)`, which decide what
+            is masked; without them they are hashed from the seed, the training step and
+            `example_index` `(batch,)`, the examples' rows in their dataset. A second
+            view has `audio_noise_2`, `video_noise_2`.
+        masked: whether tokens are dropped and predicted. `False` encodes all.
+
+    Returns:
+        dict of named tensors; for each modality `_input`, `_tokens`,
+        `_unimodal_tokens`, `_embedding` and, if masked, `_order`, `_is_masked`,
+        `_prediction`, `_target`, `_target_mean`, `_target_std`, `_masked_prediction`,
+        `_masked_target`; those of a second view end in `_2`. With `Inpainting` also
+        `_inpainting` and `_masked_inpainting`; without `Reconstruction` beside it, no
+        `_prediction`.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        hidden_dim,
+        decoder=None,
+        masking=None,
+        target_normalization="patch",
+        decode_second_view=False,
+        teacher=None,
+        teacher_output="fusion",
+        allow_uncoupled=False,
+        **kwargs,
+    ):
+        super().__init__(encoder, hidden_dim, **kwargs)
+        if target_normalization not in TARGET_NORMALIZATIONS:
+            raise ValueError(
+                f"`target_normalization` must be one of {TARGET_NORMALIZATIONS}. "
+                f"Received: {target_normalization!r}."
+            )
+        self.decoder = decoder
+        self.masking_options = {m: dict(x) for m, x in (masking or {}).items()}
+        self.target_normalization = target_normalization
+        self.decode_second_view = decode_second_view
+        self.teacher = teacher
+        self.teacher_output = teacher_output
+        self.allow_uncoupled = allow_uncoupled
+        check_composition(self)
+        self.build()
+
+    @property
+    def num_views(self):
+        """2 where something is contrasted with, or decoded from, a second masking."""
+        asked = any("second_view" in x.requires for x in self.objectives)
+        return 2 if asked or self.decode_second_view else 1
+
+    def build(self, input_shape=None):
+        super().build()
+        for modality, spec in self.inputs_by_modality.items():
+            options = self.masking_options.get(modality, {})
+            masking = TokenMasking(spec.grid, **options, name=f"{modality}_masking")
+            setattr(self, f"{modality}_masking", masking)
+        if self.decoder is not None:
+            self.decoder.build((None, None, self.hidden_dim))
+        if self.teacher is not None:
+            # Built here, so that its variables lie below this model's `teacher`.
+            self.teacher.build()
+            self.teacher.trainable = False
+        check_counts(self)
+
+    @property
+    def embedding_names(self):
+        """The outputs that contrast reads."""
+        views = VIEW_SUFFIXES[: self.num_views]
+        return [f"{m}_embedding{view}" for view in views for m in self.modalities]
+
+    def call(self, inputs, masked=True, training=False):
+        outputs = self.read(inputs, training)
+        patches = self.patchify(outputs)
+        if not masked:
+            return outputs | self.encode(self.tokenize(patches), training)
+        orders = [
+            self.draw_order(inputs, patches, training, view)
+            for view in range(self.num_views)
+        ]
+        return outputs | self._masked_views(patches, orders, training)
+
+    def draw_order(self, inputs, patches, training, view=0):
+        """Dict of modality to int32 `(batch, tokens)`, tokens to keep first."""
+        step = self.training_step if training else 0
+        order = {}
+        for m, x in patches.items():
+            noise = inputs.get(f"{m}_noise{VIEW_SUFFIXES[view]}")
+            if noise is None:
+                rows = inputs.get("example_index")
+                if rows is None:
+                    rows = ops.arange(ops.shape(x)[0], dtype="int32")
+                stream = 2 * view + MODALITIES.index(m)
+                noise = hash_noise(self.seed, step, rows, stream, x.shape[1])
+            order[m] = getattr(self, f"{m}_masking")(noise)
+        return order
+
+    def _masked_views(self, patches, orders, training):
+        """Encodes all views as one batch; fuses and decodes the first, or all."""
+        kept = [
+            {m: x[:, : self._masking(m).num_kept] for m, x in order.items()}
+            for order in orders
+        ]
+        tokens = _stack([self.tokenize(patches, x) for x in kept])
+        decoded = orders if self.decode_second_view else orders[:1]
+        views = len(orders) // len(decoded)
+        outputs = self.encode(tokens, training, views)
+        if self.decoder is not None:
+            visible = {m: outputs[f"{m}_tokens"] for m in patches}
+            outputs |= self._decode(visible, _stack(decoded), training)
+        if len(orders) > 1:
+            outputs = _part_views(outputs, whole=views == 1)
+        for suffix, order in zip(VIEW_SUFFIXES, orders, strict=False):
+            for m in patches:
+                outputs[f"{m}_order{suffix}"] = order[m]
+                outputs[f"{m}_is_masked{suffix}"] = self._masking(m).is_masked(order[m])
+        if self.decoder is not None:
+            outputs |= self._targets(self._target_values(patches), decoded)
+        return outputs
+
+    def _decode(self, visible, order, training):
+        """What the objectives ask for: joint reconstruction, inpainting or both."""
+        inpainting = [x for x in self.objectives if "inpainting" in x.requires]
+        if not inpainting:
+            return self.decoder(visible, order, training=training)
+        wanted = [m for m in visible if any(m in x.modalities for x in inpainting)]
+        outputs = self.decoder.inpaint(visible, order, wanted, training=training)
+        if any("reconstruction" in x.requires for x in self.objectives):
+            outputs |= self.decoder(visible, order, training=training)
+        return outputs
+
+    def _masking(self, modality):
+        return getattr(self, f"{modality}_masking")
+
+    def _target_values(self, patches):
+        """Dict of modality to what its tokens have to predict, before normalisation."""
+        if self.teacher is None:
+            return patches
+        outputs = self.teacher.encode(self.teacher.tokenize(patches))
+        part = "tokens" if self.teacher_output == "fusion" else "unimodal_tokens"
+        values = {m: ops.cast(outputs[f"{m}_{part}"], "float32") for m in patches}
+        return {m: ops.stop_gradient(x) for m, x in values.items()}
+
+    def _targets(self, values, orders):
+        targets = {}
+        for m, x in values.items():
+            whole, mean, deviation = self._normalize_target(m, x)
+            targets[f"{m}_target_mean"], targets[f"{m}_target_std"] = mean, deviation
+            for suffix, order in zip(VIEW_SUFFIXES, orders, strict=False):
+                targets[f"{m}_target{suffix}"] = whole
+                masked = gather_tokens(x, order[m][:, self._masking(m).num_kept :])
+                masked = self._normalize_target(m, masked)[0]
+                targets[f"{m}_masked_target{suffix}"] = masked
+        return targets
+
+    def _normalize_target(self, modality, patches):
+        by_channel = self.target_normalization == "patch_channels"
+        if self.target_normalization is None or (by_channel and modality == "audio"):
+            zeros = ops.zeros_like(patches[..., :1])
+            return patches, zeros, zeros + 1.0
+        unbiased = self.target_normalization == "patch"
+        return standardize_patches(patches, unbiased, channels=3 if by_channel else 1)
+
+    def assign_teacher(self, *sources):
+        """Copies trained models' weights into the teacher; later ones win.
+
+        Together they must have every weight: one model, or an audio-only and a
+        video-only one for a teacher that does not fuse.
+        """
+        reports = [copy_matching_weights(x, self, into="teacher/") for x in sources]
+        missing = set.intersection(*(set(r.missing_in_source) for r in reports))
+        if missing:
+            raise ValueError(
+                f"The teacher needs {len(missing)} weights that none of its sources "
+                f"has, such as {min(missing)}; make their settings agree."
+            )
+
+    def get_config(self):
+        config = super().get_config()
+        if self.decoder is not None:
+            config["decoder"] = keras.saving.serialize_keras_object(self.decoder)
+        if self.teacher is not None:
+            config["teacher"] = keras.saving.serialize_keras_object(self.teacher)
+        return {
+            **config,
+            "masking": self.masking_options,
+            "target_normalization": self.target_normalization,
+            "decode_second_view": self.decode_second_view,
+            "teacher_output": self.teacher_output,
+            "allow_uncoupled": self.allow_uncoupled,
+        }
+
+
+def _stack(views):
+    """Dicts of modality to tensor as one, stacked on the batch axis."""
+    if len(views) == 1:
+        return views[0]
+    return {m: ops.concatenate([v[m] for v in views], axis=0) for m in views[0]}
+
+
+def _part_views(outputs, whole):
+    """Outputs of two stacked views as `name` and `name_2`; all, or unimodal ones."""
+    parted = dict(outputs)
+    for name, x in outputs.items():
+        if whole or "_unimodal_" in name or name.endswith("_embedding"):
+            parted[name], parted[f"{name}_2"] = ops.split(x, 2, axis=0)
+    return parted

@@ -1,0 +1,74 @@
+"""What an experiment left: its model, its history, and what they came from."""
+
+import dataclasses
+import pathlib
+
+import keras
+
+from tfavmae.config import ExperimentConfig
+from tfavmae.errors import UserError
+from tfavmae.training.checkpoint import CheckpointStore, collect_variables
+from tfavmae.training.parts import Labels, build_model
+from tfavmae.training.workdir import Workdir, read_rows
+
+
+@dataclasses.dataclass
+class Run:
+    """What an experiment left.
+
+    Attributes:
+        model: the `keras.Model` with its weights.
+        config: the resolved config.
+        history: rows of `history.jsonl`: dicts with `step`, `epoch`, `kind`
+            (`train` or `epoch`) and the numbers.
+        workdir: the directory.
+        labels: what is classified, `None` in pretraining.
+        step: training steps behind the weights.
+    """
+
+    model: keras.Model
+    config: ExperimentConfig
+    history: list[dict]
+    workdir: pathlib.Path
+    labels: Labels | None
+    step: int
+
+
+def load(workdir, average: bool = False) -> Run:
+    """The model of a run: the final one, or that of its newest checkpoint.
+
+    Args:
+        workdir: directory of a run.
+        average: the running average of the weights, not the weights
+            (`optimizer.average_decay`), of a run that has ended.
+
+    Raises:
+        UserError: there is no run, or it has no checkpoint yet, or no average.
+    """
+    workdir = Workdir(workdir)
+    config, facts = workdir.read_config(), workdir.read_run()
+    labels = Labels(**facts["labels"]) if facts["labels"] else None
+    history = read_rows(workdir.history_file)
+    if average:
+        if not workdir.average_file.is_file():
+            raise UserError(
+                f"{workdir.path} has no average of its weights; set"
+                " optimizer.average_decay and train to the end."
+            )
+        model = keras.saving.load_model(workdir.average_file, compile=False)
+        step = facts["average_step"]
+    elif workdir.model_file.is_file():
+        model = keras.saving.load_model(workdir.model_file, compile=False)
+        step = facts["final_step"]
+    else:
+        model, step = _model_of_checkpoint(config, labels, workdir)
+    return Run(model, config, history, workdir.path, labels, step)
+
+
+def _model_of_checkpoint(config, labels, workdir):
+    model = build_model(config, labels)
+    store = CheckpointStore(workdir.checkpoints)
+    state = store.restore(collect_variables(model), partly=True)
+    if state is None:
+        raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
+    return model, state["step"]
