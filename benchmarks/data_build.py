@@ -23,6 +23,9 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
 
 
+SORTED_IN_MEMORY = 32 * 2**20  # bytes
+
+
 def decode_film(path):
     """Every frame of both tracks, thrown away; one thread, as the build's workers."""
     import av
@@ -50,10 +53,14 @@ def run_decode(films, num_workers, _):
 
 def run_build(films, num_workers, data_dir):
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import shuffle
 
     from tfavmae_datasets.clip_folder.build import build_clip_folder
 
     tfds.disable_progress_bar()
+    # TFDS sorts in memory up to 1 GB, and on the disk beyond it; here sooner, so that
+    # what is left in memory does not hide what grows with the number of films.
+    shuffle.MAX_MEM_BUFFER_SIZE = SORTED_IN_MEMORY
     started, cpu_before = time.perf_counter(), time.process_time()
     builder = build_clip_folder(
         films[0].parent,

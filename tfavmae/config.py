@@ -218,7 +218,7 @@ class TrainerConfig(Config):
             fit into memory; the update is that of the whole batch. With contrast over
             more than the micro-batch, encoders run forward twice.
         recompute: keep only the inputs of transformer blocks, and compute the rest
-            again on the way back: less memory, about a third more time.
+            again on the way back: less memory, a tenth to a quarter more time.
         nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
         image_every_steps: reconstruction images and sound in TensorBoard; 0 for none.
         profile_steps: first and last step of a TensorBoard profile.

@@ -200,8 +200,8 @@ def test_a_missing_file_is_named(copy):
         open_split(str(copy), "train")
 
 
-@pytest.mark.parametrize("num_frames", [1, 3])
-def test_a_jpeg_cut_in_half_is_named(copy, num_frames):
+def change_frames(copy, change):
+    """Writes the records of the split "other" again with other frames."""
     for path in copy.glob("*other*"):
         records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -209,8 +209,13 @@ def test_a_jpeg_cut_in_half_is_named(copy, num_frames):
                 example = tf.train.Example.FromString(record)
                 frames = example.features.feature["frames"].bytes_list.value
                 for k in range(len(frames)):
-                    frames[k] = frames[k][: len(frames[k]) // 2]
+                    frames[k] = change(frames[k])
                 writer.write(example.SerializeToString())
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_a_jpeg_cut_in_half_is_named(copy, num_frames):
+    change_frames(copy, lambda jpeg: jpeg[: len(jpeg) // 2])
     split = open_split(str(copy), "other")
     spec = dataclasses.replace(SPEC, num_frames=num_frames)
     expected = r"other.*: a JPEG frame is damaged \(record 0\)"
@@ -219,6 +224,25 @@ def test_a_jpeg_cut_in_half_is_named(copy, num_frames):
     # Who does not look at the frames is not stopped by them.
     spec = dataclasses.replace(SPEC, modalities=("audio",))
     assert batches(split.evaluation_batches(spec, 1))[0]["audio_present"] == 1
+
+
+@pytest.mark.parametrize("jpeg", [b"", b"\xd9", b"no JPEG at all"])
+def test_frames_that_are_no_jpegs_are_named(copy, jpeg):
+    change_frames(copy, lambda _: jpeg)
+    split = open_split(str(copy), "other")
+    expected = r"other.*: a JPEG frame is damaged \(record 0\)"
+    with pytest.raises(UserError, match=expected), naming_damage():
+        batches(split.evaluation_batches(SPEC, 1))
+
+
+def test_a_jpeg_without_its_start_is_one_line(copy):
+    change_frames(copy, lambda jpeg: jpeg[20:])
+    split = open_split(str(copy), "other")
+    with (
+        pytest.raises(UserError, match="JPEG frame cannot be decoded"),
+        naming_damage(),
+    ):
+        batches(split.evaluation_batches(SPEC, 1))
 
 
 def test_other_errors_pass_through():

@@ -126,3 +126,25 @@ def _count_after_optimization(function, argument, op_type):
         meta.collection_def["train_op"].node_list.value.append(output.name)
     graph = tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta)
     return sum(node.op == op_type for node in graph.node)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_under_xla(name):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    arguments = [rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
+    upstream = rng.standard_normal(plain(name, *arguments).shape).astype("float32")
+    function = getattr(gradients, name)
+
+    @tf.function(jit_compile=True)
+    def compiled(arguments, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            value = function(*arguments)
+        return tape.gradient(value, arguments, output_gradients=upstream)
+
+    found = compiled([tf.constant(x) for x in arguments], tf.constant(upstream))
+    wanted = value_and_gradients(function, arguments, upstream)[1:]
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

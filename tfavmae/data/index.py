@@ -294,7 +294,10 @@ def _read_first(file, offset, size):
     # tf.data's Python API can't start a TFRecord file at an offset, its ops can.
     ops, spec = tf.raw_ops, {"output_types": [tf.string], "output_shapes": [[]]}
     records = ops.TFRecordDatasetV2(
-        filenames=[file], compression_type="", buffer_size=size, byte_offsets=[offset]
+        filenames=[file],
+        compression_type="",
+        buffer_size=size,
+        byte_offsets=[offset],
     )
     first = ops.TakeDataset(input_dataset=records, count=1, **spec)
     return ops.DatasetToSingleElement(dataset=first, **spec)[0]
@@ -324,12 +327,12 @@ class naming_damage:
 
     def __exit__(self, kind, error, traceback):
         found = isinstance(error, tf.errors.OpError) and _DAMAGE.search(str(error))
-        if not found and isinstance(error, tf.errors.InvalidArgumentError):
-            if "Invalid JPEG" in str(error):
-                raise UserError(
-                    "a stored JPEG frame cannot be decoded although its record is as "
-                    "it was written; build the dataset again"
-                ) from error
+        is_graph_error = isinstance(error, tf.errors.InvalidArgumentError)
+        if not found and is_graph_error and "Invalid JPEG" in str(error):
+            raise UserError(
+                "a stored JPEG frame cannot be decoded although its record is as it "
+                "was written; build the dataset again"
+            ) from error
         if found:
             problem, file, record = found.groups()
             raise UserError(
