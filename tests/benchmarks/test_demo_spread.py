@@ -1,0 +1,35 @@
+"""The table of the demo's figures over seeds."""
+
+import importlib.util
+import pathlib
+
+PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "demo_spread.py"
+
+
+def summary(value, seconds):
+    recall = {"recall": {"10": {"value": value}}}
+    accuracy = {"accuracy": {"value": value + 0.2}}
+    modalities = ("audio", "video", "audio_video")
+    return {
+        "results": {
+            "retrieve": {
+                "directions": {"audio_to_video": recall, "video_to_audio": recall}
+            },
+            **{f"evaluate_{name}": accuracy for name in modalities},
+        },
+        "steps": {
+            "data": {"seconds": seconds, "peak_gib": 1.0},
+            "report": {"seconds": 60.0, "peak_gib": 2 * value},
+        },
+    }
+
+
+def test_mean_smallest_and_largest():
+    spec = importlib.util.spec_from_file_location("demo_spread", PATH)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    rows = benchmark.table([summary(0.2, 60.0), summary(0.4, 180.0)]).splitlines()
+    assert "| R@10, picture for a sound | 30.0 % | 20.0 % | 40.0 % |" in rows
+    assert "| accuracy from both | 50.0 % | 40.0 % | 60.0 % |" in rows
+    assert "| time of the steps | 3.0 min | 2.0 min | 4.0 min |" in rows
+    assert "| peak memory | 1.0 GiB | 1.0 GiB | 1.0 GiB |" in rows
