@@ -4,10 +4,12 @@ import io
 import math
 import re
 
+import keras
+import numpy as np
 import pytest
 from rich.console import Console
 
-from tfavmae.training.callbacks import IntervalMeans, _number
+from tfavmae.training.callbacks import IntervalMeans, Watch, _number
 from tfavmae.training.monitors import HistorySink, Profile, ProgressSink
 from tfavmae.training.workdir import History, read_rows
 
@@ -75,8 +77,6 @@ def test_means_of_an_interval(toy_metric):
 
 @pytest.fixture
 def toy_metric():
-    import keras
-
     return keras.metrics.Mean(name="loss")
 
 
@@ -89,3 +89,18 @@ def test_a_profile_of_some_steps(tmp_path):
     profile.on_train_end()
     assert not profile.is_on
     assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_the_last_steps_of_an_epoch_are_not_those_of_validation(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    model.layers[0].set_weights([np.zeros((1, 1))])
+    model.optimizer.learning_rate = 0.0
+    history = History(tmp_path / "history.jsonl")
+    watch = Watch(0, 2, [HistorySink(history)], 4, lambda _: 0.0, None)
+    small, large = np.ones((12, 1)), np.full((4, 1), 10.0)
+    model.fit(
+        small, small, 4, validation_data=(large, large), verbose=0, callbacks=[watch]
+    )
+    found = [(r["kind"], r["step"], r["loss"]) for r in history.rows]
+    assert found == [("train", 2, 1.0), ("train", 3, 1.0), ("epoch", 3, 1.0)]

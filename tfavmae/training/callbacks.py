@@ -130,9 +130,12 @@ class Watch(StepCallback):
         if self.step % self.every == 0:
             self._look()
 
+    def on_test_begin(self, logs=None):
+        # Validation will reset the metrics of the epoch's last steps.
+        self._look_at_rest()
+
     def on_epoch_end(self, epoch, logs=None):
-        if self.step != self.looked_at:
-            self._look()
+        self._look_at_rest()
         row = self._row("epoch", {k: _number(v) for k, v in (logs or {}).items()})
         self._check(self.step, row)
         self._tell(row)
@@ -143,6 +146,10 @@ class Watch(StepCallback):
         """Stops the run if something since the last look is not finite."""
         sync_state(self.model)
         self._check(self.looked_at + 1, self._row("train", self.means.peek()))
+
+    def _look_at_rest(self):
+        if self.step != self.looked_at:
+            self._look()
 
     def _look(self):
         sync_state(self.model)
