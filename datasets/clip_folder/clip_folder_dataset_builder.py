@@ -6,10 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import clips
+from tfavmae.data import clips, stored
 from tfavmae.data.prepared import PreparedClips
 from tfavmae.data.workers import WorkerPool
 from tfavmae.errors import UserError
@@ -48,22 +47,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return super()._create_builder_config(builder_config, *args, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "id": tfds.features.Text(),
-            "audio": tfds.features.Tensor(
-                shape=(None,), dtype=np.int16, encoding="bytes"
-            ),
-            "frames": tfds.features.Sequence(
-                tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-            ),
-            "frame_rate": np.float32,
-            "has_audio": np.bool_,
-            "has_video": np.bool_,
-            # The names follow when the CSV has been read.
-            "label": tfds.features.ClassLabel(),
-        }
+        # The names follow when the CSV has been read.
+        labels = {"label": tfds.features.ClassLabel()}
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
+            features=stored.features(labels),
             metadata=tfds.core.MetadataDict(),
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from tfavmae.data import clips, media
+from tfavmae.data import clips, media, stored
 from tfavmae.errors import UserError
 from tfavmae_datasets.sounding_shapes import classes, generator
 from tfavmae_datasets.sounding_shapes.config import CONFIGS, SoundingShapesConfig
@@ -77,33 +77,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         settings = self.builder_config.settings
         num_events = len(classes.event_names(settings))
-        features = tfds.features.FeaturesDict(
-            {
-                "id": tfds.features.Text(),
-                "audio": tfds.features.Tensor(
-                    shape=(None,), dtype=np.int16, encoding="bytes"
-                ),
-                "frames": tfds.features.Sequence(
-                    tfds.features.Image(
-                        shape=(settings.frame_size, settings.frame_size, 3),
-                        encoding_format="jpeg",
-                    )
-                ),
-                "frame_rate": np.float32,
-                "has_audio": np.bool_,
-                "has_video": np.bool_,
-                "label": tfds.features.ClassLabel(names=classes.class_names(settings)),
-                "events": tfds.features.Tensor(shape=(num_events,), dtype=np.int8),
-                "verb": tfds.features.ClassLabel(names=classes.verbs(settings)),
-                "noun": tfds.features.ClassLabel(names=classes.nouns(settings)),
-                "event_times": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
-                "event_classes": tfds.features.Tensor(shape=(None,), dtype=np.int32),
-                "positions": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
-                "caption": tfds.features.Text(),
-            }
-        )
+        labels = {
+            "label": tfds.features.ClassLabel(names=classes.class_names(settings)),
+            "events": tfds.features.Tensor(shape=(num_events,), dtype=np.int8),
+            "verb": tfds.features.ClassLabel(names=classes.verbs(settings)),
+            "noun": tfds.features.ClassLabel(names=classes.nouns(settings)),
+            "event_times": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+            "event_classes": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            "positions": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+            "caption": tfds.features.Text(),
+        }
         return self.dataset_info_from_configs(
-            features=features, metadata=tfds.core.MetadataDict(self._facts())
+            features=stored.features(labels, settings.frame_size),
+            metadata=tfds.core.MetadataDict(self._facts()),
         )
 
     def _facts(self) -> dict:

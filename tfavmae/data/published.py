@@ -24,11 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from tfavmae.data import audit as audit_lib
-from tfavmae.data import clips, inspection
+from tfavmae.data import clips, inspection, stored
 from tfavmae.data.locking import exclusive
 from tfavmae.data.manifest import OK, Manifest
 from tfavmae.data.prepared import PreparedClips
@@ -80,21 +79,8 @@ class PublishedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return example
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "id": tfds.features.Text(),
-            "audio": tfds.features.Tensor(
-                shape=(None,), dtype=np.int16, encoding="bytes"
-            ),
-            "frames": tfds.features.Sequence(
-                tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-            ),
-            "frame_rate": np.float32,
-            "has_audio": np.bool_,
-            "has_video": np.bool_,
-            **self.label_features(),
-        }
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
+            features=stored.features(self.label_features()),
             metadata=tfds.core.MetadataDict(),
         )
 
@@ -191,7 +177,7 @@ class PublishedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         media_root = config.media if config.manifest else None
         self._root = Path(media_root or manifest.media).expanduser()
         self._bad_files = clips.BadFiles(self.bad_files_path, strict=config.strict)
-        self._fingerprint = config.fingerprint(manifest)
+        self._fingerprint = config.fingerprint(manifest.fingerprint)
         if self._is_on_beam:
             return self._splits_on_beam(manifest)
         return self._open_splits(manifest)
