@@ -37,7 +37,8 @@ def attend_head(query, key, value):
     def gradient(upstream):
         # The scale is now the key's: no compiler may see the same product twice, and
         # keep the first one after all.
-        weights = ops.softmax(ops.matmul(query, _transposed(key * scale)), axis=-1)
+        late = scale + _zero_after(upstream)
+        weights = ops.softmax(ops.matmul(query, _transposed(key * late)), axis=-1)
         mean = ops.sum(upstream * output, axis=-1, keepdims=True)
         scores = weights * (ops.matmul(upstream, _transposed(value)) - mean)
         return (
@@ -47,6 +48,15 @@ def attend_head(query, key, value):
         )
 
     return output, gradient
+
+
+def _zero_after(x):
+    """0, but not before x is known.
+
+    Without it TensorFlow may compute again at once, in the middle of the forward pass,
+    what was to be computed on the way back, and keeps it until then.
+    """
+    return 0.0 * ops.reshape(x, (-1,))[0]
 
 
 def _transposed(x):
