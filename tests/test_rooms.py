@@ -27,7 +27,12 @@ ROOMS = (
     "cli",
     "__main__",
 )
-SAME_ROOM = {"config_checks": "config", "demo_page": "demo", "demo_memory": "demo"}
+SAME_ROOM = {
+    "config_checks": "config",
+    "config_text": "config",
+    "demo_page": "demo",
+    "demo_memory": "demo",
+}
 WITHOUT_TENSORFLOW = ("layers", "objectives", "models")
 TENSORFLOW = (
     "tensorflow",

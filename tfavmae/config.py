@@ -15,7 +15,7 @@ from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
 from tfavmae import config_checks as checks
-from tfavmae.errors import UserError
+from tfavmae import config_text as text
 from tfavmae.paper_inputs import PAPER_INPUTS
 
 # Keys that change what a run leaves behind but never a weight: a run may be
@@ -23,6 +23,7 @@ from tfavmae.paper_inputs import PAPER_INPUTS
 RESUME_FREE_KEYS = frozenset(
     {
         "data.data_dir",
+        "data.services",
         "trainer.checkpoint_every_steps",
         "trainer.checkpoint_every_minutes",
         "trainer.keep_checkpoints",
@@ -126,6 +127,8 @@ class DataConfig(Config):
         shorter_side: of the picture that frames are cropped from; by default the least
             that covers them.
         augment: fields of `tfavmae.data.augment.Augmentation`.
+        services: `host:port` of machines that run `tfavmae data serve` and decode the
+            training clips; not a number changes by it.
     """
 
     dataset: str = "sounding_shapes/demo"
@@ -145,6 +148,7 @@ class DataConfig(Config):
         default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
     )
     augment: Config = field(default_factory=Config)
+    services: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -315,9 +319,9 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         UserError: naming the key and what it may be.
     """
-    values = _read_yaml(pathlib.Path(path))
+    values = text.read_yaml(pathlib.Path(path))
     for override in overrides:
-        _merge(values, _parse_override(override))
+        text.merge(values, text.parse_override(override))
     return from_dict(values)
 
 
@@ -328,7 +332,7 @@ def from_dict(values: Mapping) -> ExperimentConfig:
     config = exp_factory.get_exp_config(f"tfavmae/{stage}")
     given = checks.checked(ExperimentConfig, values, "")
     config.override(_with_paper_inputs(given), is_strict=False)
-    _check_combinations(config)
+    checks.check_combinations(config)
     return config
 
 
@@ -364,68 +368,3 @@ def flatten(values: Mapping, prefix: str = "") -> dict:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _read_yaml(path: pathlib.Path) -> dict:
-    if not path.is_file():
-        raise UserError(f"{path}: no such recipe; configs/ holds the ones we ship.")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not readable as YAML: {reason}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of sections, not {values!r}.")
-    return values
-
-
-def _parse_override(text: str) -> dict:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"Override {text!r}: write it as section.key=value.")
-    try:
-        value = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"Override {text!r}: the value is not YAML.") from error
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    return value
-
-
-def _merge(values: dict, update: dict) -> None:
-    for key, value in update.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
-
-
-def _check_combinations(config: ExperimentConfig) -> None:
-    """Values that are possible alone and impossible together."""
-    _check_length(config)
-    optimizer, trainer = config.optimizer, config.trainer
-    if config.stage == "pretrain" and config.model.modality != "audio_video":
-        raise UserError("model.modality must be audio_video in pretraining.")
-    if config.stage == "finetune" and not config.data.label:
-        raise UserError("data.label must name the label to fine-tune on, e.g. label.")
-    if config.data.sampling == "balanced" and not config.data.label:
-        raise UserError("data.sampling=balanced needs data.label.")
-    if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
-        raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
-    if trainer.strategy == "tpu" and not trainer.tpu:
-        raise UserError("trainer.tpu must name the TPU that trainer.strategy=tpu uses.")
-    if trainer.monitor and not config.data.validation_split:
-        raise UserError("trainer.monitor needs data.validation_split to be set.")
-    if trainer.profile_steps and trainer.profile_steps[0] >= trainer.profile_steps[1]:
-        raise UserError("trainer.profile_steps must be a first and a later last step.")
-
-
-def _check_length(config: ExperimentConfig) -> None:
-    optimizer, trainer = config.optimizer, config.trainer
-    if trainer.num_steps is None and trainer.num_epochs is None:
-        raise UserError("trainer.num_steps or trainer.num_epochs must be set.")
-    if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:
-        raise UserError(
-            "optimizer.warmup_steps and optimizer.warmup_epochs exclude each other;"
-            " set one of them to null."
-        )

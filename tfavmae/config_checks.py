@@ -1,4 +1,4 @@
-"""Checks of nested values against config dataclasses: keys, types, ranges."""
+"""Checks of nested values against config dataclasses: keys, types, ranges, pairs."""
 
 import dataclasses
 import difflib
@@ -91,3 +91,34 @@ def check_rules(name: str, value, field: dataclasses.Field) -> None:
         numbers = value if isinstance(value, list) else [value]
         if rule in rules and not all(holds(n, rules[rule]) for n in numbers):
             raise UserError(f"{name} must {words} {rules[rule]}. Received: {value!r}.")
+
+
+def check_combinations(config) -> None:
+    """Values that are possible alone and impossible together."""
+    _check_length(config)
+    optimizer, trainer = config.optimizer, config.trainer
+    if config.stage == "pretrain" and config.model.modality != "audio_video":
+        raise UserError("model.modality must be audio_video in pretraining.")
+    if config.stage == "finetune" and not config.data.label:
+        raise UserError("data.label must name the label to fine-tune on, e.g. label.")
+    if config.data.sampling == "balanced" and not config.data.label:
+        raise UserError("data.sampling=balanced needs data.label.")
+    if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
+        raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
+    if trainer.strategy == "tpu" and not trainer.tpu:
+        raise UserError("trainer.tpu must name the TPU that trainer.strategy=tpu uses.")
+    if trainer.monitor and not config.data.validation_split:
+        raise UserError("trainer.monitor needs data.validation_split to be set.")
+    if trainer.profile_steps and trainer.profile_steps[0] >= trainer.profile_steps[1]:
+        raise UserError("trainer.profile_steps must be a first and a later last step.")
+
+
+def _check_length(config) -> None:
+    optimizer, trainer = config.optimizer, config.trainer
+    if trainer.num_steps is None and trainer.num_epochs is None:
+        raise UserError("trainer.num_steps or trainer.num_epochs must be set.")
+    if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:
+        raise UserError(
+            "optimizer.warmup_steps and optimizer.warmup_epochs exclude each other;"
+            " set one of them to null."
+        )

@@ -50,6 +50,20 @@ def test_clips_without_a_modality_are_left_out_and_counted():
     assert result.directions["audio_to_video"].recall[1].value == 1
 
 
+def test_misses_are_queries_that_fail_and_no_part_of_the_gallery():
+    embeddings = made_embeddings()
+    silent = np.arange(40) < 10
+    embeddings["counts_as_miss"] = silent
+    embeddings["audio_embedding"][silent] = 1.0  # would be found, and found often
+    result = retrieval.evaluate(embeddings, ks=(1, 30))
+    assert (result.num_clips, result.num_misses, result.num_left_out) == (30, 10, 0)
+    for direction in result.directions.values():
+        assert direction.recall[1].value == direction.recall[30].value == 30 / 40
+        assert direction.chance == {1: 1 / 40, 30: 30 / 40}
+        assert direction.median_rank == 1
+    assert not set(retrieval.paired(embeddings)["example_index"]) & set(range(100, 110))
+
+
 def test_both_directions_differ_where_they_should():
     # Each sound has its own picture, yet all pictures are nearest to sound 0.
     audio = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2]])

@@ -6,6 +6,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from tfavmae import config as config_lib
+from tfavmae.data.service import Service
 from tfavmae.errors import UserError
 from tfavmae.training import experiment, parts
 from tfavmae.training.workdir import Workdir, read_rows
@@ -187,6 +188,32 @@ def test_more_examples_than_there_are(small_config):
     config = small_config("finetune", **{"data.num_train_examples": 99})
     with pytest.raises(UserError, match=r"num_train_examples=99 is more than the 24"):
         parts.TrainingData(config)
+
+
+def test_a_run_goes_on_with_clips_from_other_machines(small_config):
+    services = [Service(port=0, host="localhost") for _ in range(2)]
+    addresses = [one.address for one in services]
+    alone = small_config()
+    served = small_config(**{"data.services": addresses})
+    (differing,) = config_lib.difference(alone, served)
+    assert differing in config_lib.RESUME_FREE_KEYS
+    ours, theirs = (
+        list(parts.TrainingData(config).training_batches(3, num_steps=4))
+        for config in (alone, served)
+    )
+    assert len(ours) == len(theirs) == 4
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], other[name])
+
+
+def test_a_service_that_does_not_answer(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_SERVICE_TIMEOUT_SECONDS", 0.1)
+    config = small_config(**{"data.services": ["localhost:1"]})
+    silent = r"data\.services: .* does not answer at localhost:1 "
+    with pytest.raises(UserError, match=silent):
+        experiment.run(config, tmp_path, progress=False)
 
 
 def test_contrast_over_a_batch_of_one(small_config, tmp_path):

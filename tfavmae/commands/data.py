@@ -1,4 +1,4 @@
-"""`data build`, `data describe`: media files to TFRecords, and what is in them.
+"""`data build`, `describe`, `serve`: media files to TFRecords and on to training.
 
 `data audit` and the builders of published data sets are in `published_data`.
 """
@@ -33,6 +33,20 @@ def add_parsers(commands):
         positional=("[NAME]", "its name or folder; default: that of the recipe"),
     )
     _add_data_dir(parser)
+    parser = add_command(
+        commands,
+        "serve",
+        serve,
+        summary="decode training clips for runs on other machines",
+        example="tfavmae data serve --port 5050",
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=5050, metavar="N", help="default: 5050")
+    add(
+        "--host",
+        metavar="NAME",
+        help="what others call this machine; default: its name",
+    )
 
 
 def _add_build(commands):
@@ -98,6 +112,18 @@ def _progress_on_terminals():
         yield
     finally:
         tfds.enable_progress_bar()
+
+
+def serve(args):
+    from tfavmae.data.service import Service
+
+    service = Service(args.port, args.host)
+    print(
+        f"Decoding for runs with --set data.services=[{service.address}]; "
+        "Ctrl-C ends it",
+        flush=True,
+    )
+    service.wait()
 
 
 def describe(args):

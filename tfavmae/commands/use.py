@@ -119,7 +119,8 @@ def retrieve(args):
     everywhere = args.query and not args.split
     split = asked.open_all() if everywhere else asked.open_split(args.split)
     indices = _gallery(split, args.gallery)
-    vectors = _embed_split(asked, split, indices)
+    labels = {retrieval.COUNTS_AS_MISS} & set(split.label_features)
+    vectors = _embed_split(asked, split, indices, tuple(labels))
     if args.query:
         return _search(args, asked, split, retrieval.paired(vectors))
     result = retrieval.evaluate(vectors)
@@ -191,12 +192,13 @@ def _gallery(split, size):
     return rows[:size]
 
 
-def _embed_split(asked, split, indices=None):
+def _embed_split(asked, split, indices=None, labels=()):
     from tfavmae.data.pipeline import naming_damage
     from tfavmae.tasks import embedding
 
+    batches = asked.batches(split, labels, indices=indices)
     with naming_damage():
-        return embedding.embed(asked.run.model, asked.batches(split, indices=indices))
+        return embedding.embed(asked.run.model, batches, labels=labels)
 
 
 def _search(args, asked, split, gallery):

@@ -10,7 +10,7 @@ import math
 
 import tensorflow as tf
 
-from tfavmae.data import resizing
+from tfavmae.data import rand_augment, resizing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Augmentation:
         saturation: greatest deviation of the saturation factor from 1.
         hue: greatest shift on the colour circle, in [0, 0.5].
         colour_probability: of applying the four above.
+        rand_augment_layers: operations of RandAugment on the frames, 0 for none.
+        rand_augment_magnitude: their strength, 0 to 10.
         roll_probability: of rolling the audio round by a uniform time. It moves the
             sound against the picture.
         gain_db: greatest change of loudness, up or down, in dB.
@@ -49,6 +51,8 @@ class Augmentation:
     saturation: float = 0.0
     hue: float = 0.0
     colour_probability: float = 0.8
+    rand_augment_layers: int = 0
+    rand_augment_magnitude: float = 10.0
     roll_probability: float = 0.0
     gain_db: float = 0.0
     noise_snr_db: tuple[float, float] | None = None
@@ -59,6 +63,9 @@ class Augmentation:
         for name in ("brightness", "contrast", "saturation"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         self._check("hue", 0 <= self.hue <= 0.5, "in [0, 0.5]")
+        self._check("rand_augment_layers", self.rand_augment_layers >= 0, "0 or more")
+        strength = self.rand_augment_magnitude
+        self._check("rand_augment_magnitude", 0 <= strength <= 10, "in [0, 10]")
         self._check("gain_db", self.gain_db >= 0, "0 or more")
         low, high = self.crop_scale or (1.0, 1.0)
         self._check("crop_scale", 0 < low <= high <= 1, "0 < least <= greatest <= 1")
@@ -235,4 +242,8 @@ def video(frames, seed, options):
         frames = flip(frames, seeds[0], options.flip_probability)
     if options.changes_colour:
         frames = jitter_colour(frames, seeds[1], options)
+    if options.rand_augment_layers:
+        key = tf.random.experimental.stateless_fold_in(seed, 2)
+        layers, magnitude = options.rand_augment_layers, options.rand_augment_magnitude
+        frames = rand_augment.distort(frames, key, layers, magnitude)
     return frames

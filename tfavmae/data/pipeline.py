@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from tfavmae.data import augment, sampling, windows
+from tfavmae.data import augment, sampling, service, windows
 from tfavmae.data.index import RecordReader, naming_damage
 from tfavmae.data.splits import MODALITIES, STORED_SAMPLE_RATE_HZ, Split, open_info
 
@@ -128,6 +128,7 @@ class ClipSplit(Split):
         host_index=0,
         host_count=1,
         num_parallel_calls=tf.data.AUTOTUNE,
+        services=(),
     ):
         """Shuffled batches without end, a pure function of `seed` and the step.
 
@@ -152,6 +153,8 @@ class ClipSplit(Split):
                 host_count` on of every batch.
             host_count: number of hosts.
             num_parallel_calls: clips decoded at a time; changes nothing but speed.
+            services: `host:port` of machines that make the batches, see
+                `tfavmae.data.service`; changes nothing but speed.
 
         Returns:
             `tf.data.Dataset` of batches of `batch_size / host_count` clips.
@@ -175,9 +178,14 @@ class ClipSplit(Split):
             key = tf.stack([tf.constant(seed, tf.int64), position])
             return make_clip(rows[place], key, tf.constant(0, tf.int64), 1)
 
-        clips = order.map(clip, num_parallel_calls, deterministic=True)
+        def batches(order, num_steps):
+            clips = order.map(clip, num_parallel_calls, deterministic=True)
+            return _batches(clips, local, num_steps)
+
         count = tf.data.INFINITE_CARDINALITY if num_steps is None else num_steps
-        return _batches(clips, local, count)
+        if services:
+            return service.spread(services, order, local, count, batches)
+        return batches(order, count)
 
     def evaluation_batches(
         self,

@@ -37,6 +37,14 @@ class Ranks:
     num_better: np.ndarray
     num_equal: np.ndarray
 
+    def with_misses(self, count: int) -> "Ranks":
+        """These and `count` queries whose item stands behind the whole gallery."""
+        behind = np.full(count, len(self.num_better))
+        return Ranks(
+            np.concatenate([self.num_better, behind]),
+            np.concatenate([self.num_equal, np.ones_like(behind)]),
+        )
+
     def hits(self, k: int, ties: str = "expected") -> np.ndarray:
         """Float array of how far each query counts as found among the first `k`.
 

@@ -15,6 +15,10 @@ DIRECTIONS = {
     "video_to_audio": ("video", "audio"),
 }
 
+# A label: this clip cannot be found, and counts as a query that failed. So the audio
+# protocol of MSR-VTT has it for test clips without sound.
+COUNTS_AS_MISS = "counts_as_miss"
+
 
 @dataclasses.dataclass
 class Direction:
@@ -34,18 +38,22 @@ class RetrievalResult(Result):
         num_left_out: clips that lack a modality and were not used.
         ties: convention for ties, see `metrics.recall_at_k`.
         directions: `audio_to_video` and `video_to_audio`.
+        num_misses: further queries that count as failed, see `COUNTS_AS_MISS`.
     """
 
     num_clips: int
     num_left_out: int
     ties: str
     directions: dict[str, Direction]
+    num_misses: int = 0
 
     def table(self):
         from rich.table import Table
 
         ks = list(next(iter(self.directions.values())).recall)
         caption = f"{self.num_clips} clips evaluated, {self.num_left_out} left out"
+        if self.num_misses:
+            caption = f"{self.num_misses} counted as misses, {caption}"
         table = Table(
             "direction",
             *[f"R@{k}" for k in ks],
@@ -56,7 +64,7 @@ class RetrievalResult(Result):
         for name, one in self.directions.items():
             cells = [str(one.recall[k]) for k in ks]
             table.add_row(name.replace("_", " "), *cells, f"{one.median_rank:g}")
-        chance = [f"{100 * min(k / self.num_clips, 1):.1f} %" for k in ks]
+        chance = [f"{100 * one.chance[k]:.1f} %" for k in ks]
         table.add_row("chance", *chance, f"{(self.num_clips + 1) / 2:g}")
         return table
 
@@ -90,24 +98,31 @@ def evaluate(
     """Recall and median rank in both directions over the clips with both modalities.
 
     Args:
-        embeddings: from `embedding.embed`.
+        embeddings: from `embedding.embed`; with the label `counts_as_miss` if the data
+            set has it.
         ks: list lengths.
         ties: see `metrics.recall_at_k`.
         num_resamples: bootstrap resamples of the queries (the gallery stays).
     """
     pairs = paired(embeddings)
+    num_clips, num_misses = len(pairs["example_index"]), int(_misses(embeddings).sum())
     directions = {}
     for name, (query, target) in DIRECTIONS.items():
         ranks = metrics.paired_ranks(pairs[query], pairs[target])
+        ranks = ranks.with_misses(num_misses)
         recall = {
             k: metrics.bootstrap(ranks.hits(k, ties), num_resamples=num_resamples)
             for k in ks
         }
-        chance = {k: min(k / len(pairs["example_index"]), 1.0) for k in ks}
+        chance = {k: min(k, num_clips) / (num_clips + num_misses) for k in ks}
         directions[name] = Direction(recall, chance, ranks.median(ties))
-    num_clips = len(pairs["example_index"])
-    left_out = len(embeddings["example_index"]) - num_clips
-    return RetrievalResult(num_clips, left_out, ties, directions)
+    left_out = len(embeddings["example_index"]) - num_clips - num_misses
+    return RetrievalResult(num_clips, left_out, ties, directions, num_misses)
+
+
+def _misses(embeddings):
+    index = embeddings["example_index"]
+    return embeddings.get(COUNTS_AS_MISS, np.zeros(len(index), bool)).astype(bool)
 
 
 def examples(
@@ -149,7 +164,10 @@ def search(query: np.ndarray, gallery: np.ndarray, top: int = 5):
 
 
 def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`audio`, `video` and `example_index` of the clips that have both modalities."""
+    """`audio`, `video` and `example_index` of the clips that have both modalities.
+
+    Without those that count as misses.
+    """
     missing = [m for m in ("audio", "video") if f"{m}_embedding" not in embeddings]
     if missing:
         raise UserError(
@@ -157,6 +175,7 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             "use a model that was pretrained on both."
         )
     both = embeddings["audio_present"] & embeddings["video_present"]
+    both &= ~_misses(embeddings)
     if not both.any():
         raise UserError(
             f"none of the {len(both)} clips has both sound and picture: "

@@ -10,6 +10,9 @@ from tfavmae.data import augment, sampling
 from tfavmae.data.pipeline import ClipSpec, ClipSplit, open_split
 from tfavmae.errors import UserError
 from tfavmae.models import presets
+from tfavmae.training import cluster
+
+_SERVICE_TIMEOUT_SECONDS = 10.0
 
 
 def clip_spec(config: ExperimentConfig, train: bool) -> ClipSpec:
@@ -65,6 +68,10 @@ class TrainingData:
         if config.data.validation_split:
             self.validation_split = self._open(config.data.validation_split)
         self.indices = self._subset()
+        for address in config.data.services:
+            cluster.check_answers(
+                address, _SERVICE_TIMEOUT_SECONDS, "data.services: `tfavmae data serve`"
+            )
 
     @property
     def num_examples(self) -> int:
@@ -85,6 +92,7 @@ class TrainingData:
             num_steps=num_steps,
             indices=self.indices,
             sampling_weights=weights,
+            services=self.config.data.services,
             **self.hosts,
         )
 
