@@ -3,13 +3,12 @@
 import dataclasses
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
 from tfavmae.data import clips, stored
-from tfavmae.data.prepared import PreparedClips
+from tfavmae.data.prepared import PreparedClips, remove_leftovers
 from tfavmae.data.workers import WorkerPool
 from tfavmae.errors import UserError
 from tfavmae_datasets.clip_folder import listing as listing_lib
@@ -64,8 +63,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             super().download_and_prepare(**kwargs)
         finally:
             self.close()
-        for folder in self.data_path.parent.glob("prepared-*"):
-            shutil.rmtree(folder)
+        remove_leftovers(self.data_path.parent)
 
     @property
     def num_taken_over(self) -> int:

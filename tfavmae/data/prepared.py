@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import os
 import pickle
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -85,6 +86,18 @@ class PreparedClips:
         record = pickle.dumps((key, outcome), protocol=pickle.HIGHEST_PROTOCOL)
         file.write(_HEADER.pack(len(record), zlib.crc32(record)) + record)
         file.flush()
+
+
+def remove_leftovers(folder):
+    """Removes what is of no use once a data set is complete.
+
+    Args:
+        folder: of its versions; decoded clips, and what TFDS was writing when it was
+            killed, lie beside them.
+    """
+    for pattern in ("prepared-*", "incomplete.*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 def _read_records(file) -> Iterator[tuple[str, Outcome]]:

@@ -19,7 +19,6 @@ import functools
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +29,7 @@ from tfavmae.data import audit as audit_lib
 from tfavmae.data import clips, inspection, stored
 from tfavmae.data.locking import exclusive
 from tfavmae.data.manifest import OK, Manifest
-from tfavmae.data.prepared import PreparedClips
+from tfavmae.data.prepared import PreparedClips, remove_leftovers
 from tfavmae.data.published_config import PublishedConfig, configs
 from tfavmae.data.source import Source
 from tfavmae.data.workers import WorkerPool
@@ -130,8 +129,7 @@ class PublishedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 super().download_and_prepare(**kwargs)
             finally:
                 self.close()
-            for folder in self.work_folder.glob("prepared-*"):
-                shutil.rmtree(folder)
+            remove_leftovers(self.work_folder)
 
     def close(self):
         """Ends the decoding, if there is any."""
