@@ -29,7 +29,7 @@ def setup(scaling, hosts, devices):
 
 @pytest.fixture
 def work(scaling):
-    return scaling.Work(1e10, 2_000_000, 1_000_000, 1000, 5000)
+    return scaling.Work(1e10, 2_000_000, 1_000_000, 1000, 5000, 16)
 
 
 def test_one_device_only_computes(scaling, work, assumed):
@@ -57,6 +57,9 @@ def test_the_input_may_be_the_limit(scaling, work, assumed):
     row = scaling.step(work, fast, assumed)
     assert row["limit"] == "input"
     assert row["step ms"] == "80.0"  # 80 clips at 10 cores x 100
+    measured = scaling.dataclasses.replace(assumed, clips_per_core=None)
+    row = scaling.step(work, fast, measured)
+    assert row["step ms"] == "79.7"  # 10 ms of a core for 16 frames
 
 
 def test_what_contrast_gathers(scaling):
