@@ -242,3 +242,15 @@ def test_mixed_precision(precision, small_config, tmp_path):
     assert np.isfinite(losses).all()
     assert run.model.dtype_policy.name == precision
     assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.slow
+def test_xla_and_recomputing_are_the_same_run(small_config, tmp_path):
+    losses = []
+    for jit, recompute in (("off", False), ("on", True)):
+        changes = {"trainer.jit_compile": jit, "trainer.recompute": recompute}
+        config = small_config(**changes, **{"data.validation_split": None})
+        run = experiment.run(config, tmp_path / jit, progress=False)
+        losses.append([r["loss"] for r in run.history if r["kind"] == "train"])
+    assert len(losses[0]) == 7
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
