@@ -86,12 +86,14 @@ def test_names_and_missing_modalities():
 
 def test_figure_is_one_picture_with_a_row_per_clip():
     model, batch = make_model(), make_batch()
-    figure = reconstructions.reconstruction_figure(model, batch)
+    figure = reconstructions.figure(reconstructions.reconstruct(model, batch))
     assert figure.dtype == np.uint8
     assert figure.shape == (3 * 132, 6 * 164, 3)
     assert figure[132:260, : 3 * 164].min() == 255  # a silent clip has no spectrogram
-    images = reconstructions.tensorboard_images(model, batch)
-    np.testing.assert_array_equal(images["reconstruction"][0], figure)
+    media = reconstructions.tensorboard_media(model, batch)
+    np.testing.assert_array_equal(media["reconstruction"][0], figure)
+    sounds = media["reconstruction_sound"]
+    assert sounds.dtype == np.int16 and sounds.any(axis=1).tolist() == [True, True]
 
 
 def test_a_model_without_a_decoder_has_nothing_to_show():

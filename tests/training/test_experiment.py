@@ -12,9 +12,10 @@ from tfavmae.training import experiment, parts
 from tfavmae.training.workdir import Workdir, read_rows
 
 
-def make_images(model, batch):
+def make_media(model, batch):
     assert batch["video"].shape == (8, 1, 16, 16, 3)
-    return {"frames": batch["video"][:2, 0]}
+    sounds = batch["audio"][:2] // 2
+    return {"frames": batch["video"][:2, 0], "quieter": sounds}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def pretrained(small_config, tmp_path_factory):
     """An undisturbed run of 7 steps in epochs of 3."""
     workdir = tmp_path_factory.mktemp("runs") / "pretrain"
     config = small_config(**{"trainer.image_every_steps": 3})
-    return experiment.run(config, workdir, progress=False, make_images=make_images)
+    return experiment.run(config, workdir, progress=False, make_media=make_media)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,12 @@ def test_tensorboard_has_terms_rates_and_images(pretrained):
         "input_wait",
     ]
     assert {f"train/{name}" for name in train} < tags
-    assert {"validation/loss", "frames", "clip", "config"} < tags
+    assert {"validation/loss", "frames", "clip", "quieter", "config"} < tags
     assert "device/peak_host_memory_gib" in tags
     assert [e.step for e in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6, 7]
     assert [e.step for e in events.Tensors("frames")] == [3, 6]
     assert [e.step for e in events.Tensors("clip")] == [3, 6]
+    assert [e.step for e in events.Tensors("quieter")] == [3, 6]
 
 
 def test_a_finished_run_is_loaded_and_not_trained_again(

@@ -98,7 +98,7 @@ def _trainer_overrides(args) -> list[str]:
 
 
 def train(args, stage):
-    from tfavmae.report.reconstructions import tensorboard_images
+    from tfavmae.report.reconstructions import tensorboard_media
     from tfavmae.training import experiment, mavil_stages
 
     source = getattr(args, "source", None)
@@ -109,9 +109,9 @@ def train(args, stage):
             f"{args.config or args.workdir} is for `tfavmae {config.stage}`, not for "
             f"{stage} (key stage)"
         )
-    images = tensorboard_images if stage == "pretrain" else None
+    media = tensorboard_media if stage == "pretrain" else None
     run = mavil_stages.run if config.teacher_iterations else experiment.run
-    return run(config, args.workdir, make_images=images)
+    return run(config, args.workdir, make_media=media)
 
 
 def describe(args):

@@ -24,6 +24,9 @@ _REFUSED_FORMATS = {
     "vapoursynth",
 }  # fmt: skip
 _MAX_PIXELS = str(2**26)  # 8k video has 2**25
+# Titles may be anything but UTF-8. PyAV 19 reads them so without being told.
+_IS_OLD = int(av.__version__.partition(".")[0]) < 19
+_METADATA = {"metadata_errors": "replace"} if _IS_OLD else {}
 
 
 class MediaError(UserError):
@@ -52,9 +55,7 @@ def open_media(path):
     # The prefix keeps FFmpeg from reading a protocol out of a name with a colon.
     url = "file:" + os.path.abspath(path)
     try:
-        return av.open(
-            url, container_options=_container_options(), metadata_errors="replace"
-        )
+        return av.open(url, container_options=_container_options(), **_METADATA)
     except av.FFmpegError as error:
         raise MediaError(
             path, f"not a media file, or damaged: {error.strerror}"

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tfavmae.layers.embedding import unpatchify_audio, unpatchify_video
+from tfavmae.report import resynthesis
 
 HIDDEN_GREY = 128
 
@@ -19,12 +20,15 @@ class Triptych:
         reconstructed: uint8 `(height, width, 3)`: prediction where hidden, original
             where visible.
         masked_fraction: share of the patches that was hidden.
+        values: of `reconstructed`, normalised as the model's input: of audio `(frames,
+            mel bins)`, of video `(frames, height, width, 3)`.
     """
 
     original: np.ndarray
     visible: np.ndarray
     reconstructed: np.ndarray
     masked_fraction: float
+    values: np.ndarray
 
 
 @dataclasses.dataclass
@@ -100,7 +104,8 @@ def _draw_audio(spec, outputs):
     for x, y, h in zip(original, predicted, hidden, strict=True):
         low, high = np.quantile(x, [0.01, 0.995])
         filled = np.where(h > 0, y, x)
-        yield _triptych(*(_magma(v.T[::-1], low, high) for v in (x, filled)), h.T[::-1])
+        pictures = (_magma(v.T[::-1], low, high) for v in (x, filled))
+        yield _triptych(*pictures, h.T[::-1], filled)
 
 
 def _draw_video(spec, outputs):
@@ -114,14 +119,15 @@ def _draw_video(spec, outputs):
     for x, y, h in zip(original, predicted, hidden, strict=True):
         filled = np.where(h > 0, y, x)
         pictures = (_strip(_to_uint8(v * scale + shift)) for v in (x, filled))
-        yield _triptych(*pictures, _strip(h)[..., 0])
+        yield _triptych(*pictures, _strip(h)[..., 0], filled)
 
 
-def _triptych(original, reconstructed, hidden):
+def _triptych(original, reconstructed, hidden, values):
     alpha = np.where(hidden > 0, 0, 255).astype("uint8")[..., None]
     # Hidden values must not be recoverable from the picture either.
     visible = np.concatenate([np.where(alpha > 0, original, 0), alpha], -1)
-    return Triptych(original, visible, reconstructed, float((hidden > 0).mean()))
+    fraction = float((hidden > 0).mean())
+    return Triptych(original, visible, reconstructed, fraction, values)
 
 
 def _strip(frames):
@@ -139,28 +145,35 @@ def _magma(values, low, high):
     return _to_uint8(matplotlib.colormaps["magma"](scaled)[..., :3])
 
 
-def reconstruction_figure(model, batch: dict, num_clips: int = 4) -> np.ndarray:
-    """Triptychs of the first clips as one picture, e.g. for TensorBoard.
+def figure(clips: list[Reconstruction]) -> np.ndarray:
+    """Triptychs of clips as one picture.
 
     Args:
-        model: a `MaskedAutoencoder` with a decoder.
-        batch: a batch of the pipeline.
-        num_clips: rows of the picture.
+        clips: from `reconstruct`, one for each row.
 
     Returns:
         uint8 `(height, width, 3)`. Columns: original, visible, reconstructed; audio to
         the left of video.
     """
-    clips = reconstruct(model, batch, num_clips)
     rows = [
         np.concatenate([_tile(clip.audio), _tile(clip.video)], axis=1) for clip in clips
     ]
     return np.concatenate(rows, axis=0)
 
 
-def tensorboard_images(model, batch: dict) -> dict[str, np.ndarray]:
-    """What `training.experiment.run` takes as `make_images`."""
-    return {"reconstruction": reconstruction_figure(model, batch)[None]}
+def tensorboard_media(model, batch: dict) -> dict[str, np.ndarray]:
+    """What `training.experiment.run` takes as `make_media`: what the model imagines.
+
+    `reconstruction`, a picture as of `figure`, and `reconstruction_sound`, how the
+    reconstructed spectrograms would sound, int16 `(clips, samples)`.
+    """
+    clips = reconstruct(model, batch)
+    media = {"reconstruction": figure(clips)[None]}
+    heard = [clip.audio.values for clip in clips if clip.audio]
+    if heard:
+        sounds = [resynthesis.waveform(model.audio_front_end, x) for x in heard]
+        media["reconstruction_sound"] = np.stack(sounds)
+    return media
 
 
 def _tile(triptych, height=128, width=160, gap=4):

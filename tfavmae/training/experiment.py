@@ -36,7 +36,7 @@ def run(
     workdir,
     *,
     progress: bool = True,
-    make_images: Callable | None = None,
+    make_media: Callable | None = None,
 ) -> Run:
     """Trains, or goes on with the run that `workdir` holds.
 
@@ -47,8 +47,9 @@ def run(
         config: what to do.
         workdir: directory of the run.
         progress: show a progress bar (or lines, without a terminal).
-        make_images: `(model, batch) -> {name: uint8 (count, height, width, 3)}`
-            for TensorBoard every `trainer.image_every_steps`.
+        make_media: `(model, batch) -> {name: array}` for TensorBoard every
+            `trainer.image_every_steps`; pictures are uint8 `(count, height, width, 3)`,
+            sounds int16 `(count, samples)`.
 
     Returns:
         The finished `Run`; its model is what `model.keras` holds.
@@ -68,20 +69,20 @@ def run(
         if chief:
             workdir.claim(config)
         console = Console(stderr=True, quiet=not (progress and chief), soft_wrap=True)
-        session = _Session(config, workdir, strategy, console, make_images)
+        session = _Session(config, workdir, strategy, console, make_media)
         return session.run()
 
 
 class _Session:
     """One process' part of a run."""
 
-    def __init__(self, config, workdir, strategy, console, make_images):
+    def __init__(self, config, workdir, strategy, console, make_media):
         self.config = config
         self.workdir = workdir
         self.strategy = strategy
         self.chief = distribution.is_chief(strategy)
         self.console = console
-        self.make_images = make_images
+        self.make_media = make_media
         self.data = TrainingData(config, **distribution.host_share(strategy))
         self.labels = self.data.labels()
         self.plan = make_plan(
@@ -273,13 +274,13 @@ class _Session:
         if trainer.profile_steps and self.chief:
             steps = trainer.profile_steps
             callbacks.append(monitors.Profile(first, *steps, self.workdir.tensorboard))
-        if self.make_images and trainer.image_every_steps and self.chief:
+        if self.make_media and trainer.image_every_steps and self.chief:
             batches = self.data.validation_batches() or self.data.training_batches(0)
             callbacks.append(
-                monitors.ReconstructionImages(
+                monitors.Reconstructions(
                     first,
                     trainer.image_every_steps,
-                    self.make_images,
+                    self.make_media,
                     next(iter(batches)),
                     sinks[1],
                 )

@@ -39,7 +39,7 @@ def run(
     workdir,
     *,
     progress: bool = True,
-    make_images: Callable | None = None,
+    make_media: Callable | None = None,
 ) -> experiment.Run:
     """Trains all stages, or goes on where a killed command stopped.
 
@@ -47,13 +47,13 @@ def run(
         config: of stage 1, with `teacher_iterations` >= 1.
         workdir: directory of the stages' work directories, `stage_1`,
             `stage_2_iteration_1` ...
-        progress, make_images: see `experiment.run`; pictures are of stage 1 only, for
+        progress, make_media: see `experiment.run`; media are of stage 1 only, for
             later ones predict features.
 
     Returns:
         The last stage's finished `Run`.
     """
     for path, stage in stage_configs(config, workdir).items():
-        images = None if stage.teacher_from else make_images
-        finished = experiment.run(stage, path, progress=progress, make_images=images)
+        media = None if stage.teacher_from else make_media
+        finished = experiment.run(stage, path, progress=progress, make_media=media)
     return finished

@@ -62,11 +62,12 @@ class TensorBoardSink:
             for name, value in images.items():
                 tf.summary.image(name, value, max_outputs=len(value))
 
-    def sounds(self, waveforms, sample_rate_hz: int, step: int) -> None:
-        """Writes int16 `(count, samples)`."""
-        sound = tf.cast(waveforms, tf.float32)[..., None] / 32768
+    def sounds(self, sounds: dict, sample_rate_hz: int, step: int) -> None:
+        """Writes `{name: int16 (count, samples)}`."""
         with self.writer.as_default(step=step):
-            tf.summary.audio("clip", sound, sample_rate_hz, max_outputs=len(sound))
+            for name, value in sounds.items():
+                sound = tf.cast(value, tf.float32)[..., None] / 32768
+                tf.summary.audio(name, sound, sample_rate_hz, max_outputs=len(sound))
 
     def _device_memory(self):
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -143,21 +144,21 @@ class ProgressSink(StepCallback):
         )
 
 
-class ReconstructionImages(StepCallback):
-    """Images of what the model makes of the same clips, and their sound.
+class Reconstructions(StepCallback):
+    """Pictures and sounds of what the model makes of the same clips.
 
     Args:
         first_step: steps made before.
-        every: steps between images.
-        make_images: `(model, batch) -> {name: uint8 (count, height, width, 3)}`.
+        every: steps between them.
+        make_media: see `experiment.run`.
         batch: a validation batch.
         sink: a `TensorBoardSink`.
     """
 
-    def __init__(self, first_step, every, make_images, batch, sink):
+    def __init__(self, first_step, every, make_media, batch, sink):
         super().__init__(first_step)
         self.every = every
-        self.make_images = make_images
+        self.make_media = make_media
         self.batch = batch
         self.sink = sink
 
@@ -165,10 +166,14 @@ class ReconstructionImages(StepCallback):
         if self.step % self.every:
             return
         sync_state(self.model)
-        self.sink.images(self.make_images(self.model, self.batch), self.step)
+        media = self.make_media(self.model, self.batch)
+        pictures = {name: x for name, x in media.items() if x.ndim == 4}
+        self.sink.images(pictures, self.step)
         if "audio" in self.batch:
             rate = self.model.inputs_by_modality["audio"].sample_rate_hz
-            self.sink.sounds(self.batch["audio"][:4], rate, self.step)
+            sounds = {name: x for name, x in media.items() if x.ndim == 2}
+            sounds["clip"] = self.batch["audio"][:4]
+            self.sink.sounds(sounds, rate, self.step)
 
 
 class Profile(StepCallback):
