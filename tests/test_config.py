@@ -32,12 +32,19 @@ def test_a_recipe_overrides_defaults_and_arguments_override_the_recipe(tmp_path)
 
 
 def test_numbers_may_be_written_as_people_write_them(tmp_path):
-    # PyYAML reads 1e-4 as a string, 1 as an int.
+    # By itself PyYAML reads 1e-4 as a string, 1 as an int.
     path = write(tmp_path, "trainer: {num_steps: 1}\noptimizer: {learning_rate: 1e-4}")
     assert config_lib.load(path).optimizer.learning_rate == 1e-4
     config = config_lib.load(path, ["optimizer.clip_norm=1"])
     assert config.optimizer.clip_norm == 1.0
     assert isinstance(config.optimizer.clip_norm, float)
+    free = "model.options={layer_norm_epsilon: 1e-6, scales: [-2E+3, .5e0], name: 1e-}"
+    options = config_lib.load(path, [free]).model.options.as_dict()
+    assert options == {
+        "layer_norm_epsilon": 1e-6,
+        "scales": [-2000.0, 0.5],
+        "name": "1e-",
+    }
 
 
 @pytest.mark.parametrize(

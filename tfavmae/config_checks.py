@@ -66,14 +66,11 @@ def _converted(name: str, value, annotation):
 
 
 def _as_float(name: str, value) -> float:
-    # YAML reads 1e-4 (no point) as a string.
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+    # A bool is an int in Python.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
         raise UserError(f"{name} must be a finite number. Received: {value!r}.")
-    return number
+    return float(value)
 
 
 def check_rules(name: str, value, field: dataclasses.Field) -> None:

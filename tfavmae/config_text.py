@@ -1,17 +1,34 @@
 """Recipes as text: YAML files and overrides such as `optimizer.name=sgd`."""
 
 import pathlib
+import re
 
 import yaml
 
 from tfavmae.errors import UserError
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-6 is a number, as in YAML 1.2, and not a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str):
+    """The value that the text stands for."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: pathlib.Path) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: no such recipe; configs/ holds the ones we ship.")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = parse_yaml(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not readable as YAML: {reason}") from error
@@ -25,7 +42,7 @@ def parse_override(text: str) -> dict:
     if not equals or not key.strip():
         raise UserError(f"Override {text!r}: write it as section.key=value.")
     try:
-        value = yaml.safe_load(value)
+        value = parse_yaml(value)
     except yaml.YAMLError as error:
         raise UserError(f"Override {text!r}: the value is not YAML.") from error
     for part in reversed(key.strip().split(".")):

@@ -11,6 +11,7 @@ import pathlib
 import sys
 import typing
 
+from tfavmae import config_text
 from tfavmae.commands import published_data, recipes
 from tfavmae.commands.arguments import add_command
 from tfavmae.errors import UserError
@@ -217,8 +218,6 @@ def _clip_folder(args, name, data_dir):
 
 def _settings(overrides, kind) -> dict:
     """`--set key=value` as fields of a data set's settings, of the dataclass `kind`."""
-    import yaml
-
     # Not `get_type_hints`: TFDS's own fields name types that can't be resolved here.
     types = {f.name: f.type for f in dataclasses.fields(kind)}
     types = {k: t for k, t in types.items() if not isinstance(t, str)}
@@ -230,7 +229,7 @@ def _settings(overrides, kind) -> dict:
         if key not in types:
             near = difflib.get_close_matches(key, types, n=1, cutoff=0.0)[0]
             raise UserError(f"--set {text}: no setting {key!r}; did you mean {near!r}?")
-        settings[key] = _as_type(types[key], yaml.safe_load(value), text)
+        settings[key] = _as_type(types[key], config_text.parse_yaml(value), text)
     return settings
 
 

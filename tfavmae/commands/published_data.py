@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import sys
 
+from tfavmae import config_text
 from tfavmae.commands.arguments import add_command
 from tfavmae.errors import UserError
 
@@ -175,13 +176,11 @@ def _check_media(family, args, options):
 
 def _options(overrides, source) -> dict:
     """`--set key=value` as options of a source."""
-    import yaml
-
     options = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or key not in source.OPTIONS:
             known = ", ".join(source.OPTIONS) or "none"
             raise UserError(f"--set {text}: {source.NAME} has the options {known}")
-        options[key] = yaml.safe_load(value)
+        options[key] = config_text.parse_yaml(value)
     return options
