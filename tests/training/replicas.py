@@ -48,7 +48,8 @@ CASES = {
     "inpainting": pretraining(
         "av_mae",
         **{**SIZES, **DECODER, **INPUTS, "masking": HALF},
-        objective="inpainting",
+        reconstruction_weight=0.0,
+        inpainting_weight=1.0,
     ),
     "classification": classifier,
 }
