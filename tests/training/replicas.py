@@ -50,6 +50,7 @@ CASES = {
         **{**SIZES, **DECODER, **INPUTS, "masking": HALF},
         reconstruction_weight=0.0,
         inpainting_weight=1.0,
+        num_fusion_layers=1,
     ),
     "classification": classifier,
 }
