@@ -50,7 +50,7 @@ demo: $(VENV)/.installed ## from generated videos to runs/demo/report.html (minu
 test: $(VENV)/.installed ## the tests
 	@$(QUIET) $(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(VENV)/.installed ## the tests that train, build or install for minutes
+test-slow: $(VENV)/.installed ## the tests that train, build or compile for minutes (1 to 2 hours, 16 GiB)
 	@$(QUIET) $(BIN)/python -m pytest -m slow $(ARGS)
 
 test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment with TensorFlow 2.16

@@ -24,7 +24,9 @@ class Split:
     num_parts: int
 
 
-TF32 = Split(num_bits=11, num_parts=3)  # 6 products; 2 parts lose the quietest bins
+TF32 = Split(num_bits=11, num_parts=2)  # 3 products
+# 6 products: a served model must answer as the trained one, in the quietest bins too.
+SERVED = Split(num_bits=11, num_parts=3)
 BFLOAT16 = Split(num_bits=8, num_parts=3)  # 6 products
 
 _is_portable = contextvars.ContextVar("is_portable", default=False)
@@ -133,6 +135,6 @@ def _needed_split():
         return None
     if tf.config.list_logical_devices("TPU"):
         return BFLOAT16
-    if _is_portable.get() or tf.config.list_logical_devices("GPU"):
-        return TF32
-    return None
+    if _is_portable.get():
+        return SERVED
+    return TF32 if tf.config.list_logical_devices("GPU") else None
