@@ -13,6 +13,7 @@ clips of the manifest that are in order are decoded and stored. Whoever has a ma
 begins with the second step; the disk is then never searched.
 """
 
+import abc
 import collections
 import dataclasses
 import functools
@@ -68,9 +69,9 @@ class PublishedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return builder_config
         return super()._create_builder_config(builder_config, *args, **kwargs)
 
+    @abc.abstractmethod
     def label_features(self) -> dict:
         """TFDS features of the labels; names of classes follow from the source."""
-        raise NotImplementedError
 
     @staticmethod
     def finish_example(example: dict) -> dict:

@@ -1,5 +1,6 @@
 """What every result of a task can do: become JSON, become a table."""
 
+import abc
 import dataclasses
 import json
 import math
@@ -8,7 +9,7 @@ import pathlib
 import numpy as np
 
 
-class Result:
+class Result(abc.ABC):
     """Base of the result dataclasses; a subclass defines `table`."""
 
     def to_dict(self) -> dict:
@@ -21,9 +22,9 @@ class Result:
             pathlib.Path(path).write_text(text + "\n", encoding="utf-8")
         return text
 
+    @abc.abstractmethod
     def table(self):
         """The result as a `rich.table.Table`."""
-        raise NotImplementedError
 
     def print(self, console=None) -> None:
         from rich.console import Console

@@ -6,6 +6,7 @@ a rule is a regular expression on the path, it is part of `get_config`, and a ru
 that matches nothing is an error.
 """
 
+import abc
 import math
 import re
 
@@ -20,7 +21,7 @@ from tfavmae.training.schedules import (
 )
 
 
-class _ByPath(keras.optimizers.Optimizer):
+class _ByPath(keras.optimizers.Optimizer, abc.ABC):
     """Learning-rate factors and weight decay by `variable.path`.
 
     Args:
@@ -118,13 +119,13 @@ class _ByPath(keras.optimizers.Optimizer):
             gradient = gradient + variable * decay
         self.apply_rule(gradient, variable, rate, index)
 
+    @abc.abstractmethod
     def apply_rule(self, gradient, variable, rate, index):
         """Updates `variable` (number `index`) with learning rate `rate`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def slots(self, index):
         """What the rule remembers of variable number `index`."""
-        raise NotImplementedError
 
     def get_config(self):
         config = super().get_config()
