@@ -1,6 +1,9 @@
 """Batches made by other processes: the same ones, in the same order."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -49,3 +52,24 @@ def test_a_port_that_is_taken(services):
     port = int(services[0].rpartition(":")[2])
     with pytest.raises(UserError, match=f"port {port} cannot be served.*--port"):
         Service(port=port, host="localhost")
+
+
+def test_the_command_says_how_to_use_it_and_ends_by_ctrl_c(split):
+    command = [sys.executable, "-m", "tfavmae", "data", "serve", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--host", "localhost"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        address = process.stdout.readline().partition("[")[2].partition("]")[0]
+        served = split.training_batches(
+            SPEC, 6, seed=1, num_steps=1, services=[address]
+        )
+        assert_same(
+            batches(served),
+            batches(split.training_batches(SPEC, 6, seed=1, num_steps=1)),
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130

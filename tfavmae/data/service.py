@@ -7,12 +7,11 @@ would hand batches out as they come.
 """
 
 import socket
+import threading
 
 import tensorflow as tf
 
 from tfavmae.errors import UserError
-
-DEFAULT_PORT = 5050
 
 
 class Service:
@@ -23,7 +22,7 @@ class Service:
         host: name by which other machines reach this one; default: its full name.
     """
 
-    def __init__(self, port=DEFAULT_PORT, host=None):
+    def __init__(self, port, host=None):
         host = host or socket.getfqdn()
         configs = tf.data.experimental.service
         _check_free(port)
@@ -38,7 +37,7 @@ class Service:
 
     def wait(self):
         """Serves until the process is ended."""
-        self.dispatcher.join()
+        threading.Event().wait()  # Ctrl-C would not get through the servers' `join`
 
 
 def _check_free(port):
