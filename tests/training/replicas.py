@@ -1,7 +1,9 @@
 """Trains models on several replicas and on one, and prints how far apart they end.
 
 Run as `python replicas.py NUM_REPLICAS eager|graph OPTIMIZER CASE...`; the logical CPUs
-must be set up before TensorFlow is first used, so this is a process of its own.
+must be set up before TensorFlow is first used, so this is a process of its own. As
+`TF_CONFIG=... python replicas.py worker OPTIMIZER FILE CASE` it is one of several
+workers, and writes what it found to a file.
 """
 
 import json
@@ -73,10 +75,15 @@ def batch(step):
     }
 
 
-def batches(steps):
-    found = [batch(step) for step in range(steps)]
+def batches(steps, strategy):
+    """This host's rows of every batch."""
+    hosts = distribution.host_share(strategy)
+    rows = slice(hosts["host_index"], None, hosts["host_count"])
+    found = [{k: v[rows] for k, v in batch(step).items()} for step in range(steps)]
     stacked = {k: np.stack([b[k] for b in found]) for k in found[0]}
-    return tf.data.Dataset.from_tensor_slices(stacked)
+    return distribution.distribute(
+        tf.data.Dataset.from_tensor_slices(stacked), strategy
+    )
 
 
 def train(
@@ -101,8 +108,8 @@ def train(
     distribution.attach(model, strategy, scope)
     # An epoch of one step each, so that every step's numbers are seen.
     run = {"epochs": steps, "steps_per_epoch": 1, "shuffle": False, "verbose": 0}
-    history = model.fit(batches(steps), **run).history
-    whole = model.evaluate(batches(2), verbose=0, return_dict=True)
+    history = model.fit(batches(steps, strategy), **run).history
+    whole = model.evaluate(batches(2, strategy), steps=2, verbose=0, return_dict=True)
     return history, whole, {v.path: v.numpy() for v in model.weights}
 
 
@@ -115,6 +122,15 @@ def compare(one, several):
             difference = np.abs(np.asarray(a[key]) - np.asarray(b[key])).max()
             differences[part] = max(differences[part], float(difference))
     return differences
+
+
+def work(optimizer, path, case):
+    """Trains as `TF_CONFIG` says; losses and weights go to a file of arrays."""
+    strategy = distribution.make_strategy("auto")
+    history, whole, weights = train(case, strategy, optimizer, eager=False)
+    found = {"steps": history, "evaluation": whole, "weights": weights}
+    arrays = {f"{k}:{name}": v for k, part in found.items() for name, v in part.items()}
+    np.savez(path, **{name.replace("/", "|"): v for name, v in arrays.items()})
 
 
 def main(num_replicas, mode, optimizer, *cases):
@@ -137,4 +153,7 @@ def main(num_replicas, mode, optimizer, *cases):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "worker":
+        work(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parent / "two_workers.py"
+REPLICAS = pathlib.Path(__file__).parent / "replicas.py"
 
 # The loop of docs/training.md: 75 (or a crash) is tried again, bad input is not.
 SUPERVISED = """
@@ -83,6 +84,37 @@ def test_two_workers_are_one(tones, tmp_path):
     assert_same(chief, one)
     assert other["history"] == []  # the chief alone writes
     assert not list((workdir / "checkpoints").glob(".writing*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "case", ["mavil", "mavil_stage_2", "inpainting", "classification"]
+)
+def test_two_workers_are_one_for_every_objective(case, optimizer, tmp_path):
+    cluster = two_on_loopback()
+    places = {"0": (cluster, 0), "1": (cluster, 1), "alone": (None, 0)}
+    command = [sys.executable, str(REPLICAS), "worker", optimizer]
+    running = [
+        subprocess.Popen(
+            [*command, str(tmp_path / f"{name}.npz"), case],
+            env=environment(*place),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, place in places.items()
+    ]
+    for process in running:
+        assert not process.wait(timeout=600), process.stderr.read()[-4000:]
+    alone = dict(np.load(tmp_path / "alone.npz"))
+    for name in ("0", "1"):
+        found = dict(np.load(tmp_path / f"{name}.npz"))
+        assert found.keys() == alone.keys()
+        for key, value in alone.items():
+            # Adam's first steps amplify rounding noise in key biases.
+            if optimizer == "sgd" or key.startswith("steps:"):
+                np.testing.assert_allclose(found[key], value, atol=1e-5, err_msg=key)
 
 
 @pytest.mark.slow
