@@ -20,6 +20,7 @@ from tfavmae.layers.spectrogram import LogMelSpectrogram
 from tfavmae.layers.transformer import (
     DropPath,
     FusedGlorotUniform,
+    LayerNorm,
     MultiHeadSelfAttention,
     MultiLayerPerceptron,
     Product,
@@ -107,6 +108,7 @@ LAYERS = {
         None,
         (random(2, 4000) / 8,),
     ),
+    LayerNorm: lambda: (LayerNorm(1e-5), WIDTH, (random(2, 3, WIDTH),)),
     Product: lambda: (Product(12), WIDTH, (random(2, 3, WIDTH),)),
     MultiHeadSelfAttention: lambda: (
         MultiHeadSelfAttention(4),

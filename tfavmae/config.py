@@ -127,8 +127,8 @@ class DataConfig(Config):
         shorter_side: of the picture that frames are cropped from; by default the least
             that covers them.
         augment: fields of `tfavmae.data.augment.Augmentation`.
-        services: `host:port` of machines that run `tfavmae data serve` and decode the
-            training clips; not a number changes by it.
+        services: addresses that `tfavmae data serve` prints, of machines that decode
+            the training clips; not a number changes by it.
     """
 
     dataset: str = "sounding_shapes/demo"

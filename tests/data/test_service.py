@@ -1,75 +1,98 @@
 """Batches made by other processes: the same ones, in the same order."""
 
 import dataclasses
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from clock_clips import SPEC, assert_same, batches
+from decoding_services import free_port, serving
 
-from tfavmae.data.service import Service
+from tfavmae.data import service
 from tfavmae.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def services():
-    running = [Service(port=0, host="localhost") for _ in range(2)]
-    yield [one.address for one in running]
+def running():
+    """Two dispatchers with their own workers, and one that two have joined."""
+    with serving() as first, serving() as second, serving(num_joined=2) as shared:
+        assert shared.endswith("/2")
+        yield first, second, shared
 
 
-@pytest.mark.parametrize("num_steps", [4, 5])
+@pytest.fixture(params=["own", "joined", "both"])
+def services(request, running):
+    first, second, shared = running
+    kinds = {"own": [first, second], "joined": [shared]}
+    return kinds.get(request.param, [first, shared, second])
+
+
 @pytest.mark.parametrize("is_weighted", [False, True])
-def test_services_make_the_same_batches(split, services, num_steps, is_weighted):
-    options = {"seed": 3, "start_step": 2, "num_steps": num_steps}
+def test_services_make_the_same_batches(split, services, is_weighted):
+    options = {"seed": 3, "start_step": 2, "num_steps": 5}
     if is_weighted:
         options["sampling_weights"] = np.arange(split.num_examples) + 1.0
     expected = batches(split.training_batches(SPEC, 6, **options))
     served = split.training_batches(SPEC, 6, services=services, **options)
-    assert served.cardinality() == len(expected) == num_steps
+    assert served.cardinality() == len(expected) == 5
     assert_same(batches(served), expected)
 
 
-def test_an_endless_stream_has_static_shapes(split, services):
+def test_an_endless_stream_has_static_shapes(split, running):
     spec = dataclasses.replace(SPEC, num_frames=2)
     alone = split.training_batches(spec, 6, seed=0)
-    served = split.training_batches(spec, 6, seed=0, services=services)
+    served = split.training_batches(spec, 6, seed=0, services=running)
     assert served.element_spec == alone.element_spec
     assert served.cardinality() == tf.data.INFINITE_CARDINALITY
     assert_same(batches(served.take(3)), batches(alone.take(3)))
 
 
-def test_hosts_share_services(split, services):
+def test_hosts_share_services(split, running):
     share = {"host_index": 1, "host_count": 2, "seed": 0, "num_steps": 3}
     alone = split.training_batches(SPEC, 6, **share)
-    served = split.training_batches(SPEC, 6, services=services, **share)
+    served = split.training_batches(SPEC, 6, services=running, **share)
     assert_same(batches(served), batches(alone))
 
 
-def test_a_port_that_is_taken(services):
-    port = int(services[0].rpartition(":")[2])
+def test_a_second_reading_begins_at_the_beginning(split, running):
+    options = {"seed": 0, "num_steps": 3, "services": running[2:]}
+    served = split.training_batches(SPEC, 6, **options)
+    assert_same(batches(served), batches(served))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_number_of_workers_is_an_error(split, running, number):
+    dispatcher = running[2].partition("/")[0]
+    address = f"{dispatcher}/{number}"
+    served = split.training_batches(SPEC, 6, seed=0, num_steps=4, services=[address])
+    expected = rf"data\.services: {dispatcher} has not {number} workers"
+    with pytest.raises(UserError, match=expected), service.naming_services():
+        batches(served)
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:1/0", "a:b", "a:1/2/3"])
+def test_what_is_no_address(split, address):
+    expected = rf"data\.services: '{address}' is not host:port"
+    with pytest.raises(UserError, match=expected):
+        split.training_batches(SPEC, 6, seed=0, services=[address])
+
+
+def test_a_port_that_is_taken(running):
+    port = int(running[0].partition(":")[2])
     with pytest.raises(UserError, match=f"port {port} cannot be served.*--port"):
-        Service(port=port, host="localhost")
+        service.Dispatcher(port=port, host="localhost")
 
 
-def test_the_command_says_how_to_use_it_and_ends_by_ctrl_c(split):
-    command = [sys.executable, "-m", "tfavmae", "data", "serve", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--host", "localhost"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        address = process.stdout.readline().partition("[")[2].partition("]")[0]
-        served = split.training_batches(
-            SPEC, 6, seed=1, num_steps=1, services=[address]
-        )
-        assert_same(
-            batches(served),
-            batches(split.training_batches(SPEC, 6, seed=1, num_steps=1)),
-        )
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+def test_a_worker_that_the_dispatcher_does_not_know(running):
+    dispatcher = running[2].partition("/")[0]
+    with pytest.raises(UserError, match=f"{dispatcher} does not take .*--workers"):
+        service.Worker(dispatcher, free_port(), "localhost")
+
+
+def test_a_worker_that_begins_anew_is_an_error():
+    batches = tf.data.Dataset.from_tensors((np.int64(4), "batch 4")).enumerate(start=6)
+    with (
+        pytest.raises(UserError, match=r"data\.services: a worker was started anew"),
+        service.naming_services(),
+    ):
+        list(batches.map(service._check_number))

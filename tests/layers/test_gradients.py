@@ -1,5 +1,6 @@
 """Gradients written out by hand are those of the plain formulas, on both backends."""
 
+import functools
 import json
 
 import keras
@@ -10,20 +11,30 @@ from keras import ops
 from tfavmae.layers import gradients, transformer
 
 SHAPES = {
-    "gelu": [(2, 5, 6)],
-    "attend_head": [(2, 7, 4)] * 3,
     "dense": [(2, 5, 3), (3, 4), (4,)],
+    "gelu_dense": [(2, 5, 6), (6, 4), (4,)],
+    "gelu_dense_tanh": [(2, 5, 6), (6, 4), (4,)],
+    "layer_norm": [(2, 5, 6), (6,), (6,)],
+    "attend_by_head": [(2, 7, 12)] * 3,
 }
+
+
+def ours(name, *x):
+    if name == "gelu_dense_tanh":
+        return gradients.gelu_dense(*x, approximate=True)
+    options = {"layer_norm": [1e-6], "attend_by_head": [3]}
+    return getattr(gradients, name)(*x, *options.get(name, []))
 
 
 def plain(name, *x):
     """The formula by itself, for automatic differentiation."""
-    if name == "gelu":
-        return ops.gelu(x[0], approximate=False)
-    if name == "dense":
+    if name == "layer_norm":
+        return ops.layer_normalization(*x, axis=-1, epsilon=1e-6)
+    if name.startswith("gelu"):
+        x = ops.gelu(x[0], approximate=name.endswith("tanh")), *x[1:]
+    if "dense" in name:
         return ops.matmul(x[0], x[1]) + x[2]
-    scores = ops.matmul(x[0], ops.transpose(x[1], (0, 2, 1))) / x[0].shape[-1] ** 0.5
-    return ops.matmul(ops.softmax(scores, axis=-1), x[2])
+    return transformer._attend_at_once(*x, num_heads=3)
 
 
 def value_and_gradients(function, arguments, upstream):
@@ -49,10 +60,12 @@ def differences(name):
     arguments = [2 * rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
     shape = np.asarray(plain(name, *arguments)).shape
     upstream = rng.standard_normal(shape).astype("float32")
-    ours = value_and_gradients(getattr(gradients, name), arguments, upstream)
-    wanted = value_and_gradients(lambda *x: plain(name, *x), arguments, upstream)
-    assert len(ours) == len(wanted) == len(arguments) + 1
-    pairs = zip(ours, wanted, strict=True)
+    found, wanted = (
+        value_and_gradients(functools.partial(f, name), arguments, upstream)
+        for f in (ours, plain)
+    )
+    assert len(found) == len(wanted) == len(arguments) + 1
+    pairs = zip(found, wanted, strict=True)
     return [float(abs(a - b).max() / abs(b).max()) for a, b in pairs]
 
 
@@ -71,15 +84,18 @@ def test_on_jax(fresh_python):
         environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
     )
     found = json.loads(out.splitlines()[-1])
-    assert len(found) == 3
+    assert len(found) == len(SHAPES)
     assert max(found) < 2e-6
 
 
-def test_gelu_of_large_numbers_has_a_gradient():
-    x = np.array([[-300.0, -6.0, 0.0, 6.0, 300.0]], "float32")
-    value, slope = value_and_gradients(gradients.gelu, [x], np.ones_like(x))
-    np.testing.assert_allclose(value, [[0, 0, 0, 6, 300]], atol=1e-7)
-    np.testing.assert_allclose(slope, [[0, 0, 0.5, 1, 1]], atol=1e-6)
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_of_large_numbers_has_a_gradient(approximate):
+    x = np.array([[[-300.0], [-6.0], [0.0], [6.0], [300.0]]], "float32")
+    product = functools.partial(gradients.gelu_dense, approximate=approximate)
+    one, zero = np.ones((1, 1), "float32"), np.zeros(1, "float32")
+    value, slope, *_ = value_and_gradients(product, [x, one, zero], np.ones_like(x))
+    np.testing.assert_allclose(value[0, :, 0], [0, 0, 0, 6, 300], atol=1e-7)
+    np.testing.assert_allclose(slope[0, :, 0], [0, 0, 0.5, 1, 1], atol=1e-6)
 
 
 def test_attention_is_the_same_head_by_head(monkeypatch):
@@ -94,31 +110,41 @@ def test_attention_is_the_same_head_by_head(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_the_attention_matrix_is_computed_twice_and_not_kept():
+COMPUTED_AGAIN = {
+    "gelu_dense": ("Erf", 2),
+    "gelu_dense_tanh": ("Tanh", 2),
+    "attend_by_head": ("Softmax", 2 * 3),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED_AGAIN)
+def test_what_is_computed_twice_is_not_kept(name):
     """In a graph, after the optimizer that merges equal operations has been over it."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    x = tf.constant(rng.standard_normal((2, 40, 8)).astype("float32"))
+    shapes = SHAPES[name]
+    arguments = [tf.constant(rng.standard_normal(s), tf.float32) for s in shapes]
 
     @tf.function
-    def step(x):
+    def step(*arguments):
         with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = tf.reduce_sum(gradients.attend_head(x, x, x) ** 2)
-        return tape.gradient(total, x)
+            tape.watch(arguments)
+            total = tf.reduce_sum(ours(name, *arguments) ** 2)
+        return tape.gradient(total, arguments)
 
     options = tf.config.optimizer.get_experimental_options()
     assert not options.get("disable_meta_optimizer", False)
-    assert _count_after_optimization(step, x, "Softmax") == 2
+    op_type, times = COMPUTED_AGAIN[name]
+    assert _count_after_optimization(step, arguments, op_type) == times
 
 
-def _count_after_optimization(function, argument, op_type):
+def _count_after_optimization(function, arguments, op_type):
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.grappler import tf_optimizer
     from tensorflow.python.training.saver import export_meta_graph
 
-    concrete = function.get_concrete_function(argument)
+    concrete = function.get_concrete_function(*arguments)
     meta = export_meta_graph(
         graph_def=concrete.graph.as_graph_def(), graph=concrete.graph
     )
@@ -135,7 +161,7 @@ def test_under_xla(name):
     rng = np.random.default_rng(0)
     arguments = [rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
     upstream = rng.standard_normal(plain(name, *arguments).shape).astype("float32")
-    function = getattr(gradients, name)
+    function = functools.partial(ours, name)
 
     @tf.function(jit_compile=True)
     def compiled(arguments, upstream):

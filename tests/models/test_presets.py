@@ -1,5 +1,6 @@
 """Models by name: what they read and which small numbers they have."""
 
+import keras
 import pytest
 import small_models as small
 
@@ -35,7 +36,7 @@ def test_what_a_recipe_says_goes_before_the_papers():
 
 def norms(model):
     layers = model._flatten_layers()
-    return {x.epsilon for x in layers if type(x).__name__ == "LayerNormalization"}
+    return {x.epsilon for x in layers if isinstance(x, keras.layers.LayerNormalization)}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """Whole runs of the real model: what they leave and what they take over."""
 
+import os
+import pathlib
+import shutil
+
 import keras
 import numpy as np
 import pytest
+from decoding_services import serving
 from tensorboard.backend.event_processing import event_accumulator
 
 from tfavmae import config as config_lib
-from tfavmae.data.service import Service
 from tfavmae.errors import UserError
 from tfavmae.training import experiment, parts
 from tfavmae.training.workdir import Workdir, read_rows
@@ -193,16 +197,15 @@ def test_more_examples_than_there_are(small_config):
 
 
 def test_a_run_goes_on_with_clips_from_other_machines(small_config):
-    services = [Service(port=0, host="localhost") for _ in range(2)]
-    addresses = [one.address for one in services]
-    alone = small_config()
-    served = small_config(**{"data.services": addresses})
-    (differing,) = config_lib.difference(alone, served)
-    assert differing in config_lib.RESUME_FREE_KEYS
-    ours, theirs = (
-        list(parts.TrainingData(config).training_batches(3, num_steps=4))
-        for config in (alone, served)
-    )
+    with serving(num_joined=2) as address:
+        alone = small_config()
+        served = small_config(**{"data.services": [address]})
+        (differing,) = config_lib.difference(alone, served)
+        assert differing in config_lib.RESUME_FREE_KEYS
+        ours, theirs = (
+            list(parts.TrainingData(config).training_batches(3, num_steps=4))
+            for config in (alone, served)
+        )
     assert len(ours) == len(theirs) == 4
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.keys() == other.keys()
@@ -216,6 +219,23 @@ def test_a_service_that_does_not_answer(small_config, tmp_path, monkeypatch):
     silent = r"data\.services: .* does not answer at localhost:1 "
     with pytest.raises(UserError, match=silent):
         experiment.run(config, tmp_path, progress=False)
+
+
+def test_a_byte_that_flips_while_training_is_one_line(small_config, tones, tmp_path):
+    copy = tmp_path / "tones"
+    shutil.copytree(tones, copy)
+    config = small_config(**{"data.dataset": str(copy), "data.data_dir": None})
+    data = parts.TrainingData(config)  # its index is made, and finds all records whole
+    index = data.train_split.index
+    path, position = index.files[index.shard[0]], index.offset[0] + index.length[0] // 2
+    content = bytearray(pathlib.Path(path).read_bytes())
+    content[position] ^= 1
+    state = os.stat(path)
+    pathlib.Path(path).write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(UserError, match=f"{path}: the record is damaged") as raised:
+        experiment.run(config, tmp_path / "run", progress=False)
+    assert "\n" not in str(raised.value)
 
 
 def test_contrast_over_a_batch_of_one(small_config, tmp_path):

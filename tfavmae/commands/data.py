@@ -48,6 +48,17 @@ def add_parsers(commands):
         metavar="NAME",
         help="what others call this machine; default: its name",
     )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--workers",
+        nargs="+",
+        default=[],
+        metavar="HOST:PORT",
+        help="machines that join with --dispatcher and decode; default: this one",
+    )
+    group.add_argument(
+        "--dispatcher", metavar="HOST:PORT", help="the one to join as a worker"
+    )
 
 
 def _add_build(commands):
@@ -116,15 +127,24 @@ def _progress_on_terminals():
 
 
 def serve(args):
-    from tfavmae.data.service import Service
+    from tfavmae.data import service
 
-    service = Service(args.port, args.host)
-    print(
-        f"Decoding for runs with --set data.services=[{service.address}]; "
-        "Ctrl-C ends it",
-        flush=True,
-    )
-    service.wait()
+    if args.dispatcher:
+        worker = service.Worker(args.dispatcher, args.port, args.host)
+        print(f"Decoding for {args.dispatcher}; Ctrl-C ends it", flush=True)
+    else:
+        worker = service.Dispatcher(args.port, args.host, args.workers)
+        if args.workers:
+            names = ", ".join(args.workers)
+            print(f"Waiting for `tfavmae data serve` on {names}", flush=True)
+        worker.wait_for_workers()
+        print(
+            f"Decoding for runs with --set data.services=[{worker.address}]; "
+            "Ctrl-C ends it",
+            flush=True,
+        )
+    service.serve_until_ended()
+    del worker
 
 
 def describe(args):

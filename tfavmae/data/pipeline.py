@@ -153,8 +153,8 @@ class ClipSplit(Split):
                 host_count` on of every batch.
             host_count: number of hosts.
             num_parallel_calls: clips decoded at a time; changes nothing but speed.
-            services: `host:port` of machines that make the batches, see
-                `tfavmae.data.service`; changes nothing but speed.
+            services: addresses of `tfavmae.data.service` whose workers make the
+                batches; changes nothing but speed.
 
         Returns:
             `tf.data.Dataset` of batches of `batch_size / host_count` clips.
@@ -169,8 +169,6 @@ class ClipSplit(Split):
                 weights, replacement, draws_per_epoch, share, start_step, seed
             )
         local = share.local_batch_size
-        if num_steps is not None:
-            order = order.take(num_steps * local)
         rows = tf.constant(rows)
         make_clip = self._clip_maker(spec)
 
@@ -185,6 +183,8 @@ class ClipSplit(Split):
         count = tf.data.INFINITE_CARDINALITY if num_steps is None else num_steps
         if services:
             return service.spread(services, order, local, count, batches)
+        if num_steps is not None:
+            order = order.take(num_steps * local)
         return batches(order, count)
 
     def evaluation_batches(

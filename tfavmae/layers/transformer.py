@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfavmae.layers.gradients import attend_head, dense, gelu
+from tfavmae.layers.gradients import attend_by_head, dense, gelu_dense, layer_norm
 
 # From here on the attention matrices of all heads together are larger than caches.
 HEAD_BY_HEAD_TOKENS = 256
@@ -20,9 +20,7 @@ def attend(query, key, value, num_heads):
         parts = [_part_heads(x, num_heads) for x in (query, key, value)]
         return ops.reshape(ops.dot_product_attention(*parts), ops.shape(query))
     if query.shape[1] > HEAD_BY_HEAD_TOKENS:
-        parts = [ops.split(x, num_heads, axis=-1) for x in (query, key, value)]
-        heads = [attend_head(*head) for head in zip(*parts, strict=True)]
-        return ops.concatenate(heads, axis=-1)
+        return attend_by_head(query, key, value, num_heads)
     return _attend_at_once(query, key, value, num_heads)
 
 
@@ -56,10 +54,36 @@ class Product(keras.layers.Dense):
         super().__init__(units, kernel_initializer=kernel_initializer, **kwargs)
 
     def call(self, x):
-        # Reshaped to what they are: tensors, where TensorFlow would take variables for
-        # something that the gradient has to know of.
-        kernel, bias = (ops.reshape(w, w.shape) for w in (self.kernel, self.bias))
-        return dense(x, kernel, bias)
+        return dense(x, *self.tensors())
+
+    def tensors(self):
+        """Kernel and bias."""
+        return _as_tensors(self.kernel, self.bias)
+
+
+def _as_tensors(*weights):
+    """Reshaped to what they are: TensorFlow would take variables for something that a
+    gradient written by hand has to know of."""
+    return [ops.reshape(w, w.shape) for w in weights]
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class LayerNorm(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last axis, with a smaller gradient.
+
+    Args:
+        epsilon: added to the variance.
+
+    Input and output shape: `(..., width)`.
+    """
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(epsilon=epsilon, **kwargs)
+
+    def call(self, x):
+        x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        x = layer_norm(x, *_as_tensors(self.gamma, self.beta), self.epsilon)
+        return ops.cast(x, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -183,8 +207,8 @@ class MultiLayerPerceptron(keras.layers.Layer):
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, x):
-        x = self.expand(x)
-        return self.contract(ops.gelu(x) if self.approximate_gelu else gelu(x))
+        contract = self.contract.tensors()
+        return gelu_dense(self.expand(x), *contract, self.approximate_gelu)
 
     def get_config(self):
         config = {"mlp_dim": self.mlp_dim, "approximate_gelu": self.approximate_gelu}
@@ -251,7 +275,7 @@ class TransformerBlock(keras.layers.Layer):
     def _build_norms(self, prefix, input_shape):
         norms = []
         for stream in self.streams:
-            norm = keras.layers.LayerNormalization(
+            norm = LayerNorm(
                 epsilon=self.layer_norm_epsilon,
                 dtype=self.dtype_policy,
                 name=prefix if stream == "joint" else f"{prefix}_{stream}",

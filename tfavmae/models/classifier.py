@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfavmae.layers.transformer import LayerNorm
 from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.encoders import MODALITIES
 from tfavmae.objectives.classification import Classification
@@ -72,7 +73,7 @@ class AudioVisualClassifier(AudioVisualModel):
 
     def build(self, input_shape=None):
         super().build()
-        self.head_norm = keras.layers.LayerNormalization(
+        self.head_norm = LayerNorm(
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="head_norm"
         )
         self.head = keras.layers.Dense(self.num_classes, dtype="float32", name="head")

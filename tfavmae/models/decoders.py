@@ -5,7 +5,7 @@ from keras import ops
 
 from tfavmae.layers.masking import gather_tokens
 from tfavmae.layers.positions import PositionEmbedding
-from tfavmae.layers.transformer import TransformerStack
+from tfavmae.layers.transformer import LayerNorm, TransformerStack
 
 SHARINGS = ("early", "shared", "separate")
 
@@ -87,7 +87,7 @@ class AudioVisualDecoder(keras.layers.Layer):
             stack = TransformerStack(
                 self.num_layers, self.block, dtype=self.dtype_policy, name=name
             )
-            norm = keras.layers.LayerNormalization(
+            norm = LayerNorm(
                 epsilon=self.block.get("layer_norm_epsilon", 1e-6),
                 dtype=self.dtype_policy,
                 name=f"{name}_norm",

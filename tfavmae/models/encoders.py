@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from tfavmae.layers.bottleneck import BottleneckFusion
-from tfavmae.layers.transformer import TransformerStack
+from tfavmae.layers.transformer import LayerNorm, TransformerStack
 
 MODALITIES = ("audio", "video")
 
@@ -136,7 +136,7 @@ class AudioVisualEncoder(keras.layers.Layer):
         )
 
     def _add(self, name, stack, input_shape):
-        norm = keras.layers.LayerNormalization(
+        norm = LayerNorm(
             epsilon=self.block.get("layer_norm_epsilon", 1e-6),
             dtype=self.dtype_policy,
             name=f"{name}_norm",

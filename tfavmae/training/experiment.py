@@ -9,6 +9,8 @@ from rich.console import Console
 
 from tfavmae import config as config_lib
 from tfavmae.config import ExperimentConfig
+from tfavmae.data.index import naming_damage
+from tfavmae.data.service import naming_services
 from tfavmae.errors import PeerLost, UserError
 from tfavmae.models.recompute import recompute_blocks
 from tfavmae.training import distribution, monitors, optimizers
@@ -173,7 +175,7 @@ class _Session:
         with stop_signals() as stop_requested, contextlib.ExitStack() as stack:
             callbacks = self._callbacks(state, stop_requested, stack)
             try:
-                with self._losing_peers():
+                with self._losing_peers(), naming_damage(), naming_services():
                     self._fit(callbacks)
             except Stopped as stopped:
                 command = self.workdir.continue_command(self.config.stage)

@@ -89,12 +89,22 @@ class _ByPath(keras.optimizers.Optimizer, abc.ABC):
         paths = [v.path for v in self._trainable_variables]
         return list(zip(paths, self._factors, self._decays, strict=True))
 
-    def update_step(self, gradient, variable, learning_rate):
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        """Keras' loop, which gives all variables the numbers that they share.
+
+        Computed for each by itself, they would be a third of a step's operations.
+        """
+        rate = ops.cast(learning_rate, "float32")
+        numbers = ops.stack(self.shared_numbers(rate))
+        super()._backend_update_step(grads, trainable_variables, numbers)
+
+    def update_step(self, gradient, variable, numbers):
+        """`numbers`: the vector that `_backend_update_step` gives."""
         index = self._get_variable_index(variable)
         if self.skip_nonfinite:
             state = [variable, *self.slots(index)]
             before = [ops.copy(v) for v in state]
-        self._decay_and_apply(gradient, variable, learning_rate, index)
+        self._decay_and_apply(gradient, variable, numbers, index)
         if self.skip_nonfinite:
             # The train step makes a bad gradient nothing but NaN: one value tells.
             keep = ops.isfinite(ops.reshape(gradient, (-1,))[0])
@@ -109,19 +119,26 @@ class _ByPath(keras.optimizers.Optimizer, abc.ABC):
         decay = ops.minimum(self.average_decay, (1 + step) / (10 + step))
         self.assign_sub(average, (average - variable) * (1 - decay))
 
-    def _decay_and_apply(self, gradient, variable, learning_rate, index):
-        rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
+    def _decay_and_apply(self, gradient, variable, numbers, index):
+        numbers = ops.unstack(ops.cast(numbers, variable.dtype))
         gradient = ops.cast(gradient, variable.dtype)
-        decay = self._decays[index]
+        factor, decay = self._factors[index], self._decays[index]
         if decay and self.decoupled:
-            self.assign_sub(variable, variable * (rate * decay))
+            self.assign_sub(variable, variable * (numbers[0] * (factor * decay)))
         elif decay:
             gradient = gradient + variable * decay
-        self.apply_rule(gradient, variable, rate, index)
+        self.apply_rule(gradient, variable, numbers, factor, index)
+
+    def shared_numbers(self, rate):
+        """What the rule needs for every variable alike, the learning rate first."""
+        return [rate]
 
     @abc.abstractmethod
-    def apply_rule(self, gradient, variable, rate, index):
-        """Updates `variable` (number `index`) with learning rate `rate`."""
+    def apply_rule(self, gradient, variable, numbers, factor, index):
+        """Updates `variable` (number `index`) by the `shared_numbers`.
+
+        `factor` is that of its learning rate.
+        """
 
     @abc.abstractmethod
     def slots(self, index):
@@ -198,13 +215,18 @@ class PathAdam(_ByPath):
             variables, ["momentum", "velocity"]
         )
 
-    def apply_rule(self, gradient, variable, rate, index):
-        moments = self._means[index], self._squares[index]
-        step = ops.cast(self.iterations + 1, variable.dtype)
+    def shared_numbers(self, rate):
+        step = ops.cast(self.iterations + 1, rate.dtype)
         # Both corrections of bias, taken out of `m_hat / (sqrt(v_hat) + epsilon)`.
         root = ops.sqrt(_one_minus_power(self.beta_2, step))
-        rate = rate * root / _one_minus_power(self.beta_1, step)
-        epsilon = self.epsilon * root
+        corrected = rate * root / _one_minus_power(self.beta_1, step)
+        return [rate, corrected, self.epsilon * root]
+
+    def apply_rule(self, gradient, variable, numbers, factor, index):
+        _, rate, epsilon = numbers
+        if factor != 1:
+            rate = rate * factor
+        moments = self._means[index], self._squares[index]
         if keras.backend.backend() == "tensorflow":
             return self._apply_at_once(gradient, variable, moments, rate, epsilon)
         mean, square = moments
@@ -220,10 +242,10 @@ class PathAdam(_ByPath):
             (v.value if isinstance(v, keras.Variable) else v).handle
             for v in (variable, *moments)
         ]
+        none = tf.constant(0.0, variable.dtype)  # `rate` is corrected already
         tf.raw_ops.ResourceApplyAdam(
             **dict(zip(("var", "m", "v"), handles, strict=True)),
-            beta1_power=tf.zeros((), variable.dtype),  # `rate` is corrected already
-            beta2_power=tf.zeros((), variable.dtype),
+            **dict.fromkeys(("beta1_power", "beta2_power"), none),
             lr=rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
@@ -266,10 +288,10 @@ class PathSGD(_ByPath):
         super().build(variables)
         self._momenta = self.add_optimizer_variables(variables, "momentum")
 
-    def apply_rule(self, gradient, variable, rate, index):
+    def apply_rule(self, gradient, variable, numbers, factor, index):
         momentum = self._momenta[index]
         self.assign(momentum, momentum * self.momentum + gradient)
-        self.assign_sub(variable, rate * momentum)
+        self.assign_sub(variable, numbers[0] * factor * momentum)
 
     def slots(self, index):
         return [self._momenta[index]]

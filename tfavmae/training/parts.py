@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfavmae.config import ExperimentConfig
-from tfavmae.data import augment, sampling
+from tfavmae.data import augment, sampling, service
 from tfavmae.data.pipeline import ClipSpec, ClipSplit, open_split
 from tfavmae.errors import UserError
 from tfavmae.models import presets
@@ -70,7 +70,9 @@ class TrainingData:
         self.indices = self._subset()
         for address in config.data.services:
             cluster.check_answers(
-                address, _SERVICE_TIMEOUT_SECONDS, "data.services: `tfavmae data serve`"
+                service.host_and_port(address),
+                _SERVICE_TIMEOUT_SECONDS,
+                "data.services: `tfavmae data serve`",
             )
 
     @property
