@@ -174,3 +174,39 @@ def test_under_xla(name):
     wanted = value_and_gradients(function, arguments, upstream)[1:]
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_keeps_its_width_eight_times_and_the_hidden_layer_once():
+    """Inputs of both norms, of three products and of the attention; nothing else."""
+    import tensorflow as tf
+
+    tokens, width, hidden = 300, 12, 40
+    block = transformer.TransformerBlock(num_heads=3, mlp_dim=hidden)
+    block.build((None, tokens, width))
+
+    @tf.function
+    def step(x):
+        graph = tf.compat.v1.get_default_graph()
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(block(x, training=True) ** 2)
+        forward.update(op.name for op in graph.get_operations())
+        return tape.gradient(total, [x, *block.trainable_variables])
+
+    forward = set()
+    graph = step.get_concrete_function(tf.TensorSpec((2, tokens, width))).graph
+    kept = {}
+    for op in graph.get_operations():
+        if op.name not in forward:
+            sources = [_source(tensor) for tensor in op.inputs]
+            kept |= {x.name: x for x in sources if x.op.name in forward}
+    large = [x for x in kept.values() if x.shape.rank == 3 and x.shape[1] == tokens]
+    # Of each norm a mean and a scale a token, and the output, which the loss reads.
+    assert sum(x.shape[2] for x in large) == 8 * width + hidden + 4 + width
+
+
+def _source(tensor):
+    """What a tensor is another name of."""
+    while tensor.op.type in ("Identity", "IdentityN", "Reshape"):
+        tensor = tensor.op.inputs[tensor.value_index]
+    return tensor

@@ -9,11 +9,14 @@ from tfavmae.errors import UserError
 
 @contextlib.contextmanager
 def exclusive(path, what: str = "build"):
-    """Holds a lock file as long as the block runs; the system frees it after a crash.
+    """Holds a lock on a file as long as the block runs; a crash frees it.
 
     Args:
         path: of the file; made with its folder, and left there.
         what: is being done, for the message.
+
+    Yields:
+        The file, opened to be read and appended to.
 
     Raises:
         UserError: if another process holds it.
@@ -26,6 +29,6 @@ def exclusive(path, what: str = "build"):
         except BlockingIOError as error:
             raise UserError(
                 f"{path.parent}: another {what} is at work here. Wait for it, or "
-                "choose another place."
+                "choose another place (name or folder)."
             ) from error
-        yield
+        yield file

@@ -6,7 +6,6 @@ reads those and decodes only the rest. A record that was cut off by the interrup
 or damaged since, ends what is taken over.
 """
 
-import fcntl
 import itertools
 import os
 import pickle
@@ -16,8 +15,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from tfavmae.data.locking import exclusive
 from tfavmae.data.workers import Outcome
-from tfavmae.errors import UserError
 
 _HEADER = struct.Struct("<QL")  # length and CRC-32 of the pickle that follows
 
@@ -43,9 +42,7 @@ class PreparedClips:
             decode: turns rows into outcomes, in order.
         """
         rows = iter(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            self._lock(file)
+        with exclusive(self.path) as file:
             for row, outcome in self._take_over(file, rows):
                 if outcome is None:  # another row than last time: no longer the same
                     rows = itertools.chain([row], rows)
@@ -56,15 +53,6 @@ class PreparedClips:
             for row, outcome in zip(keyed, decode(rows), strict=True):
                 self._append(file, row.key, outcome)
                 yield outcome
-
-    def _lock(self, file):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{self.path.parent}: another build is at work here. Wait for it, or "
-                "choose another name or data_dir."
-            ) from error
 
     def _take_over(self, file, rows):
         """Pairs of row and kept outcome; leaves the file at its last good record."""
