@@ -110,6 +110,14 @@ def test_attention_is_the_same_head_by_head(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_of_no_clips_the_gradients_are_zero():
+    block = transformer.TransformerBlock(num_heads=3, mlp_dim=20)
+    block.build((None, 7, 12))
+    none = np.zeros((0, 7, 12), "float32")
+    value, *found = value_and_gradients(block, [none], none)
+    assert value.shape == found[0].shape == none.shape
+
+
 COMPUTED_AGAIN = {
     "gelu_dense": ("Erf", 2),
     "gelu_dense_tanh": ("Tanh", 2),
