@@ -130,21 +130,17 @@ def serve(args):
     from tfavmae.data import service
 
     if args.dispatcher:
-        worker = service.Worker(args.dispatcher, args.port, args.host)
-        print(f"Decoding for {args.dispatcher}; Ctrl-C ends it", flush=True)
+        server = service.Worker(args.dispatcher, args.port, args.host)
+        whom = args.dispatcher
     else:
-        worker = service.Dispatcher(args.port, args.host, args.workers)
+        server = service.Dispatcher(args.port, args.host, args.workers)
         if args.workers:
             names = ", ".join(args.workers)
             print(f"Waiting for `tfavmae data serve` on {names}", flush=True)
-        worker.wait_for_workers()
-        print(
-            f"Decoding for runs with --set data.services=[{worker.address}]; "
-            "Ctrl-C ends it",
-            flush=True,
-        )
-    service.serve_until_ended()
-    del worker
+        server.wait_for_workers()
+        whom = f"runs with --set data.services=[{server.address}]"
+    print(f"Decoding for {whom}; Ctrl-C ends it", flush=True)
+    server.serve_until_ended()
 
 
 def describe(args):

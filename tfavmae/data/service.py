@@ -17,7 +17,13 @@ from tfavmae.errors import UserError
 _CONFIGS = tf.data.experimental.service
 
 
-class Dispatcher:
+class _Server:
+    def serve_until_ended(self):
+        """Keeps this process, and what it serves, until it is interrupted."""
+        threading.Event().wait()  # Ctrl-C would not get through the servers' `join`
+
+
+class Dispatcher(_Server):
     """A dispatcher, in this process as long as this object; by default with a worker.
 
     Args:
@@ -31,17 +37,17 @@ class Dispatcher:
 
     def __init__(self, port, host=None, workers=()):
         host = host or socket.getfqdn()
-        own = f"{host}:{_free(0)}"
+        own_port = _free(0)
         # Workers that are known from the start can be told which one they are.
         config = _CONFIGS.DispatcherConfig(
-            port=_free(port), worker_addresses=list(workers) or [own]
+            port=_free(port), worker_addresses=list(workers) or [f"{host}:{own_port}"]
         )
         self._server = _CONFIGS.DispatchServer(config)
         self.num_workers = len(workers) or 1
         _, _, port = self._server.target.rpartition(":")
         self.address = f"{host}:{port}" + (f"/{len(workers)}" if workers else "")
         if not workers:
-            self._worker = Worker(f"localhost:{port}", *reversed(own.split(":")))
+            self._worker = Worker(f"localhost:{port}", own_port, host)
 
     def wait_for_workers(self):
         """Until all have joined: a run that began before would miss their share."""
@@ -49,7 +55,7 @@ class Dispatcher:
             time.sleep(0.1)
 
 
-class Worker:
+class Worker(_Server):
     """Makes batches for a dispatcher, in this process as long as this object.
 
     Args:
@@ -72,16 +78,11 @@ class Worker:
             ) from error
 
 
-def serve_until_ended():
-    """Keeps this process, and what it serves, until it is interrupted."""
-    threading.Event().wait()  # Ctrl-C would not get through the servers' `join`
-
-
 def _free(port):
     """The port, or any free one for 0."""
     # gRPC would share the port with whoever has it already.
     try:
-        with socket.create_server(("", int(port))) as server:
+        with socket.create_server(("", port)) as server:
             return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         raise UserError(
