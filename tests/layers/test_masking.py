@@ -157,8 +157,8 @@ def lines_at_least(masking):
     wanted = [
         int(n * masking.ratio * s) for n, s in zip((times, across), shares, strict=True)
     ]
-    first, second = masking.strategy.split("_") if two else (masking.strategy,) * 2
-    return wanted[0] * (first == "time"), wanted[1] * (second != "time")
+    axes = masking.strategy.split("_")
+    return wanted[0] * ("time" in axes), wanted[1] * (axes != ["time"])
 
 
 @st.composite
