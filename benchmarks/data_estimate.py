@@ -34,7 +34,7 @@ def write(folder, num_films, num_distinct):
 
 
 def time_audit(folder, num_workers, thorough):
-    from tfavmae.data.audit import audit
+    from tfavmae.building.audit import audit
     from tfavmae_datasets.vggsound import Source
 
     started = time.perf_counter()

@@ -39,11 +39,11 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 def decode_films(folder, num_distinct, stored_rate):
     import films
 
-    from tfavmae.data import media
+    from tfavmae.media import decode
 
     films.write_folder(folder, num_distinct, num_distinct, SECONDS)
     return [
-        media.decode(path, frame_rate=stored_rate, shorter_side=256)
+        decode.decode(path, frame_rate=stored_rate, shorter_side=256)
         for path in sorted(folder.glob("*.mp4"))
     ]
 
@@ -65,7 +65,7 @@ def store_loose(folder, clips, num_clips):
 def store_dataset(folder, clips, num_clips):
     import tensorflow_datasets as tfds
 
-    from tfavmae.data.clips import Row, to_example
+    from tfavmae.building.decoding import Row, to_example
 
     features = {
         "id": tfds.features.Text(),

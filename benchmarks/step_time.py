@@ -24,8 +24,8 @@ from keras import ops
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tfavmae.layers import transformer
+from tfavmae.layers.transformer import recompute_blocks
 from tfavmae.models import presets
-from tfavmae.models.recompute import recompute_blocks
 from tfavmae.training.optimizers import PathAdam
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

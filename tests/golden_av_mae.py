@@ -14,13 +14,13 @@ from golden_files import (
     same_loss,
 )
 
-from tfavmae.checkpoints import scenic
-from tfavmae.checkpoints.rules import load_weights
 from tfavmae.models.av_mae import AVMAE
 from tfavmae.models.masked_autoencoder import TARGET_NORMALIZATIONS
 from tfavmae.models.transfer import address
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
+from tfavmae.weights import scenic
+from tfavmae.weights.rules import load_weights
 
 
 def model(config, inputs):

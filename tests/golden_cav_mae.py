@@ -14,11 +14,11 @@ from golden_files import (
     same_loss,
 )
 
-from tfavmae.checkpoints import cav_mae as cav_mae_checkpoint
-from tfavmae.checkpoints.rules import load_weights
 from tfavmae.layers.masking import TokenMasking
 from tfavmae.models.cav_mae import CAVMAE
 from tfavmae.objectives.contrastive import InterModalContrast
+from tfavmae.weights import cav_mae as cav_mae_checkpoint
+from tfavmae.weights.rules import load_weights
 
 
 def inputs(path, count, frames):

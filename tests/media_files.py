@@ -253,7 +253,7 @@ def impulse_and_flash(at_seconds: float, frame_rate: float):
 
 def decode_or_misbehave(request):
     """Stands in for `clips.decode_request` in a worker; the file's name says how."""
-    from tfavmae.data import clips
+    from tfavmae.building import decoding
 
     kind = Path(request[0]).stem.split("_")[0]
     if kind == "die":
@@ -266,7 +266,7 @@ def decode_or_misbehave(request):
         return np.ones(2**33, np.uint8)
     if kind == "raise":
         raise RuntimeError("two\nlines")
-    return clips.decode_request(request)
+    return decoding.decode_request(request)
 
 
 def imported_modules(_):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tfavmae.data.inspection import Finding
-from tfavmae.data.reading import Clip
+from tfavmae.building.inspection import Finding
+from tfavmae.media.clip_reader import Clip
 
 
 def inspect(request) -> Finding:

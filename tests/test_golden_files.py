@@ -4,8 +4,8 @@ import golden_files
 import numpy as np
 import pytest
 
-from tfavmae.checkpoints import cav_mae, scenic
 from tfavmae.errors import UserError
+from tfavmae.weights import cav_mae, scenic
 
 
 @pytest.fixture

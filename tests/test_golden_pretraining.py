@@ -25,15 +25,15 @@ from golden_files import (
     noise_of,
 )
 
-from tfavmae.checkpoints import scenic
-from tfavmae.checkpoints.cav_mae import PRETRAINING, arguments
-from tfavmae.checkpoints.rules import load_weights
 from tfavmae.layers.embedding import patchify_audio, patchify_video
 from tfavmae.layers.positions import sincos_1d, sincos_2d, sincos_3d
 from tfavmae.models.transfer import address
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.training.optimizers import PathAdam
 from tfavmae.training.schedules import CosineSchedule
+from tfavmae.weights import scenic
+from tfavmae.weights.cav_mae import PRETRAINING, arguments
+from tfavmae.weights.rules import load_weights
 
 FORWARD = "cavmae_*.npz"
 NO_FORWARD = ("*_params.npz", "*_grads_*.npz", "*_adam*.npz", "*_feat_patchify.npz")

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.models import presets
-from tfavmae.training import parts
+from tfavmae.training import factory
 from tfavmae.training.optimizers import PathAdam
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -23,7 +23,7 @@ OF_PAPERS = [
     r for r in RECIPES if r.split("/")[1] in PAPERS and "sounding_shapes" not in r
 ]
 BATCH = 4
-LABELS = parts.Labels(num_classes=3, multi_label=False, names=None)
+LABELS = factory.Labels(num_classes=3, multi_label=False, names=None)
 
 
 def load(recipe, overrides=()):
@@ -123,7 +123,7 @@ def shrunk(config):
 def build(config):
     small = shrunk(config)
     labels = LABELS if small.stage == "finetune" else None
-    return parts.build_model(small, labels)
+    return factory.build_model(small, labels)
 
 
 def structure(config):

@@ -18,12 +18,12 @@ from tfavmae.layers.pixels import PixelScaling
 from tfavmae.layers.positions import PositionEmbedding
 from tfavmae.layers.spectrogram import LogMelSpectrogram
 from tfavmae.layers.transformer import (
+    Dense,
     DropPath,
     FusedGlorotUniform,
     LayerNorm,
     MultiHeadSelfAttention,
     MultiLayerPerceptron,
-    Product,
     TransformerBlock,
     TransformerStack,
 )
@@ -50,7 +50,7 @@ from tfavmae.training.schedules import (
 
 ROOMS = ("layers", "objectives", "models")
 # A program, and what needs an extra that may not be there.
-NOT_IMPORTED = ("tfavmae.__main__", "tfavmae.data.published_beam")
+NOT_IMPORTED = ("tfavmae.__main__", "tfavmae.building.beam")
 # Bases that nobody makes an object of.
 BASES = (Objective, Contrast)
 
@@ -109,7 +109,7 @@ LAYERS = {
         (random(2, 4000) / 8,),
     ),
     LayerNorm: lambda: (LayerNorm(1e-5), WIDTH, (random(2, 3, WIDTH),)),
-    Product: lambda: (Product(12), WIDTH, (random(2, 3, WIDTH),)),
+    Dense: lambda: (Dense(12), WIDTH, (random(2, 3, WIDTH),)),
     MultiHeadSelfAttention: lambda: (
         MultiHeadSelfAttention(4),
         WIDTH,

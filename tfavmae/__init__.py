@@ -13,7 +13,7 @@ __version__ = "0.1.0.dev0"
 
 _HOME_OF = {
     "ClipSpec": "tfavmae.data.pipeline",
-    "ExperimentConfig": "tfavmae.config",
+    "ExperimentConfig": "tfavmae.config.experiment",
     "UserError": "tfavmae.errors",
     "build_classifier": "tfavmae.models.presets",
     "build_pretraining": "tfavmae.models.presets",

@@ -2,15 +2,15 @@
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.audiocaps.source import AudioCaps
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """AudioCaps; see README.md."""
 
     SOURCE = AudioCaps
-    BUILDER_CONFIGS = published.configs(AudioCaps)
+    BUILDER_CONFIGS = published_builder.configs(AudioCaps)
 
     def label_features(self):
         return {

@@ -1,14 +1,14 @@
 """AudioCaps (Kim et al., 2019): sentences for AudioSet's sounds."""
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     bad_clip,
     read_table,
     segment_fields,
 )
-from tfavmae.data.locate import ANY, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import ANY, templates
+from tfavmae.building.source import Source
 
 CLIP_SECONDS = 10.0
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")

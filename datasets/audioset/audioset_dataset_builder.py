@@ -2,15 +2,15 @@
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.audioset.source import AudioSet
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """AudioSet; see README.md."""
 
     SOURCE = AudioSet
-    BUILDER_CONFIGS = published.configs(AudioSet)
+    BUILDER_CONFIGS = published_builder.configs(AudioSet)
 
     def label_features(self):
         return {"events": tfds.features.Sequence(tfds.features.ClassLabel())}

@@ -2,7 +2,7 @@
 
 import collections
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     checked_segment,
@@ -11,8 +11,8 @@ from tfavmae.data.annotations import (
     segment_fields,
     to_clips,
 )
-from tfavmae.data.locate import ANY, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import ANY, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 BALANCED = "balanced_train_segments.csv"

@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.ave.source import AVE, CLIP_SECONDS
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """AVE; see README.md."""
 
     SOURCE = AVE
-    BUILDER_CONFIGS = published.configs(AVE)
+    BUILDER_CONFIGS = published_builder.configs(AVE)
 
     def label_features(self):
         return {

@@ -1,14 +1,14 @@
 """AVE (Tian et al., 2018): events that are seen and heard, second by second."""
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     checked_segment,
     known_label,
     read_table,
     to_clips,
 )
-from tfavmae.data.locate import VIDEO, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import VIDEO, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 CLIP_SECONDS = 10

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfavmae.data import clips
+from tfavmae.building import decoding
 from tfavmae.errors import UserError
 from tfavmae_datasets.clip_folder import listing as listing_lib
 from tfavmae_datasets.clip_folder.clip_folder_dataset_builder import Builder
@@ -81,7 +81,7 @@ def _prepare(builder, overwrite):
     except Exception as error:
         if _is_of_full_disk(error):
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise clips.disk_error(full, builder.data_path) from error
+            raise decoding.disk_error(full, builder.data_path) from error
         raise
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import clips, stored
-from tfavmae.data.prepared import PreparedClips, remove_leftovers
-from tfavmae.data.workers import WorkerPool
+from tfavmae.building import decoding, features
+from tfavmae.building.clip_cache import PreparedClips, remove_leftovers
+from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
 from tfavmae_datasets.clip_folder import listing as listing_lib
 from tfavmae_datasets.clip_folder.options import ClipFolderConfig
 
-PROBE = "tfavmae.data.media:probe"
+PROBE = "tfavmae.media.decode:probe"
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -34,9 +34,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.summary = clips.Summary()
+        self.summary = decoding.Summary()
         self._pool: WorkerPool | None = None
-        self._decoded: list[clips.DecodedRows] = []  # one for each split
+        self._decoded: list[decoding.DecodedRows] = []  # one for each split
 
     def _create_builder_config(self, builder_config, *args, **kwargs):
         # TFDS refuses other configs of the default's name, but a folder is none of the
@@ -49,7 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # The names follow when the CSV has been read.
         labels = {"label": tfds.features.ClassLabel()}
         return self.dataset_info_from_configs(
-            features=stored.features(labels),
+            features=features.features(labels),
             metadata=tfds.core.MetadataDict(),
         )
 
@@ -88,14 +88,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         config = self.builder_config
         self.close()
-        self.summary, self._decoded = clips.Summary(), []
+        self.summary, self._decoded = decoding.Summary(), []
         self._pool = WorkerPool(
             config.num_workers,
             time_limit_seconds=config.time_limit_seconds,
             memory_limit_bytes=config.memory_limit_bytes,
         )
         listing = listing_lib.list_folder(config.videos or dl_manager.manual_dir)
-        self._bad_files = clips.BadFiles(self.bad_files_path, strict=config.strict)
+        self._bad_files = decoding.BadFiles(self.bad_files_path, strict=config.strict)
         self._report = {
             "videos": os.fspath(listing.folder),
             "options": config.chosen(),
@@ -184,7 +184,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             split: self._generate_examples(opened[split]) for split in sorted(opened)
         }
 
-    def _rows(self, listing, labels, durations, files) -> Iterator[clips.Row]:
+    def _rows(self, listing, labels, durations, files) -> Iterator[decoding.Row]:
         names = labels.names if labels else []
         index = {name: i for i, name in enumerate(names)}
         for file in files:
@@ -193,10 +193,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             parts = listing_lib.cut(durations[file], self.builder_config.clip_seconds)
             for start, end in parts:
                 key = file if start == 0 else f"{file}@{start:g}"
-                yield clips.Row(key, path, start, end, {"label": label})
+                yield decoding.Row(key, path, start, end, {"label": label})
 
     def _decode(self, split, rows) -> Iterator[tuple[str, dict]]:
-        decoded = clips.decode_rows(
+        decoded = decoding.decode_rows(
             rows,
             self.builder_config.decode_options(),
             bad_files=self._bad_files,

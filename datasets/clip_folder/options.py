@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from tfavmae.data.stored import StoredClipsConfig
+from tfavmae.building.features import StoredClipsConfig
 from tfavmae.errors import UserError
 
 

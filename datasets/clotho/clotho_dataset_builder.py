@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.clotho.source import Clotho
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """Clotho; see README.md."""
 
     SOURCE = Clotho
-    BUILDER_CONFIGS = published.configs(Clotho)
+    BUILDER_CONFIGS = published_builder.configs(Clotho)
 
     def label_features(self):
         return {

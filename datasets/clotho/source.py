@@ -1,14 +1,14 @@
 """Clotho (Drossos et al., 2020): five sentences for each of 5,929 sounds."""
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     parse_pair,
     read_table,
     to_clips,
 )
-from tfavmae.data.locate import Template
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import Template
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 _SPLITS = ("development", "validation", "evaluation")

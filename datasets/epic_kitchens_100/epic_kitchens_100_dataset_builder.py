@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.epic_kitchens_100.source import EpicKitchens100
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """EPIC-KITCHENS-100; see README.md."""
 
     SOURCE = EpicKitchens100
-    BUILDER_CONFIGS = published.configs(EpicKitchens100)
+    BUILDER_CONFIGS = published_builder.configs(EpicKitchens100)
 
     def label_features(self):
         return {

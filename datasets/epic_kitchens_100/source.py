@@ -1,6 +1,6 @@
 """EPIC-KITCHENS-100 (Damen et al., 2022): epic-kitchens-100-annotations on GitHub."""
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     checked_segment,
@@ -10,8 +10,8 @@ from tfavmae.data.annotations import (
     segment_fields,
     to_clips,
 )
-from tfavmae.data.locate import VIDEO, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import VIDEO, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 NUM_NOUNS = 300

@@ -2,15 +2,15 @@
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.esc50.source import ESC50
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """ESC-50; see README.md."""
 
     SOURCE = ESC50
-    BUILDER_CONFIGS = published.configs(ESC50)
+    BUILDER_CONFIGS = published_builder.configs(ESC50)
 
     def label_features(self):
         return {

@@ -1,8 +1,8 @@
 """ESC-50 (Piczak, 2015): 50 classes of environmental sounds in 5 folds."""
 
-from tfavmae.data.annotations import AnnotatedClip, BadRow, read_table, to_clips
-from tfavmae.data.locate import Template
-from tfavmae.data.source import Source
+from tfavmae.building.annotations import AnnotatedClip, BadRow, read_table, to_clips
+from tfavmae.building.file_templates import Template
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 _COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")

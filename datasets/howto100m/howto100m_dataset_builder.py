@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.howto100m.source import HowTo100M
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """HowTo100M; see README.md."""
 
     SOURCE = HowTo100M
-    BUILDER_CONFIGS = published.configs(HowTo100M)
+    BUILDER_CONFIGS = published_builder.configs(HowTo100M)
 
     def label_features(self):
         return {

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from tfavmae.data.annotations import AnnotatedClip, read_table, to_clips
-from tfavmae.data.locate import VIDEO, templates
-from tfavmae.data.source import Source
+from tfavmae.building.annotations import AnnotatedClip, read_table, to_clips
+from tfavmae.building.file_templates import VIDEO, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 _TABLE = "HowTo100M_v1.csv"

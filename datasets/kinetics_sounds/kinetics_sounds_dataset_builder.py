@@ -2,15 +2,15 @@
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.kinetics_sounds.source import KineticsSounds
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """Kinetics-Sounds; see README.md."""
 
     SOURCE = KineticsSounds
-    BUILDER_CONFIGS = published.configs(KineticsSounds)
+    BUILDER_CONFIGS = published_builder.configs(KineticsSounds)
 
     def label_features(self):
         return {

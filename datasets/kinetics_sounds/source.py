@@ -4,7 +4,7 @@ Arandjelovic and Zisserman (2017) chose 34 of Kinetics' classes; 32 are left in 
 released Kinetics-400. There is no official list of files.
 """
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     checked_segment,
@@ -12,8 +12,8 @@ from tfavmae.data.annotations import (
     segment_fields,
     to_clips,
 )
-from tfavmae.data.locate import VIDEO, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import VIDEO, templates
+from tfavmae.building.source import Source
 
 # Class numbers in the lists of file names that go round: alphabetical, as in
 # Kinetics-400 (inferred from the counts of each class).

@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import inspection, published
+from tfavmae.building import inspection, published_builder
 from tfavmae_datasets.msr_vtt.source import MSRVTT
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """MSR-VTT; see README.md."""
 
     SOURCE = MSRVTT
-    BUILDER_CONFIGS = published.configs(MSRVTT)
+    BUILDER_CONFIGS = published_builder.configs(MSRVTT)
 
     def label_features(self):
         return {

@@ -1,6 +1,6 @@
 """MSR-VTT (Xu et al., 2016) and the splits of text-video retrieval made of it."""
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     bad_clip,
@@ -11,8 +11,8 @@ from tfavmae.data.annotations import (
     read_table,
     to_clips,
 )
-from tfavmae.data.locate import VIDEO, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import VIDEO, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 NUM_CATEGORIES = 20

@@ -12,7 +12,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from tfavmae.data.workers import WorkerPool, available_cores
+from tfavmae.building.worker_pool import WorkerPool, available_cores
 from tfavmae.errors import UserError
 from tfavmae_datasets.sounding_shapes import classes, media_file, render, sound
 from tfavmae_datasets.sounding_shapes import scene as scenes

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from tfavmae.data import clips, media, stored
+from tfavmae.building import decoding, features
 from tfavmae.errors import UserError
+from tfavmae.media import decode
 from tfavmae_datasets.sounding_shapes import classes, generator
 from tfavmae_datasets.sounding_shapes.config import CONFIGS, SoundingShapesConfig
 
@@ -88,7 +89,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "caption": tfds.features.Text(),
         }
         return self.dataset_info_from_configs(
-            features=stored.features(labels, settings.frame_size),
+            features=features.features(labels, settings.frame_size),
             metadata=tfds.core.MetadataDict(self._facts()),
         )
 
@@ -137,7 +138,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         return [self._decode_row(pathlib.Path(folder, split), row) for row in rows]
 
-    def _decode_row(self, folder, row) -> clips.Row:
+    def _decode_row(self, folder, row) -> decoding.Row:
         num_events = len(classes.event_names(self.builder_config.settings))
         positions = row["positions"] if row["has_video"] else []
         labels = {
@@ -150,18 +151,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "positions": np.array(positions, np.float32).reshape(-1, 2),
             "caption": row["caption"],
         }
-        return clips.Row(row["id"], str(folder / row["file"]), labels=labels)
+        return decoding.Row(row["id"], str(folder / row["file"]), labels=labels)
 
     def _generate_examples(self, rows):
         settings = self.builder_config.settings
-        options = media.DecodeOptions(
+        options = decode.DecodeOptions(
             sample_rate_hz=settings.sample_rate_hz,
             frame_rate=settings.frame_rate,
             shorter_side=settings.frame_size,
             jpeg_quality=_JPEG_QUALITY,
         )
         # Strict: we wrote these files, none of them may be bad.
-        with clips.decode_rows(
+        with decoding.decode_rows(
             rows, options, num_workers=self.num_workers, strict=True
         ) as decoded:
             yield from decoded

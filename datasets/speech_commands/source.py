@@ -5,9 +5,9 @@ import os
 import wave
 from pathlib import Path
 
-from tfavmae.data.annotations import AnnotatedClip, read_lines
-from tfavmae.data.locate import Template
-from tfavmae.data.source import Source
+from tfavmae.building.annotations import AnnotatedClip, read_lines
+from tfavmae.building.file_templates import Template
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")

@@ -2,15 +2,15 @@
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.speech_commands.source import SpeechCommands
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """Speech Commands v1; see README.md."""
 
     SOURCE = SpeechCommands
-    BUILDER_CONFIGS = published.configs(SpeechCommands)
+    BUILDER_CONFIGS = published_builder.configs(SpeechCommands)
 
     def label_features(self):
         return {

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from importlib import resources
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     known_label,
@@ -12,8 +12,8 @@ from tfavmae.data.annotations import (
     segment_fields,
     to_clips,
 )
-from tfavmae.data.locate import ANY, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import ANY, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 CLIP_SECONDS = 10.0

@@ -2,15 +2,15 @@
 
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.vggsound.source import VGGSound
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """VGGSound; see README.md."""
 
     SOURCE = VGGSound
-    BUILDER_CONFIGS = published.configs(VGGSound)
+    BUILDER_CONFIGS = published_builder.configs(VGGSound)
 
     def label_features(self):
         return {"label": tfds.features.ClassLabel()}

@@ -1,6 +1,6 @@
 """YouCook2 (Zhou et al., 2018): segments of cooking videos with a sentence each."""
 
-from tfavmae.data.annotations import (
+from tfavmae.building.annotations import (
     AnnotatedClip,
     BadRow,
     bad_clip,
@@ -8,8 +8,8 @@ from tfavmae.data.annotations import (
     read_json,
     segment_fields,
 )
-from tfavmae.data.locate import VIDEO, templates
-from tfavmae.data.source import Source
+from tfavmae.building.file_templates import VIDEO, templates
+from tfavmae.building.source import Source
 from tfavmae.errors import UserError
 
 _JSON = "youcookii_annotations_trainval.json"

@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfavmae.data import published
+from tfavmae.building import published_builder
 from tfavmae_datasets.youcook2.source import YouCook2
 
 
-class Builder(published.PublishedBuilder):
+class Builder(published_builder.PublishedBuilder):
     """YouCook2; see README.md."""
 
     SOURCE = YouCook2
-    BUILDER_CONFIGS = published.configs(YouCook2)
+    BUILDER_CONFIGS = published_builder.configs(YouCook2)
 
     def label_features(self):
         return {

@@ -22,11 +22,11 @@ def films(tmp_path_factory):
 
 
 def test_films_are_what_they_claim(films):
-    from tfavmae.data import media
+    from tfavmae.media import decode
 
     paths = sorted(films.glob("*.mp4"))
     assert len(paths) == 3 and paths[0].samefile(paths[2])
-    info = media.probe(paths[0])
+    info = decode.probe(paths[0])
     assert (info.width, info.height, info.video_codec) == (640, 360, "h264")
     assert (info.frame_rate, info.sample_rate_hz, info.num_channels) == (30, 44100, 2)
     assert info.duration_seconds == pytest.approx(1.0, abs=0.05)
@@ -50,11 +50,11 @@ def test_the_usual_loaders_filter_banks_are_kaldis():
 
 
 def test_the_usual_loader_collates_what_models_take(films, tmp_path):
-    from tfavmae.data import media
+    from tfavmae.media import decode
 
     benchmark = script("input_pipeline")
     path = sorted(films.glob("*.mp4"))[0]
-    clip = media.decode(path, frame_rate=10.0, shorter_side=256)
+    clip = decode.decode(path, frame_rate=10.0, shorter_side=256)
     benchmark.store_loose(tmp_path, [clip], 2)
     form = {"num_frames": 4, "stored_rate": 10.0}
     batch = next(

@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfavmae.data import media
 from tfavmae.errors import UserError
+from tfavmae.media import decode
 from tfavmae_datasets.clip_folder import Builder, ClipFolderConfig, build_clip_folder
 
 DUMMY_DATA = Path(sys.modules[Builder.__module__].__file__).parent / "dummy_data"
@@ -73,7 +73,7 @@ def test_every_good_clip_is_there_bit_for_bit(built, videos):
     for key, example in examples.items():
         file, _, start = key.partition("@")
         start = float(start or 0)
-        clip = media.decode(videos / file, start, start + 2.0)
+        clip = decode.decode(videos / file, start, start + 2.0)
         np.testing.assert_array_equal(
             example["audio"], [] if clip.audio is None else clip.audio
         )

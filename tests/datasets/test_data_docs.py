@@ -8,8 +8,8 @@ import shlex
 import pytest
 
 from tfavmae import cli
-from tfavmae.data.manifest import FLAGS
-from tfavmae.data.published import PublishedConfig
+from tfavmae.building.manifest import FLAGS
+from tfavmae.building.published_builder import PublishedConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "data.md"

@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from tfavmae.data import media
 from tfavmae.errors import UserError
+from tfavmae.media import decode
 from tfavmae_datasets.sounding_shapes import __main__ as command
 from tfavmae_datasets.sounding_shapes import config, generator
 
@@ -48,9 +48,9 @@ def test_files_hold_what_the_rows_say(clips):
         (True, True), (True, False), (False, True),
     }  # fmt: skip
     for row in rows:
-        info = media.probe(folder / row["file"])
+        info = decode.probe(folder / row["file"])
         assert (info.has_audio, info.has_video) == (row["has_audio"], row["has_video"])
-        clip = media.decode(folder / row["file"], frame_rate=SMALL.frame_rate)
+        clip = decode.decode(folder / row["file"], frame_rate=SMALL.frame_rate)
         assert len(clip.frames) == (SMALL.num_frames if row["has_video"] else 0)
         if row["has_audio"]:
             assert len(clip.audio) == SMALL.num_samples
@@ -61,7 +61,7 @@ def test_files_hold_what_the_rows_say(clips):
 def test_files_are_mp4_with_h264_and_aac(clips):
     folder, rows = clips
     row = next(r for r in rows if r["has_audio"] and r["has_video"])
-    info = media.probe(folder / row["file"])
+    info = decode.probe(folder / row["file"])
     assert (info.video_codec, info.audio_codec) == ("h264", "aac")
     assert (info.width, info.height, info.frame_rate) == (64, 64, 8.0)
     assert (info.sample_rate_hz, info.num_channels) == (16000, 1)
@@ -74,7 +74,7 @@ def test_impacts_are_heard_within_10_ms_of_their_label_after_aac(clips):
         onsets = [time[0] for time in row["event_times"]]
         is_alone = len(onsets) < 2 or onsets[1] > onsets[0] + 0.05
         if row["has_audio"] and is_alone and 0.05 < onsets[0] < 1.9:
-            wave = media.decode(folder / row["file"]).audio.astype(float)
+            wave = decode.decode(folder / row["file"]).audio.astype(float)
             errors.append(heard_onset(wave, onsets[0]) - onsets[0])
     assert len(errors) > 15
     assert np.abs(errors).max() < 0.01
@@ -130,7 +130,7 @@ def test_an_interruption_leaves_complete_files_and_the_next_call_goes_on(tmp_pat
     files = sorted((tmp_path / "train").glob("*.mp4"))
     assert 16 <= len(files) <= 40
     for path in files:
-        media.decode(path)
+        decode.decode(path)
     rows = generate(tmp_path, num_clips=40, num_workers=2)
     assert all((tmp_path / "train" / row["file"]).exists() for row in rows)
 

@@ -6,7 +6,7 @@ import media_files
 import numpy as np
 import pytest
 
-from tfavmae.data import media
+from tfavmae.media import decode
 from tfavmae_datasets.sounding_shapes import config, render, scene, sound
 
 RATE_HZ, FRAME_RATE = 16000, 25
@@ -57,7 +57,7 @@ def test_the_impact_is_seen_and_heard_at_one_time(clip, tmp_path, name):
         picture=lambda time, *_: frames[round(time * FRAME_RATE)],
         sound=lambda times: np.interp(times, clock, wave / 32768)[None],
     )
-    decoded = media.decode(path, frame_rate=FRAME_RATE, jpeg_quality=95)
+    decoded = decode.decode(path, frame_rate=FRAME_RATE, jpeg_quality=95)
     seen = round(impact_seconds * FRAME_RATE)
     near = range(seen - 3, seen + 4)
     assert [shown_frame(decoded.frames[k], frames) for k in near] == list(near)

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
+from tfavmae.building.annotations import Annotations
+from tfavmae.building.audit import audit
+from tfavmae.building.source import Source
 from tfavmae.commands import published_data
-from tfavmae.data.annotations import Annotations
-from tfavmae.data.audit import audit
-from tfavmae.data.source import Source
 from tfavmae.errors import UserError
 from tfavmae_datasets.vggsound.source import VGGSound, stat_order
 

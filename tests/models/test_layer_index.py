@@ -67,7 +67,7 @@ def test_depth_of_every_weight(name, modality, options, stacks):
 
 
 def test_the_optimizer_takes_them():
-    from tfavmae import config as config_lib
+    from tfavmae.config import experiment as config_lib
     from tfavmae.training.optimizers import build_optimizer
     from tfavmae.training.plan import make_plan
 

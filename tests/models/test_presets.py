@@ -4,7 +4,7 @@ import keras
 import pytest
 import small_models as small
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.models.presets import MODELS, build_pretraining
 from tfavmae.models.transfer import copy_matching_weights
 from tfavmae.paper_inputs import PAPER_INPUTS

@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfavmae.layers.transformer import TransformerBlock
+from tfavmae.layers.transformer import TransformerBlock, recompute_blocks
 from tfavmae.models.cav_mae import CAVMAE
-from tfavmae.models.recompute import recompute_blocks
 
 SIZES = dict(
     hidden_dim=16,

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.models.train_step import TensorFlowTrainStep
 from tfavmae.objectives.base import Objective, Term
 from tfavmae.training import callbacks, experiment, runs

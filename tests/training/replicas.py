@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfavmae.layers.transformer import recompute_blocks
 from tfavmae.models import presets
-from tfavmae.models.recompute import recompute_blocks
 from tfavmae.training import distribution
 from tfavmae.training.optimizers import PathAdam, PathSGD
 

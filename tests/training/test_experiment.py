@@ -10,9 +10,9 @@ import pytest
 from decoding_services import serving
 from tensorboard.backend.event_processing import event_accumulator
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
-from tfavmae.training import experiment, parts
+from tfavmae.training import experiment, factory
 from tfavmae.training.workdir import Workdir, read_rows
 
 
@@ -128,7 +128,7 @@ def test_finetuning_learns_and_keeps_the_best(finetuned, assert_same_weights):
     best = max(epochs, key=lambda r: r["val_accuracy"])
     assert best["val_accuracy"] >= 0.75
     assert finetuned.step == best["step"]
-    assert finetuned.labels == parts.Labels(2, False, ["low", "high"])
+    assert finetuned.labels == factory.Labels(2, False, ["low", "high"])
     loaded = experiment.load(finetuned.workdir)
     assert_same_weights(loaded.model, finetuned.model)
     assert loaded.labels == finetuned.labels
@@ -137,7 +137,7 @@ def test_finetuning_learns_and_keeps_the_best(finetuned, assert_same_weights):
 def test_weights_are_taken_over_and_what_is_not_is_said(pretrained, small_config):
     config = small_config("finetune", initialize_from=str(pretrained.workdir))
     config.model.audio.mean = -4.0
-    model = parts.build_model(config, parts.Labels(2, False, None))
+    model = factory.build_model(config, factory.Labels(2, False, None))
     lines = []
     experiment.initialize(model, config, lines.append)
     kernel = "encoder/joint/block_0/attention/qkv/kernel"
@@ -155,12 +155,12 @@ def test_weights_are_taken_over_and_what_is_not_is_said(pretrained, small_config
 
 def test_nothing_to_take_over(pretrained, small_config, tmp_path):
     config = small_config("finetune", initialize_from=str(tmp_path))
-    model = parts.build_model(config, parts.Labels(2, False, None))
+    model = factory.build_model(config, factory.Labels(2, False, None))
     with pytest.raises(UserError, match="holds no run"):
         experiment.initialize(model, config, print)
     config.initialize_from = str(pretrained.workdir)
     config.model.options.override({"hidden_dim": 32})
-    wider = parts.build_model(config, parts.Labels(2, False, None))
+    wider = factory.build_model(config, factory.Labels(2, False, None))
     with pytest.raises(UserError, match=r"has shape .* in the checkpoint"):
         experiment.initialize(wider, config, print)
     inputs = keras.Input((3,))
@@ -172,8 +172,8 @@ def test_nothing_to_take_over(pretrained, small_config, tmp_path):
 def test_a_single_modality_reads_only_that(small_config):
     config = small_config("finetune")
     config.model.modality = "audio"
-    data = parts.TrainingData(config)
-    assert parts.build_model(config, data.labels()).modalities == ("audio",)
+    data = factory.TrainingData(config)
+    assert factory.build_model(config, data.labels()).modalities == ("audio",)
     batch = next(iter(data.training_batches(0)))
     assert "video" not in batch
     assert batch["label"].shape == (8,)
@@ -181,7 +181,7 @@ def test_a_single_modality_reads_only_that(small_config):
 
 def test_a_balanced_few(small_config):
     changes = {"data.num_train_examples": 6, "data.sampling": "balanced"}
-    data = parts.TrainingData(small_config("finetune", **changes))
+    data = factory.TrainingData(small_config("finetune", **changes))
     assert data.num_examples == 6
     rows = set()
     for batch in data.training_batches(0, num_steps=10):
@@ -193,7 +193,7 @@ def test_a_balanced_few(small_config):
 def test_more_examples_than_there_are(small_config):
     config = small_config("finetune", **{"data.num_train_examples": 99})
     with pytest.raises(UserError, match=r"num_train_examples=99 is more than the 24"):
-        parts.TrainingData(config)
+        factory.TrainingData(config)
 
 
 def test_a_run_goes_on_with_clips_from_other_machines(small_config):
@@ -203,7 +203,7 @@ def test_a_run_goes_on_with_clips_from_other_machines(small_config):
         (differing,) = config_lib.difference(alone, served)
         assert differing in config_lib.RESUME_FREE_KEYS
         ours, theirs = (
-            list(parts.TrainingData(config).training_batches(3, num_steps=4))
+            list(factory.TrainingData(config).training_batches(3, num_steps=4))
             for config in (alone, served)
         )
     assert len(ours) == len(theirs) == 4
@@ -214,7 +214,7 @@ def test_a_run_goes_on_with_clips_from_other_machines(small_config):
 
 
 def test_a_service_that_does_not_answer(small_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_SERVICE_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(factory, "_SERVICE_TIMEOUT_SECONDS", 0.1)
     config = small_config(**{"data.services": ["localhost:1"]})
     silent = r"data\.services: .* does not answer at localhost:1 "
     with pytest.raises(UserError, match=silent):
@@ -225,7 +225,9 @@ def test_a_byte_that_flips_while_training_is_one_line(small_config, tones, tmp_p
     copy = tmp_path / "tones"
     shutil.copytree(tones, copy)
     config = small_config(**{"data.dataset": str(copy), "data.data_dir": None})
-    data = parts.TrainingData(config)  # its index is made, and finds all records whole
+    data = factory.TrainingData(
+        config
+    )  # its index is made, and finds all records whole
     index = data.train_split.index
     path, position = index.files[index.shard[0]], index.offset[0] + index.length[0] // 2
     content = bytearray(pathlib.Path(path).read_bytes())
@@ -247,10 +249,10 @@ def test_bad_options_are_named(small_config):
     config = small_config()
     config.model.options.override({"contrast_wieght": 1.0}, is_strict=False)
     with pytest.raises(UserError, match=r"model: .*contrast_wieght.*contrast_weight"):
-        parts.build_model(config)
+        factory.build_model(config)
     config = small_config(**{"data.augment": {"flip": 1.0}})
     with pytest.raises(UserError, match=r"Config section data: .*flip"):
-        parts.clip_spec(config, train=True)
+        factory.clip_spec(config, train=True)
 
 
 @pytest.mark.parametrize(

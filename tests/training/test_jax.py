@@ -4,17 +4,18 @@ import json
 
 import pytest
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 
 RUN = """
 import json, sys
 import keras, numpy as np
-from tfavmae import config
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 from tfavmae.training import callbacks, experiment
 assert keras.backend.backend() == "jax"
 recipe, workdir = sys.argv[1:]
-load = lambda **changes: config.load(recipe, [f"{k}={v}" for k, v in changes.items()])
+def load(**changes):
+    return config_lib.load(recipe, [f"{k}={v}" for k, v in changes.items()])
 try:
     experiment.run(load(**{"trainer.micro_batches": 2}), workdir + "/refused")
 except UserError as error:

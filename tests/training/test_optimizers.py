@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 from tfavmae.training.optimizers import PathAdam, PathSGD, build_optimizer
 from tfavmae.training.plan import make_plan

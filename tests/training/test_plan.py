@@ -4,7 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 from tfavmae.training.plan import make_plan, segments
 

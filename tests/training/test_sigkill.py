@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.training import experiment
 from tfavmae.training.workdir import Workdir
 
 RUN = """
 import os, signal, sys
-from tfavmae import config
+from tfavmae.config import experiment as config_lib
 from tfavmae.training import callbacks, experiment
 recipe, workdir, last_step = sys.argv[1], sys.argv[2], int(sys.argv[3])
 original = callbacks.Checkpointer.after_step
@@ -24,7 +24,7 @@ def after_step(self, logs):
     if self.step == last_step:
         os.kill(os.getpid(), signal.SIGKILL)
 callbacks.Checkpointer.after_step = after_step
-experiment.run(config.load(recipe), workdir, progress=False)
+experiment.run(config_lib.load(recipe), workdir, progress=False)
 """
 
 

@@ -20,7 +20,7 @@ tf.config.set_logical_device_configuration(
 
 from conftest import Toy, ToyData, small_values  # noqa: E402
 
-from tfavmae import config as config_lib  # noqa: E402
+from tfavmae.config import experiment as config_lib  # noqa: E402
 from tfavmae.errors import UserError  # noqa: E402
 from tfavmae.training import callbacks, distribution, experiment  # noqa: E402
 from tfavmae.training.optimizers import PathSGD  # noqa: E402

@@ -13,7 +13,7 @@ from unittest import mock
 
 from conftest import Toy, ToyData, small_values
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import PeerLost
 from tfavmae.training import callbacks, experiment
 

@@ -11,9 +11,9 @@ import pathlib
 import sys
 import typing
 
-from tfavmae import config_text
 from tfavmae.commands import published_data, recipes
 from tfavmae.commands.arguments import add_command
+from tfavmae.config import yaml_text
 from tfavmae.errors import UserError
 
 _NAMES = "sounding_shapes/demo, sounding_shapes/standard, clip_folder"
@@ -155,9 +155,9 @@ def _dataset(args):
     if args.workdir and not data_dir:
         data_dir = str(pathlib.Path(args.workdir) / "data")
     if args.config:
-        from tfavmae import config
+        from tfavmae.config import experiment as config_lib
 
-        data = config.load(recipes.find(args.config)).data
+        data = config_lib.load(recipes.find(args.config)).data
         name, data_dir = name or data.dataset, data_dir or data.data_dir
     if not name:
         raise UserError(f"name a data set ({_NAMES}), or give a recipe with --config")
@@ -245,7 +245,7 @@ def _settings(overrides, kind) -> dict:
         if key not in types:
             near = difflib.get_close_matches(key, types, n=1, cutoff=0.0)[0]
             raise UserError(f"--set {text}: no setting {key!r}; did you mean {near!r}?")
-        settings[key] = _as_type(types[key], config_text.parse_yaml(value), text)
+        settings[key] = _as_type(types[key], yaml_text.parse_yaml(value), text)
     return settings
 
 

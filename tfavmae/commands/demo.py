@@ -7,9 +7,9 @@ def add_parser(commands, run_command):
     """Adds `demo`, which runs the other commands through `run_command(argv)`."""
 
     def run(args):
-        from tfavmae import demo
+        from tfavmae.demo import steps
 
-        options = demo.Options(
+        options = steps.Options(
             workdir=args.workdir or "runs/demo",
             videos=args.videos,
             seed=args.seed,
@@ -17,7 +17,7 @@ def add_parser(commands, run_command):
             recipe=args.config,
             overrides=tuple(args.set),
         )
-        print(demo.run(options, run_command))
+        print(steps.run(options, run_command))
 
     parser = add_command(
         commands,

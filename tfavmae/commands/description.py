@@ -5,7 +5,7 @@ import math
 
 def show(config, num_classes=None):
     """Prints the resolved recipe and the size and cost of its model."""
-    from tfavmae import config as config_lib
+    from tfavmae.config import experiment as config_lib
 
     print(config_lib.to_yaml(config))
     model = build(config, num_classes)
@@ -21,14 +21,14 @@ def show(config, num_classes=None):
 
 def build(config, num_classes=None):
     """The untrained model; a classifier asks the data set for its classes."""
-    from tfavmae.training import parts
+    from tfavmae.training import factory
 
     if config.stage == "pretrain":
-        return parts.build_model(config)
+        return factory.build_model(config)
     if num_classes is None:
-        return parts.build_model(config, parts.TrainingData(config).labels())
-    labels = parts.Labels(num_classes, multi_label=False, names=None)
-    return parts.build_model(config, labels)
+        return factory.build_model(config, factory.TrainingData(config).labels())
+    labels = factory.Labels(num_classes, multi_label=False, names=None)
+    return factory.build_model(config, labels)
 
 
 def costs(model) -> dict[str, int]:

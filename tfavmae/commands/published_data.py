@@ -4,8 +4,8 @@ import dataclasses
 import importlib
 import sys
 
-from tfavmae import config_text
 from tfavmae.commands.arguments import add_command
+from tfavmae.config import yaml_text
 from tfavmae.errors import UserError
 
 NAMES = (
@@ -51,7 +51,7 @@ def add_audit(commands):
 
 
 def audit(args):
-    from tfavmae.data import audit as audit_lib
+    from tfavmae.building import audit as audit_lib
 
     if args.config or args.workdir:
         raise UserError("data audit takes no --config and no --workdir")
@@ -77,7 +77,7 @@ def audit(args):
 
 def print_counts(splits):
     """What a manifest says of each split."""
-    from tfavmae.data.manifest import FLAGS, STATUSES
+    from tfavmae.building.manifest import FLAGS, STATUSES
 
     for split, counts in splits.items():
         found = [name for name in STATUSES + FLAGS if counts[name]]
@@ -141,7 +141,7 @@ def config_of(family, selection, args, read_settings):
     Args:
         read_settings: turns `--set` into fields of a dataclass.
     """
-    from tfavmae.data.published import PublishedConfig
+    from tfavmae.building.published_builder import PublishedConfig
 
     source = source_of(family)
     published = {c.name: c for c in builder_of(family).BUILDER_CONFIGS}
@@ -182,5 +182,5 @@ def _options(overrides, source) -> dict:
         if not equals or key not in source.OPTIONS:
             known = ", ".join(source.OPTIONS) or "none"
             raise UserError(f"--set {text}: {source.NAME} has the options {known}")
-        options[key] = config_text.parse_yaml(value)
+        options[key] = yaml_text.parse_yaml(value)
     return options

@@ -25,7 +25,7 @@ def find(path) -> pathlib.Path:
 
 def load(args, overrides=()):
     """The recipe of `--config`, or that of the run in `--workdir`, with `--set`."""
-    from tfavmae import config
+    from tfavmae.config import experiment as config_lib
 
     if args.config is not None:
         path = find(args.config)
@@ -35,4 +35,4 @@ def load(args, overrides=()):
         path = pathlib.Path(args.workdir) / "config.yaml"
         if not path.is_file():
             raise UserError(f"{args.workdir} holds no run yet; give a --config as well")
-    return config.load(path, [*overrides, *args.set])
+    return config_lib.load(path, [*overrides, *args.set])

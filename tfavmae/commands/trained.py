@@ -40,7 +40,7 @@ class Trained:
 
     def batches(self, split, labels=(), **options):
         """Evaluation batches of `split`, with both modalities whatever is used."""
-        from tfavmae.training.parts import clip_spec
+        from tfavmae.training.factory import clip_spec
 
         spec = clip_spec(self.config, train=False)
         spec = dataclasses.replace(spec, labels=labels, modalities=("audio", "video"))

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from tfavmae.data import augment, sampling, service, windows
+from tfavmae.data import augment, clip_sampling, sampling, service
 from tfavmae.data.index import RecordReader, naming_damage
 from tfavmae.data.splits import MODALITIES, STORED_SAMPLE_RATE_HZ, Split, open_info
 
@@ -247,7 +247,7 @@ class ClipSplit(Split):
             example = parse(reader.read(row))
             file, record = reader.place(row)
             keys = tf.random.split(key, 3)
-            window = windows.choose(spec, example, keys[0], view, num_views)
+            window = clip_sampling.choose(spec, example, keys[0], view, num_views)
             clip = {
                 "example_index": tf.cast(row, tf.int32),
                 "sample_weight": tf.constant(1.0),
@@ -255,10 +255,12 @@ class ClipSplit(Split):
             for name, encode in labels.items():
                 clip[name] = encode(example[name])
             if "audio" in spec.modalities:
-                clip |= windows.cut_audio(spec, example["audio"], window, keys[1])
+                clip |= clip_sampling.cut_audio(spec, example["audio"], window, keys[1])
             if "video" in spec.modalities:
                 frames = example["frames"]
-                clip |= windows.cut_video(spec, frames, window, keys[2], file, record)
+                clip |= clip_sampling.cut_video(
+                    spec, frames, window, keys[2], file, record
+                )
             return clip
 
         return make_clip

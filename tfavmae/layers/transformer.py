@@ -40,7 +40,7 @@ def _part_heads(x, num_heads):
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
-class Product(keras.layers.Dense):
+class Dense(keras.layers.Dense):
     """`keras.layers.Dense` on tokens, without an activation, with a faster gradient.
 
     Args:
@@ -108,15 +108,13 @@ class MultiHeadSelfAttention(keras.layers.Layer):
                 f"Received: num_heads={self.num_heads}, width={hidden_dim}."
             )
         # Glorot on each of q, k, v by itself, as a (D, D) matrix.
-        self.qkv = Product(
+        self.qkv = Dense(
             3 * hidden_dim,
             kernel_initializer=FusedGlorotUniform(3),
             dtype=self.dtype_policy,
             name="qkv",
         )
-        self.projection = Product(
-            hidden_dim, dtype=self.dtype_policy, name="projection"
-        )
+        self.projection = Dense(hidden_dim, dtype=self.dtype_policy, name="projection")
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
@@ -201,8 +199,8 @@ class MultiLayerPerceptron(keras.layers.Layer):
 
     def build(self, input_shape):
         dtype = self.dtype_policy
-        self.expand = Product(self.mlp_dim, dtype=dtype, name="expand")
-        self.contract = Product(input_shape[-1], dtype=dtype, name="contract")
+        self.expand = Dense(self.mlp_dim, dtype=dtype, name="expand")
+        self.contract = Dense(input_shape[-1], dtype=dtype, name="contract")
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
@@ -229,7 +227,7 @@ class TransformerBlock(keras.layers.Layer):
 
     Attributes:
         recomputes: in training, only the inputs of attention and MLP are kept, and
-            what is inside is computed again on the way back. See `models/recompute.py`.
+            what is inside is computed again on the way back. See `recompute_blocks`.
 
     Input and output shape: `(batch, tokens, hidden_dim)`.
     """
@@ -351,3 +349,14 @@ class TransformerStack(keras.layers.Layer):
     def get_config(self):
         config = {"num_layers": self.num_layers, "block": self.block}
         return {**super().get_config(), **config}
+
+
+def recompute_blocks(model):
+    """Transformer blocks keep their inputs only and recompute the rest going back.
+
+    Not `keras.RematScope`: its layers take no keyword arguments in a TensorFlow graph.
+    Only training changes; what is saved of the model does not.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, TransformerBlock):
+            layer.recomputes = True

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import keras
 from rich.console import Console
 
-from tfavmae import config as config_lib
-from tfavmae.config import ExperimentConfig
+from tfavmae.config import experiment as config_lib
+from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.data.index import naming_damage
 from tfavmae.data.service import naming_services
 from tfavmae.errors import PeerLost, UserError
-from tfavmae.models.recompute import recompute_blocks
+from tfavmae.layers.transformer import recompute_blocks
 from tfavmae.training import distribution, monitors, optimizers
 from tfavmae.training.callbacks import (
     BestWeights,
@@ -24,12 +24,12 @@ from tfavmae.training.callbacks import (
     sync_state,
 )
 from tfavmae.training.checkpoint import CheckpointStore, collect_variables
+from tfavmae.training.factory import TrainingData, build_model
 from tfavmae.training.optimizers import build_optimizer, build_schedule
-from tfavmae.training.parts import TrainingData, build_model
 from tfavmae.training.plan import make_plan, segments
 from tfavmae.training.runs import Run, load
-from tfavmae.training.stopping import stop_signals
-from tfavmae.training.takeover import assign_teacher, initialize
+from tfavmae.training.signals import stop_signals
+from tfavmae.training.warm_start import assign_teacher, initialize
 from tfavmae.training.workdir import History, Workdir, session_facts
 
 

@@ -3,8 +3,8 @@
 import pathlib
 from collections.abc import Callable
 
-from tfavmae import config as config_lib
-from tfavmae.config import ExperimentConfig
+from tfavmae.config import experiment as config_lib
+from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
 from tfavmae.training import experiment
 

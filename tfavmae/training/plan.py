@@ -6,7 +6,7 @@ Computed once, here, printed before training and kept in `run.json`.
 import dataclasses
 import math
 
-from tfavmae.config import ExperimentConfig, OptimizerConfig
+from tfavmae.config.experiment import ExperimentConfig, OptimizerConfig
 from tfavmae.errors import UserError
 
 

@@ -5,10 +5,10 @@ import pathlib
 
 import keras
 
-from tfavmae.config import ExperimentConfig
+from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
 from tfavmae.training.checkpoint import CheckpointStore, collect_variables
-from tfavmae.training.parts import Labels, build_model
+from tfavmae.training.factory import Labels, build_model
 from tfavmae.training.workdir import Workdir, read_rows
 
 

@@ -16,7 +16,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from tfavmae import config as config_lib
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 
 _PACKAGES = (

@@ -1,0 +1,78 @@
+"""The demo's book-keeping: what is done, how long it took, how much memory."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tfavmae.demo import memory, steps
+from tfavmae.errors import UserError
+
+STEP = steps.Step("pretrain", "Pretrain", ["pretrain", "--workdir", "a b"])
+
+
+@pytest.fixture
+def options(tmp_path):
+    return steps.Options(workdir=str(tmp_path / "runs"))
+
+
+def read(options):
+    return json.loads((steps.Journal(options).path).read_text())
+
+
+def test_a_step_is_printed_as_a_command_that_can_be_pasted(options, capsys):
+    steps.Journal(options).run(STEP, lambda argv: None)
+    assert "$ tfavmae pretrain --workdir 'a b'" in capsys.readouterr().out
+
+
+def test_a_step_that_failed_is_not_done_and_its_time_counts(options):
+    def fail(argv):
+        time.sleep(0.05)
+        raise UserError("no")
+
+    with pytest.raises(UserError):
+        steps.Journal(options).run(STEP, fail)
+    entry = read(options)["steps"]["pretrain"]
+    assert not entry["is_done"] and entry["seconds"] >= 0.05
+
+    steps.Journal(options).run(STEP, lambda argv: time.sleep(0.05))
+    entry = read(options)["steps"]["pretrain"]
+    assert entry["is_done"] and entry["seconds"] >= 0.1
+
+
+def test_a_step_that_is_done_keeps_its_time(options):
+    steps.Journal(options).run(STEP, lambda argv: None)
+    before = read(options)["steps"]["pretrain"]
+    result = steps.Journal(options).run(STEP, lambda argv: time.sleep(0.1) or "result")
+    assert read(options)["steps"]["pretrain"] == before
+    assert result == "result"
+
+
+def test_other_options_need_another_folder(options, tmp_path):
+    steps.Journal(options).run(STEP, lambda argv: None)
+    other = steps.Options(workdir=options.workdir, videos="films")
+    with pytest.raises(UserError, match=r"videos=None.*'films'.*--workdir"):
+        steps.Journal(other)
+
+
+def test_descendants_of_a_process():
+    parents = {2: 1, 3: 2, 4: 3, 5: 1, 6: 5}
+    assert memory.descendants(2, parents) == {2, 3, 4}
+
+
+def test_memory_of_children_counts():
+    before = memory.tree_bytes()
+    code = "x = bytearray(200_000_000); print('ready', flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with memory.PeakMemory(every_seconds=0.01) as peak:
+        child.stdout.readline()
+        time.sleep(0.2)
+        child.communicate(b"\n")
+    if os.path.exists("/proc/self/stat"):
+        assert peak.peak_bytes > before + 200_000_000
+    assert peak.peak_bytes > 0

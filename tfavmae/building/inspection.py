@@ -1,0 +1,195 @@
+"""What a worker process finds out about one media file, without storing any of it."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+from tfavmae.media import decode
+
+INSPECT = "tfavmae.building.inspection:inspect"
+# Larger files are hashed in part: reading a feature film takes longer than probing it.
+_WHOLE_FILE_BYTES = 32 * 2**20
+_SAMPLES, _SAMPLE_BYTES = 16, 2**20
+# An encoder's noise stays below: 16-bit samples, and mean grey levels between pictures.
+_SILENT_PEAK = 4
+_STILL_LEVELS = 0.5
+_PICTURES_PER_SECOND, _MIN_PICTURES = 1.0, 4
+# A file this much longer than its segment is the whole video.
+_SLACK_SECONDS = 1.0
+_SHORTENED = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One clip to look at.
+
+    Attributes:
+        path: of the file.
+        holds: as in `locate.Template`.
+        start_seconds, end_seconds: of the clip in the whole video.
+        random_seconds, random_place: length of a clip to cut out at a place in [0, 1).
+        thorough: decode the clip to find silence and still pictures.
+        min_seconds: shorter clips are too short.
+    """
+
+    path: str
+    holds: str
+    start_seconds: float
+    end_seconds: float | None
+    random_seconds: float | None
+    random_place: float
+    thorough: bool
+    min_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What was found: the columns of a manifest that depend on the file."""
+
+    status: str
+    flags: tuple[str, ...]
+    start_seconds: float
+    end_seconds: float | None
+    duration_seconds: float | None
+    frame_rate: float | None
+    sample_rate_hz: int | None
+    size_bytes: int
+    modified_ns: int
+    content_hash: str
+    reason: str = ""
+
+
+def inspect(request: Request) -> Finding:
+    """Looks at the file of one clip.
+
+    Raises:
+        MediaError: if it is unreadable.
+    """
+    info, state = decode.probe(request.path), os.stat(request.path)
+    start, end = segment_in_file(request, info.duration_seconds)
+    flags = [f"no_{m}" for m in ("audio", "video") if not getattr(info, f"has_{m}")]
+    seconds = _length(start, end, info.duration_seconds)
+    status, reason = "ok", ""
+    if seconds is not None and seconds < request.min_seconds:
+        status = "too_short"
+        reason = f"{seconds:.2f} s, the minimum is {request.min_seconds:g} s"
+    elif request.thorough:
+        flags += _listen_and_look(request.path, start, end, seconds)
+    if seconds is not None and _is_shortened(request, seconds):
+        flags.append("shortened")
+    return Finding(
+        status=status,
+        flags=tuple(flags),
+        start_seconds=start,
+        end_seconds=end,
+        duration_seconds=info.duration_seconds,
+        frame_rate=info.frame_rate,
+        sample_rate_hz=info.sample_rate_hz,
+        size_bytes=state.st_size,
+        modified_ns=state.st_mtime_ns,
+        content_hash=_hash_of(request.path, state.st_size, state.st_mtime_ns),
+        reason=reason,
+    )
+
+
+def segment_in_file(request, duration: float | None) -> tuple[float, float | None]:
+    """`(start, end)` of the clip in its file, which may be that clip already."""
+    if request.random_seconds is not None:
+        latest = max((duration or 0.0) - request.random_seconds, 0.0)
+        start = round(request.random_place * latest, 3)
+        return start, start + request.random_seconds
+    start, end = request.start_seconds, request.end_seconds
+    if end is None:
+        return start, None
+    is_clip = request.holds == "clip"
+    if request.holds == "either" and duration is not None:
+        is_clip = duration <= end - start + _SLACK_SECONDS
+    return (0.0, round(end - start, 6)) if is_clip else (start, end)
+
+
+def _length(start, end, duration) -> float | None:
+    if duration is None:
+        return None
+    return max((duration if end is None else min(end, duration)) - start, 0.0)
+
+
+def _is_shortened(request, seconds) -> bool:
+    if request.random_seconds is not None:
+        return seconds < _SHORTENED * request.random_seconds
+    if request.end_seconds is None:
+        return False
+    return seconds < _SHORTENED * (request.end_seconds - request.start_seconds)
+
+
+def _listen_and_look(path, start, end, seconds) -> list[str]:
+    rate = max(_PICTURES_PER_SECOND, _MIN_PICTURES / (seconds or _MIN_PICTURES))
+    clip = decode.decode(path, start, end, frame_rate=rate, shorter_side=32)
+    flags = []
+    if clip.audio is not None and is_silent(clip.audio):
+        flags.append("silent")
+    if is_still(clip.frames):
+        flags.append("still")
+    return flags
+
+
+def is_silent(audio: np.ndarray) -> bool:
+    """Whether int16 `(samples,)` holds no more than an encoder's noise."""
+    return int(np.abs(audio.astype(np.int32)).max(initial=0)) < _SILENT_PEAK
+
+
+def is_still(frames: list[bytes]) -> bool:
+    """Whether several JPEG pictures are one and the same."""
+    if len(frames) < 2:
+        return False
+    first, *others = (_grey(frame) for frame in frames)
+    return all(np.abs(other - first).mean() < _STILL_LEVELS for other in others)
+
+
+def _grey(frame: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(frame)).convert("L"), np.float32)
+
+
+# Segments of one video follow each other, so each worker hashes it once or twice.
+@functools.lru_cache(maxsize=8)
+def _hash_of(path, size, modified_ns) -> str:
+    return content_hash(path)
+
+
+def content_hash(path) -> str:
+    """`"sha256:..."` of a file, or `"sampled:..."` of parts of one above 32 MiB.
+
+    A sampled hash covers the size and 16 MiB, spread evenly over the file.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        if size <= _WHOLE_FILE_BYTES:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        digest = hashlib.sha256(str(size).encode())
+        for index in range(_SAMPLES):
+            file.seek(index * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return f"sampled:{digest.hexdigest()}"
+
+
+def change_since(row, path) -> str | None:
+    """How a file differs from what a `ManifestRow` says of it; None if it does not.
+
+    A file that was only copied or touched is read once to see that it is the same.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        return f"was there when the manifest was made: {error.strerror}"
+    if state.st_size != row.size_bytes:
+        return (
+            f"changed since the manifest: {state.st_size} bytes, were {row.size_bytes}"
+        )
+    is_same = state.st_mtime_ns == row.modified_ns
+    if is_same or content_hash(path) == row.content_hash:
+        return None
+    return "changed since the manifest: its content has another hash"

@@ -1,0 +1,370 @@
+"""Experiments as data: dataclasses, YAML recipes and the checks on both.
+
+An experiment is an `ExperimentConfig` on Model Garden's config dataclasses,
+registered with its experiment factory as ``tfavmae/pretrain`` and
+``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults and
+dotted overrides (``optimizer.learning_rate=1e-4``) override the recipe.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+from official.core import exp_factory
+from official.modeling.hyperparams import Config
+
+from tfavmae.config import checks as checks
+from tfavmae.config import yaml_text as text
+from tfavmae.paper_inputs import PAPER_INPUTS
+
+# Keys that change what a run leaves behind but never a weight: a run may be
+# continued with other values.
+RESUME_FREE_KEYS = frozenset(
+    {
+        "data.data_dir",
+        "data.services",
+        "trainer.checkpoint_every_steps",
+        "trainer.checkpoint_every_minutes",
+        "trainer.keep_checkpoints",
+        "trainer.log_every_steps",
+        "trainer.image_every_steps",
+        "trainer.profile_steps",
+        "trainer.peer_timeout_seconds",
+    }
+)
+
+
+@dataclass
+class AudioConfig(Config):
+    """The audio front end, part of the model.
+
+    Attributes:
+        sample_rate_hz: rate of the stored waveform.
+        num_frames: spectrogram frames (10 ms each) the model looks at.
+        num_mel_bins: mel bins of the log-mel spectrogram.
+        mean, std: normalisation of the log-mel values.
+        statistics: name of published ones, instead of `mean` and `std`; see
+            `tfavmae.layers.spectrogram.STATISTICS`.
+        patch_size: `(frames, mel bins)` of a patch.
+        variant: of the spectrogram, see `LogMelSpectrogram`.
+    """
+
+    sample_rate_hz: int = field(default=16000, metadata={"minimum": 1000})
+    num_frames: int = field(default=1024, metadata={"minimum": 1})
+    num_mel_bins: int = field(default=128, metadata={"minimum": 1})
+    mean: float = -5.081
+    std: float = field(default=4.4849, metadata={"above": 0.0})
+    statistics: str | None = None
+    patch_size: list[int] = field(
+        default_factory=lambda: [16, 16], metadata={"length": 2, "minimum": 1}
+    )
+    variant: str = field(default="kaldi", metadata={"choices": ("kaldi", "av_mae")})
+
+
+@dataclass
+class VideoConfig(Config):
+    """The video front end, part of the model.
+
+    Attributes:
+        num_frames: frames of a clip that the model looks at.
+        height, width: pixels of a frame.
+        mean, std: normalisation per colour, of pixels in [0, 1].
+        tubelet_size: `(frames, rows, columns)` of a patch.
+    """
+
+    num_frames: int = field(default=1, metadata={"minimum": 1})
+    height: int = field(default=224, metadata={"minimum": 1})
+    width: int = field(default=224, metadata={"minimum": 1})
+    mean: list[float] = field(
+        default_factory=lambda: [0.485, 0.456, 0.406], metadata={"length": 3}
+    )
+    std: list[float] = field(
+        default_factory=lambda: [0.229, 0.224, 0.225],
+        metadata={"length": 3, "above": 0.0},
+    )
+    tubelet_size: list[int] = field(
+        default_factory=lambda: [1, 16, 16], metadata={"length": 3, "minimum": 1}
+    )
+
+
+@dataclass
+class ModelConfig(Config):
+    """What `tfavmae.models.presets` is asked to build.
+
+    Attributes:
+        audio, video: the front ends; keys that are not given are the paper's.
+        options: further arguments of the preset's model; the preset knows and
+            checks their names.
+    """
+
+    name: str = "cav_mae"
+    size: str = field(
+        default="base", metadata={"choices": ("tiny", "small", "base", "large", "huge")}
+    )
+    modality: str = field(
+        default="audio_video", metadata={"choices": ("audio", "video", "audio_video")}
+    )
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    options: Config = field(default_factory=Config)
+
+
+@dataclass
+class DataConfig(Config):
+    """Which clips, how they are cut and how many make a batch.
+
+    Attributes:
+        batch_size: global batch, over all replicas.
+        label: label to train on (fine-tuning), e.g. `label` or `events`.
+        num_train_examples: use only n clips; with a `label`, as evenly over
+            the classes as can be (few-label experiments).
+        sampling: `shuffle`, or `balanced`: draws with replacement that favour
+            clips of rare classes.
+        frame_stride_seconds: time between frames; by default they are spread
+            over the clip.
+        interpolation: of frames that are resized.
+        shorter_side: of the picture that frames are cropped from; by default the least
+            that covers them.
+        augment: fields of `tfavmae.data.augment.Augmentation`.
+        services: addresses that `tfavmae data serve` prints, of machines that decode
+            the training clips; not a number changes by it.
+    """
+
+    dataset: str = "sounding_shapes/demo"
+    data_dir: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    batch_size: int = field(default=32, metadata={"minimum": 1})
+    clip_seconds: float = field(default=10.0, metadata={"above": 0.0})
+    frame_stride_seconds: float | None = field(default=None, metadata={"above": 0.0})
+    shorter_side: int | None = field(default=None, metadata={"minimum": 1})
+    label: str | None = None
+    num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
+    sampling: str = field(
+        default="shuffle", metadata={"choices": ("shuffle", "balanced")}
+    )
+    interpolation: str = field(
+        default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
+    )
+    augment: Config = field(default_factory=Config)
+    services: list[str] = field(default_factory=list)
+
+
+@dataclass
+class OptimizerConfig(Config):
+    """The update rule and its schedule.
+
+    Attributes:
+        name: `adamw` decays weights apart from the gradient; `adam` adds the
+            decay to the gradient (L2, as torch's Adam and the CAV-MAE
+            authors); `sgd` has momentum and L2.
+        learning_rate: peak rate; with `learning_rate_per_256` the rate of a
+            global batch of 256, scaled linearly to the batch.
+        schedule: `constant`, `cosine` or `multistep` after a linear warm-up.
+        minimum_learning_rate: where the cosine ends.
+        warmup_steps, warmup_epochs: length of the warm-up; one of the two.
+        decay_start_epoch, decay_every_epochs, decay_factor: `multistep`.
+        weight_decay_paths: regular expressions of the variables that decay;
+            biases, norms, tokens and positions are not kernels.
+        clip_norm: global gradient norm, clipped after the all-reduce.
+        layer_decay: learning-rate factor per layer below the head.
+        head_learning_rate_factor: factor for the classification head.
+        learning_rate_factors: further factors, by regular expression.
+        average_decay: keep a running average of the weights, e.g. 0.9999; in the end
+            it is `average.keras`, beside `model.keras` with the weights themselves.
+    """
+
+    name: str = field(default="adamw", metadata={"choices": ("adamw", "adam", "sgd")})
+    learning_rate: float = field(default=1e-4, metadata={"above": 0.0})
+    learning_rate_per_256: bool = False
+    schedule: str = field(
+        default="cosine", metadata={"choices": ("constant", "cosine", "multistep")}
+    )
+    minimum_learning_rate: float = field(default=0.0, metadata={"minimum": 0.0})
+    warmup_steps: int | None = field(default=None, metadata={"minimum": 0})
+    warmup_epochs: float | None = field(default=None, metadata={"minimum": 0.0})
+    decay_start_epoch: int | None = field(default=None, metadata={"minimum": 1})
+    decay_every_epochs: int = field(default=1, metadata={"minimum": 1})
+    decay_factor: float = field(default=0.5, metadata={"above": 0.0, "maximum": 1.0})
+    beta_1: float = field(default=0.9, metadata={"minimum": 0.0, "below": 1.0})
+    beta_2: float = field(default=0.95, metadata={"minimum": 0.0, "below": 1.0})
+    epsilon: float = field(default=1e-8, metadata={"above": 0.0})
+    momentum: float = field(default=0.9, metadata={"minimum": 0.0, "below": 1.0})
+    weight_decay: float = field(default=0.05, metadata={"minimum": 0.0})
+    weight_decay_paths: list[str] = field(default_factory=lambda: ["kernel$"])
+    clip_norm: float | None = field(default=None, metadata={"above": 0.0})
+    layer_decay: float | None = field(
+        default=None, metadata={"above": 0.0, "maximum": 1.0}
+    )
+    head_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
+    learning_rate_factors: Config = field(default_factory=Config)
+    average_decay: float | None = field(
+        default=None, metadata={"minimum": 0.0, "below": 1.0}
+    )
+
+
+@dataclass
+class TrainerConfig(Config):
+    """How long, on what, and what is written on the way.
+
+    Attributes:
+        num_steps: length of the run; overrules `num_epochs` when given.
+        steps_per_epoch: steps between validations; by default one pass over
+            the training clips.
+        checkpoint_every_steps, checkpoint_every_minutes: whichever comes first.
+        monitor: validation metric by which the best weights are chosen; the
+            final `model.keras` then holds these, and the run says so.
+        peer_timeout_seconds: how long `multi_worker` waits for the other workers.
+        contrast_scope: negatives from the whole global batch (`global`), from a
+            replica's share of it (`replica`), or from a micro-batch (`micro_batch`).
+        micro_batches: parts that each replica works its share of a batch off in, to
+            fit into memory; the update is that of the whole batch. With contrast over
+            more than the micro-batch, encoders run forward twice.
+        recompute: keep only the inputs of transformer blocks, and compute the rest
+            again on the way back: less memory, a tenth to a quarter more time.
+        nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
+        image_every_steps: reconstruction images and sound in TensorBoard; 0 for none.
+        profile_steps: first and last step of a TensorBoard profile.
+    """
+
+    num_steps: int | None = field(default=None, metadata={"minimum": 1})
+    num_epochs: float | None = field(default=None, metadata={"above": 0.0})
+    steps_per_epoch: int | None = field(default=None, metadata={"minimum": 1})
+    seed: int = field(default=0, metadata={"minimum": 0, "maximum": 2**31 - 1})
+    precision: str = field(
+        default="float32",
+        metadata={"choices": ("float32", "mixed_bfloat16", "mixed_float16")},
+    )
+    jit_compile: str = field(
+        default="auto", metadata={"choices": ("auto", "on", "off")}
+    )
+    strategy: str = field(
+        default="auto",
+        metadata={"choices": ("auto", "none", "mirrored", "multi_worker", "tpu")},
+    )
+    tpu: str | None = None
+    peer_timeout_seconds: float = field(default=300.0, metadata={"above": 0.0})
+    contrast_scope: str = field(
+        default="global", metadata={"choices": ("global", "replica", "micro_batch")}
+    )
+    micro_batches: int = field(default=1, metadata={"minimum": 1})
+    recompute: bool = False
+    nonfinite: str = field(default="stop", metadata={"choices": ("stop", "skip")})
+    checkpoint_every_steps: int = field(default=500, metadata={"minimum": 1})
+    checkpoint_every_minutes: float | None = field(
+        default=None, metadata={"above": 0.0}
+    )
+    keep_checkpoints: int = field(default=2, metadata={"minimum": 1})
+    monitor: str | None = None
+    monitor_mode: str = field(default="max", metadata={"choices": ("max", "min")})
+    log_every_steps: int = field(default=10, metadata={"minimum": 1})
+    image_every_steps: int = field(default=0, metadata={"minimum": 0})
+    profile_steps: list[int] | None = field(
+        default=None, metadata={"length": 2, "minimum": 1}
+    )
+
+
+@dataclass
+class ExperimentConfig(Config):
+    """A whole experiment. See the sections' classes for their keys.
+
+    Attributes:
+        stage: `pretrain` (no labels) or `finetune` (a classifier).
+        initialize_from: work directory of a pretraining run whose weights the
+            classifier starts from.
+        teacher_from: work directories of the runs whose weights the model's teacher
+            gets (`model.options.teacher`, MAViL's stage 2).
+        teacher_iterations: how many times a student follows, each taught by the one
+            before (MAViL: 3). The work directory then holds one run for each stage.
+    """
+
+    stage: str = field(
+        default="pretrain", metadata={"choices": ("pretrain", "finetune")}
+    )
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    initialize_from: str | None = None
+    teacher_from: list[str] | None = None
+    teacher_iterations: int = field(default=0, metadata={"minimum": 0})
+
+
+@exp_factory.register_config_factory("tfavmae/pretrain")
+def pretrain() -> ExperimentConfig:
+    """The defaults of pretraining."""
+    return ExperimentConfig()
+
+
+@exp_factory.register_config_factory("tfavmae/finetune")
+def finetune() -> ExperimentConfig:
+    """The defaults of fine-tuning a classifier."""
+    config = ExperimentConfig(stage="finetune")
+    config.data.label = "label"
+    return config
+
+
+def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a recipe, applies dotted overrides and checks the result.
+
+    Args:
+        path: a YAML recipe.
+        overrides: strings such as `"optimizer.learning_rate=1e-4"`; the value
+            is read as YAML.
+
+    Returns:
+        A complete, checked `ExperimentConfig`.
+
+    Raises:
+        UserError: naming the key and what it may be.
+    """
+    values = text.read_yaml(pathlib.Path(path))
+    for override in overrides:
+        text.merge(values, text.parse_override(override))
+    return from_dict(values)
+
+
+def from_dict(values: Mapping) -> ExperimentConfig:
+    """`ExperimentConfig` from nested dicts, with the checks of `load`."""
+    stage = values.get("stage", "pretrain")
+    checks.check_rules("stage", stage, ExperimentConfig.__dataclass_fields__["stage"])
+    config = exp_factory.get_exp_config(f"tfavmae/{stage}")
+    given = checks.checked(ExperimentConfig, values, "")
+    config.override(_with_paper_inputs(given), is_strict=False)
+    checks.check_combinations(config)
+    return config
+
+
+def _with_paper_inputs(values: dict) -> dict:
+    """`values` with what the model's paper reads where they leave it open."""
+    model = dict(values.get("model", {}))
+    of_paper = PAPER_INPUTS.get(model.get("name", ModelConfig.name), {})
+    for modality, fields in of_paper.items():
+        fields = {k: list(v) if type(v) is tuple else v for k, v in fields.items()}
+        model[modality] = {**fields, **model.get(modality, {})}
+    return {**values, "model": model}
+
+
+def to_yaml(config: ExperimentConfig) -> str:
+    """The whole configuration, readable by `load`."""
+    return yaml.safe_dump(config.as_dict(), sort_keys=False)
+
+
+def difference(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
+    """Dotted keys whose values differ, sorted."""
+    first, second = flatten(first.as_dict()), flatten(second.as_dict())
+    missing = object()
+    keys = first.keys() | second.keys()
+    return sorted(k for k in keys if first.get(k, missing) != second.get(k, missing))
+
+
+def flatten(values: Mapping, prefix: str = "") -> dict:
+    """Nested dicts to `{dotted key: value}`."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

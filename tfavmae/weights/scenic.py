@@ -1,0 +1,240 @@
+"""Weights of the authors' AV-MAE (Scenic, Flax) to ours."""
+
+import numpy as np
+
+from tfavmae.errors import UserError
+from tfavmae.weights.rules import Rule, WeightTable
+
+MODALITIES = {"spectrogram": "audio", "rgb": "video"}
+FUSIONS = {
+    "concat_and_encode": "early",
+    "separate_encoders": "separate",
+    "same_encoder": "shared",
+    "separate_encoders_and_concat": "mid",
+}
+DECODER_SHARINGS = {
+    "concat_and_decode": "early",
+    "same_decoder": "shared",
+    "separate_decoders": "separate",
+}
+POSITIONS = {"sinusoidal_1d": "sincos_1d", "learned_1d": "learned"}
+
+# Settings that have no counterpart here, and the value at which none is needed.
+_ATTENTION = {
+    "attention_config": {"type": "spacetime"},
+    "dropout_rate": 0.0,
+    "attention_dropout_rate": 0.0,
+    "stochastic_droplayer_rate": 0.0,
+}
+NEUTRAL = {
+    "model": {
+        **_ATTENTION,
+        "classifier": "none",
+        "representation_size": None,
+        "shuffle_inpainted_tokens": False,
+        "positional_embedding_decoder": "sinusoidal_1d",
+    },
+    "decoder_config": {**_ATTENTION, "stochastic_depth": 0},
+    "masked_feature_loss": {
+        "select_central_frame": False,
+        "masking_strategy": "random",
+    },
+}
+# Those that have one, or that only say how the first weights are drawn.
+_SIZES = {"hidden_size", "num_heads", "mlp_dim", "num_layers"}
+KNOWN = {
+    "model": {
+        *_SIZES,
+        "patches",
+        "positional_embedding",
+        "decoder_config",
+        "encoder_strategy",
+        "decoder_strategy",
+        "use_inpainting",
+        "use_modality_tokens",
+        "fusion_layers",
+        "temporal_encoding_config",
+    },
+    "decoder_config": _SIZES,
+    "masked_feature_loss": {
+        "target",
+        "token_mask_probability_dict",
+        "standardise_per_patch",
+        "standardise_per_patch_channels",
+        "normalise_by_output_dimension",
+        "modality_weight",
+        "loss_unmasked_tokens",
+    },
+}
+
+
+def av_mae_arguments(config):
+    """Arguments of our `AVMAE` from a pretraining config of theirs.
+
+    Sizes of inputs are not in it: `audio` and `video` are to be completed.
+
+    Args:
+        config: nested dict with `model` and `masked_feature_loss`.
+
+    Raises:
+        UserError: a setting that has no counterpart.
+    """
+    model, loss = config["model"], config["masked_feature_loss"]
+    decoder = model["decoder_config"]
+    _check_settings("model", model)
+    _check_settings("decoder_config", decoder)
+    _check_settings("masked_feature_loss", loss)
+    rows, columns, frames = model["patches"]["size"]
+    targets = [MODALITIES[target] for target in loss["target"]]
+    ratios = by_modality(loss["token_mask_probability_dict"])
+    inpainting = model["use_inpainting"]
+    return {
+        "hidden_dim": model["hidden_size"],
+        "num_heads": model["num_heads"],
+        "mlp_dim": model["mlp_dim"],
+        "num_layers": model["num_layers"],
+        "fusion": _look_up(FUSIONS, "encoder_strategy", model),
+        "num_fusion_layers": model["fusion_layers"] or 0,
+        "decoder_sharing": _look_up(DECODER_SHARINGS, "decoder_strategy", model),
+        "decoder_hidden_dim": decoder["hidden_size"],
+        "decoder_num_heads": decoder["num_heads"],
+        "decoder_mlp_dim": decoder["mlp_dim"],
+        "decoder_num_layers": decoder["num_layers"],
+        "modality": "audio_video" if len(targets) == 2 else targets[0],
+        "audio": {"patch_size": (rows, columns)},
+        "video": {"tubelet_size": (frames, rows, columns)},
+        "masking": {m: {"ratio": ratio} for m, ratio in ratios.items()},
+        "reconstruction_weight": 0.0 if inpainting else 1.0,
+        "inpainting_weight": 1.0 if inpainting else 0.0,
+        "modality_weights": by_modality(loss["modality_weight"]),
+        "target_normalization": target_normalization(loss),
+        "include_visible": loss["loss_unmasked_tokens"],
+        "average_values": loss["normalise_by_output_dimension"],
+        "modality_embedding": model["use_modality_tokens"],
+        "positions": {"kind": _look_up(POSITIONS, "positional_embedding", model)},
+    }
+
+
+def _check_settings(name, section):
+    neutral = NEUTRAL[name]
+    for key in sorted(set(section) - KNOWN[name]):
+        if key not in neutral or section[key] != neutral[key]:
+            value = section[key]
+            raise UserError(f"{name}.{key}={value!r} has no counterpart here.")
+
+
+def by_modality(section):
+    """A dict of theirs by our names of the modalities."""
+    return {MODALITIES[m]: value for m, value in section.items()}
+
+
+def target_normalization(loss):
+    """Our `target_normalization` for a `masked_feature_loss` of theirs."""
+    if loss["standardise_per_patch_channels"]:
+        return "patch_channels"
+    return "patch_biased" if loss["standardise_per_patch"] else None
+
+
+def _look_up(table, key, section):
+    if section[key] not in table:
+        known = ", ".join(table)
+        raise UserError(f"{key}={section[key]!r} has no counterpart; known: {known}.")
+    return table[section[key]]
+
+
+def _rows(kernel):
+    """All axes but the last as one."""
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _columns(kernel):
+    """All axes but the first as one."""
+    return kernel.reshape(kernel.shape[0], -1)
+
+
+def _norm(theirs, ours):
+    return [
+        Rule(f"{theirs}/scale", f"{ours}/gamma"),
+        Rule(f"{theirs}/bias", f"{ours}/beta"),
+    ]
+
+
+def _dense(theirs, ours, kernel=_rows):
+    return [
+        Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel),
+        Rule(f"{theirs}/bias", f"{ours}/bias", np.ravel),
+    ]
+
+
+def stack(theirs, ours):
+    """Rules of an encoder or decoder stack and its final norm."""
+    block, own = rf"{theirs}/encoderblock_(\d+)", rf"{ours}/block_\1"
+    attention = f"{block}/MultiHeadDotProductAttention_0"
+    rules = [
+        *_norm(f"{theirs}/encoder_norm", f"{ours}_norm"),
+        *_norm(f"{block}/LayerNorm_0", f"{own}/norm_1"),
+        *_norm(f"{block}/LayerNorm_1", f"{own}/norm_2"),
+        *_dense(f"{attention}/out", f"{own}/attention/projection"),
+        *_dense(f"{block}/MlpBlock_0/Dense_0", f"{own}/mlp/expand"),
+        *_dense(f"{block}/MlpBlock_0/Dense_1", f"{own}/mlp/contract"),
+    ]
+    for part, name in enumerate(("query", "key", "value")):
+        for rule in _dense(f"{attention}/{name}", f"{own}/attention/qkv", _columns):
+            rules.append(rule._replace(part=part, parts=3))
+    return rules
+
+
+def _modality(name, suffix):
+    """Rules of one modality's own weights; theirs end in `suffix`."""
+    return [
+        *_dense(f"embedding{suffix}", f"{name}_tokenizer/projection"),
+        Rule(
+            f"posembed_input{suffix}/pos_embedding",
+            f"{name}_tokenizer/positions/table",
+            _rows,
+        ),
+        Rule(f"Encoder_modality_token{suffix}", f"{name}_tokenizer/modality", np.ravel),
+        Rule(f"Decoder_modality_token{suffix}", f"decoder/{name}_modality", np.ravel),
+        Rule(f"mask_token{suffix}", f"decoder/{name}_mask_token", np.ravel),
+        *_dense(f"decoder_projection{suffix}", f"decoder/{name}_projection"),
+        *_dense(f"output_projection{suffix}", f"decoder/{name}_head"),
+    ]
+
+
+def _encoder_stacks(fusion, modalities):
+    if fusion in ("early", "shared"):
+        name = "joint" if fusion == "early" else "shared"
+        return {"Transformer": f"encoder/{name}"}
+    stacks = {f"Transformer_{m}": f"encoder/{MODALITIES[m]}" for m in modalities}
+    if fusion == "mid":
+        stacks["Transformer_concat"] = "encoder/joint"
+    return stacks
+
+
+def av_mae_table(arguments):
+    """The table for an `AVMAE` of the given arguments; see `av_mae_arguments`."""
+    wanted = arguments["modality"].split("_")
+    modalities = [m for m, ours in MODALITIES.items() if ours in wanted]
+    stacks = _encoder_stacks(arguments["fusion"], modalities)
+    if arguments["decoder_sharing"] == "separate":
+        stacks |= {f"Decoder_{m}": f"decoder/{MODALITIES[m]}" for m in modalities}
+    else:
+        stacks["Decoder"] = "decoder/both"
+    rules = [rule for m in modalities for rule in _modality(MODALITIES[m], f"_{m}")]
+    rules += [rule for names in stacks.items() for rule in stack(*names)]
+    alone = [r"decoder/.*_positions/table"]
+    if arguments["positions"]["kind"] != "learned":
+        alone.append(r".*_tokenizer/positions/table")
+    return WeightTable(tuple(rules), tuple(alone))
+
+
+def unimodal_table(modality):
+    """The table for their masked autoencoder of one modality, whose names lack it."""
+    return WeightTable(
+        (
+            *_modality(modality, ""),
+            *stack("Transformer", f"encoder/{modality}"),
+            *stack("Decoder", "decoder/both"),
+        ),
+        (r".*positions/table",),
+    )
