@@ -12,6 +12,7 @@ VENV_BEAM := .venv-beam
 BIN := $(VENV)/bin
 ARGS ?=
 COMMA := ,
+TYPED := $(addprefix tfavmae/,files.py config data building media tasks weights serving)
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 
 # Same range as python_requires in setup.cfg: TensorFlow has wheels for these.
@@ -59,8 +60,9 @@ test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment 
 test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
 	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
 
-lint: $(VENV)/.installed ## style and format, checked only
+lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
 	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) build dist *.egg-info .pytest_cache .ruff_cache

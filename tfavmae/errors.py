@@ -1,4 +1,7 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""Errors whose message is meant for the person at the keyboard."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -14,3 +17,18 @@ class PeerLost(UserError):
     """Another worker of the job is gone: the same command on all of them continues."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: a supervisor may try again.
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """The end of an "unknown name" message: the nearest name, or all names.
+
+    >>> did_you_mean("cavmae", ["cav_mae", "mavil"])
+    "did you mean 'cav_mae'?"
+    >>> did_you_mean("x", ["cav_mae", "mavil"])
+    'known: cav_mae, mavil.'
+    """
+    known = [str(other) for other in known]
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    if nearest:
+        return f"did you mean {nearest[0]!r}?"
+    return f"known: {', '.join(known)}." if known else "none are known."

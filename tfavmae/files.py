@@ -1,34 +1,132 @@
-"""One process at a time in one place."""
+"""Locks, atomic writes and disk-full errors for everything that touches the disk."""
 
 import contextlib
+import errno
 import fcntl
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tfavmae.errors import UserError
 
+PARTIAL = ".partial-"  # prefix of everything that is written but not yet complete
+
 
 @contextlib.contextmanager
-def exclusive(path, what: str = "build"):
-    """Holds a lock on a file as long as the block runs; a crash frees it.
+def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO]:
+    """Holds a lock on a file while the block runs; the lock dies with the process.
 
     Args:
-        path: of the file; made with its folder, and left there.
-        what: is being done, for the message.
+        path: the lock file; created with its folder, and never removed.
+        what: what the holder is doing, for the error message.
 
     Yields:
-        The file, opened to be read and appended to.
+        The file, open for reading and appending.
 
     Raises:
-        UserError: if another process holds it.
+        UserError: another process holds the lock.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{path.parent}: another {what} is at work here. Wait for it, or "
-                "choose another place (name or folder)."
+                f"{path.parent}: another {what} is running here. Wait for it to "
+                "finish, or choose another folder."
             ) from error
         yield file
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path that takes the place of `path` when the block succeeds.
+
+    A reader sees the old file or folder, or the new one, never a part of either; after
+    an error the old one stays and the temporary one is removed. The temporary name ends
+    like `path`, because Keras and NumPy choose the format by the suffix.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.is_dir() and not path.is_symlink():
+                # `os.replace` refuses a folder that is not empty.
+                os.replace(path, old := temporary.with_name(f"{temporary.name}.old"))
+                os.replace(temporary, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replaces a file so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_partial(folder: str | os.PathLike) -> None:
+    """Removes what killed processes left unfinished in `folder`.
+
+    The caller holds the folder's lock: the leftovers of a running process look alike.
+    """
+    for path in Path(folder).glob(f"{PARTIAL}*"):
+        remove(path)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that the disk is full.
+
+    TensorFlow and HDF5 report a full disk as errors of their own, and Keras and TFDS
+    re-raise them, so the text and the chain of causes count as well.
+    """
+    while error is not None:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_error(error: OSError, path: str | os.PathLike) -> UserError:
+    """One line for an error of writing; names the remedy if the disk is full."""
+    if is_disk_full(error):
+        return UserError(
+            f"{path}: the disk is full. Free some space and run the same command "
+            "again (finished work is kept), or choose another folder."
+        )
+    return UserError(f"{path}: cannot be written: {error.strerror or error}.")
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns an `OSError` of the block into the `UserError` of `disk_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path) from error

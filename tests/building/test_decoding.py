@@ -115,7 +115,9 @@ def test_a_bad_row_costs_only_itself(folder, pool, tmp_path, name, reason):
     wanted = good_rows(folder)
     wanted[2:2] = rows(folder, name)
     path = tmp_path / "bad_files.csv"
-    decoded = decoding.decode_rows(wanted, pool=pool, bad_files=path, decode=MISBEHAVE)
+    decoded = decoding.decode_rows(
+        wanted, pool=pool, bad_files=path, function=MISBEHAVE
+    )
     keys = [key for key, _ in decoded]
     assert keys == [row.key for row in good_rows(folder)]
     ((bad_path, bad_reason),) = report(path)
@@ -129,7 +131,7 @@ def test_a_hung_worker_costs_only_its_row(folder, tmp_path):
     wanted = rows(folder, "hang_1.mp4", "clip_0.mp4")
     with WorkerPool(1, time_limit_seconds=5.0) as pool:
         decoded = decoding.decode_rows(
-            wanted, pool=pool, bad_files=path, decode=MISBEHAVE
+            wanted, pool=pool, bad_files=path, function=MISBEHAVE
         )
         assert [key for key, _ in decoded] == ["clip_0.mp4"]
     ((_, reason),) = report(path)
@@ -138,7 +140,7 @@ def test_a_hung_worker_costs_only_its_row(folder, tmp_path):
 
 def test_many_deaths(folder, pool):
     wanted = rows(folder, *["die_1.mp4", "clip_0.mp4"] * 5)
-    decoded = decoding.decode_rows(wanted, pool=pool, decode=MISBEHAVE)
+    decoded = decoding.decode_rows(wanted, pool=pool, function=MISBEHAVE)
     assert [key for key, _ in decoded] == ["clip_0.mp4"] * 5
     assert decoded.summary.num_bad == 5
 
@@ -221,16 +223,18 @@ def test_a_worker_that_cannot_start_is_no_bad_row(folder, monkeypatch):
 def test_a_function_that_cannot_be_imported_is_no_bad_row(folder, pool):
     with pytest.raises(RuntimeError, match="cannot use nowhere:decode"):
         list(
-            decoding.decode_rows(good_rows(folder), pool=pool, decode="nowhere:decode")
+            decoding.decode_rows(
+                good_rows(folder), pool=pool, function="nowhere:decode"
+            )
         )
 
 
 INTERRUPTED = """
 import sys
 from tfavmae.building import decoding
-rows = (clips.Row("x", "hang_1.mp4") for _ in range(100))
+rows = (decoding.Row("x", "hang_1.mp4") for _ in range(100))
 decode = "media_files:decode_or_misbehave"
-decoded = clips.decode_rows(rows, num_workers=2, decode=decode)
+decoded = decoding.decode_rows(rows, num_workers=2, function=decode)
 print("started", flush=True)
 next(decoded)
 """
@@ -282,8 +286,8 @@ import sys
 from tfavmae.building import decoding
 from tfavmae.building.clip_cache import PreparedClips
 path, folder = sys.argv[1:]
-rows = [clips.Row(str(i), f"{folder}/clip_{i % 6}.mp4") for i in range(60)]
-decoded = clips.decode_rows(rows, num_workers=2, prepared=PreparedClips(path))
+rows = [decoding.Row(str(i), f"{folder}/clip_{i % 6}.mp4") for i in range(60)]
+decoded = decoding.decode_rows(rows, num_workers=2, prepared=PreparedClips(path))
 for key, _ in decoded:
     print(key, flush=True)
 """
@@ -346,7 +350,7 @@ def test_bad_rows_are_reported_again_without_decoding(folder, pool, tmp_path):
             pool=pool,
             bad_files=report_path,
             prepared=PreparedClips(tmp_path / "rows.clips"),
-            decode=MISBEHAVE,
+            function=MISBEHAVE,
         )
         assert len(list(decoded)) == 1 and len(report(report_path)) == 1
         assert decoded.num_taken_over == taken_over

@@ -79,7 +79,7 @@ def decoded(folder, num_rows, monkeypatch, watch):
     monkeypatch.setattr(
         decoding,
         "decode_rows",
-        lambda *args, **options: plain(*args, **options, decode=STUB),
+        lambda *args, **options: plain(*args, **options, function=STUB),
     )
     config = published_builder.PublishedConfig(
         name="default", manifest=str(folder / "audit")

@@ -9,7 +9,7 @@ from official.core import exp_factory
 from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("configs/**/*.yaml"))
 MINIMAL = {"trainer": {"num_steps": 10}}
 

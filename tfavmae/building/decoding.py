@@ -136,12 +136,12 @@ class DecodedRows:
     """
 
     def __init__(
-        self, rows, options, pool, bad_files, summary, decode, owns_pool, prepared
+        self, rows, options, pool, bad_files, summary, function, owns_pool, prepared
     ):
         self.summary, self.bad_files, self._prepared = summary, bad_files, prepared
         self._pool, self._owns_pool = pool, owns_pool
         self._started = time.monotonic()
-        self._examples = self._decode(rows, dataclasses.asdict(options), decode)
+        self._examples = self._decode(rows, dataclasses.asdict(options), function)
 
     @property
     def num_taken_over(self) -> int:
@@ -173,13 +173,13 @@ class DecodedRows:
     def __exit__(self, *_):
         self.close()
 
-    def _decode(self, rows, options, decode) -> Iterator[tuple[str, dict]]:
+    def _decode(self, rows, options, function) -> Iterator[tuple[str, dict]]:
         def in_workers(rows):
             requests = (
                 (os.fspath(row.path), row.start_seconds, row.end_seconds, options)
                 for row in rows
             )
-            return self._pool.map(decode, requests)
+            return self._pool.map(function, requests)
 
         rows, requested = itertools.tee(rows)
         outcomes = in_workers(requested)
@@ -214,7 +214,7 @@ def decode_rows(
     pool: WorkerPool | None = None,
     summary: Summary | None = None,
     prepared: PreparedClips | None = None,
-    decode: str = DECODE,
+    function: str = DECODE,
 ) -> DecodedRows:
     """Decodes rows in worker processes, in order, with bounded memory.
 
@@ -228,7 +228,7 @@ def decode_rows(
         pool: a `WorkerPool` to use instead of an own one; the caller closes it.
         summary: a `Summary` to add to, shared with other passes.
         prepared: where decoded clips are kept until the data set is complete.
-        decode: the function that the workers call, as `"module:name"`.
+        function: the one that the workers call, as `"module:name"`.
 
     Returns:
         A `DecodedRows`: an iterator whose `summary` has the counts.
@@ -247,7 +247,7 @@ def decode_rows(
     options = options or decode.DecodeOptions()
     summary = summary or Summary()
     return DecodedRows(
-        rows, options, pool, bad_files, summary, decode, owns_pool, prepared
+        rows, options, pool, bad_files, summary, function, owns_pool, prepared
     )
 
 
