@@ -10,13 +10,14 @@ from tfavmae.errors import UserError, did_you_mean
 
 
 def test_a_lock_has_one_holder(tmp_path):
-    with files.exclusive(tmp_path / "new" / "lock", "audit"):
-        with (
-            pytest.raises(UserError, match="another audit is running here"),
-            files.exclusive(tmp_path / "new" / "lock"),
-        ):
-            pass
-    with files.exclusive(tmp_path / "new" / "lock"):
+    path = tmp_path / "new" / "lock"
+    with (
+        files.exclusive(path),
+        pytest.raises(UserError, match="another audit is running here"),
+        files.exclusive(path, "audit"),
+    ):
+        pass
+    with files.exclusive(path):
         pass
 
 

@@ -31,8 +31,7 @@ def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b")
-    with file:
+    with open(path, "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -87,7 +86,9 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        # Also where a part of the path is a file: there is nothing to remove then.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def remove_partial(folder: str | os.PathLike) -> None:
