@@ -68,14 +68,14 @@ def under_fit(model, batch, directory):
 
     def run(num_steps):
         steps = num_steps + 1
-        bar = monitors.ProgressSink(0, steps, "benchmark", console)
+        bar = monitors.ProgressLogger(0, steps, "benchmark", console)
         history = History(directory / "history.jsonl")
-        sinks = [
-            monitors.HistorySink(history),
-            monitors.TensorBoardSink(directory / "tensorboard"),
+        loggers = [
+            monitors.HistoryLogger(history),
+            monitors.TensorBoardLogger(directory / "tensorboard"),
             bar,
         ]
-        watch = callbacks.Watch(0, 10, sinks, size, lambda step: 1e-4, None)
+        watch = callbacks.Watch(0, 10, loggers, size, lambda step: 1e-4, None)
         plan = Plan(steps, steps + 1)
         saver = callbacks.Checkpointer(0, None, watch, plan, 10**9, None, lambda: False)
         clock = Clock()

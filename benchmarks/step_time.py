@@ -24,7 +24,7 @@ from keras import ops
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tfavmae.layers import transformer
-from tfavmae.layers.transformer import recompute_blocks
+from tfavmae.layers.transformer import rematerialize_blocks
 from tfavmae.models import presets
 from tfavmae.training.optimizers import PathAdam
 
@@ -45,7 +45,7 @@ def build(preset, precision, options=(), remat=False):
     keras.config.set_dtype_policy(precision)
     model = presets.build_pretraining(name, size, **{**own, **dict(options)})
     if remat:
-        recompute_blocks(model)
+        rematerialize_blocks(model)
     return model
 
 

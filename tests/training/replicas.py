@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfavmae.layers.transformer import recompute_blocks
+from tfavmae.layers.transformer import rematerialize_blocks
 from tfavmae.models import presets
 from tfavmae.training import distribution
 from tfavmae.training.optimizers import PathAdam, PathSGD
@@ -91,20 +91,22 @@ def train(
     strategy,
     optimizer="sgd",
     eager=True,
-    micro_batches=1,
+    gradient_accumulation_steps=1,
     scope="global",
-    recompute=False,
+    rematerialize=False,
     steps=5,
 ):
     """The losses of `fit` step by step, those of `evaluate`, and all weights."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = CASES[case]()
-        if recompute:
-            recompute_blocks(model)
+        if rematerialize:
+            rematerialize_blocks(model)
         model.compile(OPTIMIZERS[optimizer](), run_eagerly=eager, jit_compile=False)
         model.optimizer.build(model.trainable_variables)
-    model.set_step_options(clip_norm=1.0, micro_batches=micro_batches)
+    model.set_step_options(
+        clip_norm=1.0, gradient_accumulation_steps=gradient_accumulation_steps
+    )
     distribution.attach(model, strategy, scope)
     # An epoch of one step each, so that every step's numbers are seen.
     run = {"epochs": steps, "steps_per_epoch": 1, "shuffle": False, "verbose": 0}
@@ -147,7 +149,7 @@ def main(num_replicas, mode, optimizer, *cases):
         both = train(case, several, **options, scope=scope or "global")
         results["/".join(filter(None, (case, scope)))] = compare(alone, both)
         if mode == "graph" and not scope:
-            parts = train(case, several, **options, micro_batches=2)
+            parts = train(case, several, **options, gradient_accumulation_steps=2)
             results[f"{case} in parts"] = compare(alone, parts)
     print("RESULT", json.dumps(results))
 

@@ -271,8 +271,8 @@ def test_mixed_precision(precision, small_config, tmp_path):
 @pytest.mark.slow
 def test_xla_and_recomputing_are_the_same_run(small_config, tmp_path):
     losses = []
-    for jit, recompute in (("off", False), ("on", True)):
-        changes = {"trainer.jit_compile": jit, "trainer.recompute": recompute}
+    for jit, rematerialize in (("off", False), ("on", True)):
+        changes = {"trainer.jit_compile": jit, "trainer.rematerialize": rematerialize}
         config = small_config(**changes, **{"data.validation_split": None})
         run = experiment.run(config, tmp_path / jit, progress=False)
         losses.append([r["loss"] for r in run.history if r["kind"] == "train"])

@@ -17,7 +17,7 @@ recipe, workdir = sys.argv[1:]
 def load(**changes):
     return config_lib.load(recipe, [f"{k}={v}" for k, v in changes.items()])
 try:
-    experiment.run(load(**{"trainer.micro_batches": 2}), workdir + "/refused")
+    experiment.run(load(**{"trainer.gradient_accumulation_steps": 2}), workdir + "/refused")
 except UserError as error:
     refusal = str(error)
 whole = experiment.run(load(), workdir + "/whole", progress=False)
@@ -64,7 +64,10 @@ def test_a_recipe_on_jax(small_config, fresh_python, tmp_path, numbers):
     )
     (line,) = [x for x in out.splitlines() if x.startswith("RESULT ")]
     result = json.loads(line.removeprefix("RESULT "))
-    assert "micro_batches=2 needs Keras on TensorFlow, not on jax" in result["refusal"]
+    assert (
+        "gradient_accumulation_steps=2 needs Keras on TensorFlow, not on jax"
+        in result["refusal"]
+    )
     assert result["same"]
     assert numbers(result["resumed"]) == numbers(result["history"])
     assert result["loaded_step"] == 7

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tfavmae.training.callbacks import IntervalMeans, Watch, _number
-from tfavmae.training.monitors import HistorySink, Profile, ProgressSink
+from tfavmae.training.monitors import HistoryLogger, Profile, ProgressLogger
 from tfavmae.training.workdir import History, read_rows
 
 ROW = {"step": 30, "epoch": 3, "kind": "epoch", "loss": 0.51234, "val_loss": 2.0}
@@ -18,27 +18,27 @@ ROW = {"step": 30, "epoch": 3, "kind": "epoch", "loss": 0.51234, "val_loss": 2.0
 
 def progress(terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
-    return ProgressSink(20, 100, "pretrain", console)
+    return ProgressLogger(20, 100, "pretrain", console)
 
 
 def test_without_a_terminal_an_epoch_is_one_line():
-    with progress(terminal=False) as sink:
-        sink.after_step({})
-        sink.on_row(ROW | {"kind": "train"})
-        sink.on_row(ROW)
-    lines = sink.console.file.getvalue().splitlines()
+    with progress(terminal=False) as logger:
+        logger.after_step({})
+        logger.on_row(ROW | {"kind": "train"})
+        logger.on_row(ROW)
+    lines = logger.console.file.getvalue().splitlines()
     assert len(lines) == 1
     pattern = r"pretrain step 30/100 eta \d+:\d\d:\d\d loss 0\.5123 val_loss 2"
     assert re.fullmatch(pattern, lines[0])
 
 
 def test_on_a_terminal_there_is_a_bar_with_losses_and_time():
-    with progress(terminal=True) as sink:
+    with progress(terminal=True) as logger:
         for _ in range(10):
-            sink.on_train_batch_end(0, {})
-        sink.on_row(ROW | {"kind": "train"})
-        sink.bar.refresh()
-    text = sink.console.file.getvalue()
+            logger.on_train_batch_end(0, {})
+        logger.on_row(ROW | {"kind": "train"})
+        logger.bar.refresh()
+    text = logger.console.file.getvalue()
     assert "30/100" in text
     assert "loss 0.5123" in text
     assert "eta" in text
@@ -48,7 +48,7 @@ def test_history_is_cut_at_the_step_of_the_checkpoint(tmp_path):
     path = tmp_path / "history.jsonl"
     history = History(path)
     for step in (1, 2, 3):
-        HistorySink(history).on_row({"step": step, "loss": 0.1 * step})
+        HistoryLogger(history).on_row({"step": step, "loss": 0.1 * step})
     with path.open("a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
     assert [row["step"] for row in read_rows(path)] == [1, 2, 3]
@@ -97,7 +97,7 @@ def test_the_last_steps_of_an_epoch_are_not_those_of_validation(tmp_path):
     model.layers[0].set_weights([np.zeros((1, 1))])
     model.optimizer.learning_rate = 0.0
     history = History(tmp_path / "history.jsonl")
-    watch = Watch(0, 2, [HistorySink(history)], 4, lambda _: 0.0, None)
+    watch = Watch(0, 2, [HistoryLogger(history)], 4, lambda _: 0.0, None)
     small, large = np.ones((12, 1)), np.full((4, 1), 10.0)
     model.fit(
         small, small, 4, validation_data=(large, large), verbose=0, callbacks=[watch]

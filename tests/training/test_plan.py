@@ -50,7 +50,11 @@ def test_a_batch_that_replicas_cannot_share():
 
 
 def test_micro_batches_share_what_a_replica_has():
-    values = {"num_steps": 5, "micro_batches": 4, "contrast_scope": "micro_batch"}
+    values = {
+        "num_steps": 5,
+        "gradient_accumulation_steps": 4,
+        "contrast_scope": "micro_batch",
+    }
     config = config_lib.from_dict({"trainer": values, "data": {"batch_size": 32}})
     plan = make_plan(config, num_examples=64, num_replicas=2)
     assert plan.describe()[0] == (

@@ -218,10 +218,10 @@ class TrainerConfig(Config):
         peer_timeout_seconds: how long `multi_worker` waits for the other workers.
         contrast_scope: negatives from the whole global batch (`global`), from a
             replica's share of it (`replica`), or from a micro-batch (`micro_batch`).
-        micro_batches: parts that each replica works its share of a batch off in, to
+        gradient_accumulation_steps: parts that each replica works its share of a batch off in, to
             fit into memory; the update is that of the whole batch. With contrast over
             more than the micro-batch, encoders run forward twice.
-        recompute: keep only the inputs of transformer blocks, and compute the rest
+        rematerialize: keep only the inputs of transformer blocks, and compute the rest
             again on the way back: less memory, a tenth to a quarter more time.
         nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
         image_every_steps: reconstruction images and sound in TensorBoard; 0 for none.
@@ -248,8 +248,8 @@ class TrainerConfig(Config):
     contrast_scope: str = field(
         default="global", metadata={"choices": ("global", "replica", "micro_batch")}
     )
-    micro_batches: int = field(default=1, metadata={"minimum": 1})
-    recompute: bool = False
+    gradient_accumulation_steps: int = field(default=1, metadata={"minimum": 1})
+    rematerialize: bool = False
     nonfinite: str = field(default="stop", metadata={"choices": ("stop", "skip")})
     checkpoint_every_steps: int = field(default=500, metadata={"minimum": 1})
     checkpoint_every_minutes: float | None = field(

@@ -226,13 +226,13 @@ class TransformerBlock(keras.layers.Layer):
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
     Attributes:
-        recomputes: in training, only the inputs of attention and MLP are kept, and
-            what is inside is computed again on the way back. See `recompute_blocks`.
+        rematerializes: in training, only the inputs of attention and MLP are kept, and
+            what is inside is computed again on the way back. See `rematerialize_blocks`.
 
     Input and output shape: `(batch, tokens, hidden_dim)`.
     """
 
-    recomputes = False
+    rematerializes = False
 
     def __init__(
         self,
@@ -289,7 +289,7 @@ class TransformerBlock(keras.layers.Layer):
 
     def _branch(self, norm, layer, x, training):
         branch = lambda x: layer(norm(x))  # noqa: E731
-        if self.recomputes and training:
+        if self.rematerializes and training:
             branch = keras.remat(branch)
         # Outside: drawn a second time, other examples would be dropped.
         return self.drop_path(branch(x), training=training)
@@ -351,7 +351,7 @@ class TransformerStack(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def recompute_blocks(model):
+def rematerialize_blocks(model):
     """Transformer blocks keep their inputs only and recompute the rest going back.
 
     Not `keras.RematScope`: its layers take no keyword arguments in a TensorFlow graph.
@@ -359,4 +359,4 @@ def recompute_blocks(model):
     """
     for layer in model._flatten_layers():
         if isinstance(layer, TransformerBlock):
-            layer.recomputes = True
+            layer.rematerializes = True

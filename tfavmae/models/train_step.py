@@ -9,7 +9,7 @@ import time
 import keras
 from keras import ops
 
-from tfavmae.models.micro_batches import accumulate
+from tfavmae.models.gradient_accumulation import accumulate
 from tfavmae.models.replicas import all_reduce_sum
 
 
@@ -70,17 +70,17 @@ class TrainStep:
             value, weight = (ops.where(keep, x, 0.0) for x in (value, weight))
         self._trackers[name].update_state(value, sample_weight=weight)
 
-    def set_step_options(self, clip_norm=None, micro_batches=1):
+    def set_step_options(self, clip_norm=None, gradient_accumulation_steps=1):
         """How updates are made.
 
         Args:
             clip_norm: bound of the gradients' global norm, or `None`.
-            micro_batches: 1: only TensorFlow's step works a batch off in parts.
+            gradient_accumulation_steps: 1: only TensorFlow's step works a batch off in parts.
         """
-        if micro_batches != 1:
+        if gradient_accumulation_steps != 1:
             raise ValueError(
-                "`micro_batches` needs the TensorFlow backend. "
-                f"Received: {micro_batches}."
+                "`gradient_accumulation_steps` needs the TensorFlow backend. "
+                f"Received: {gradient_accumulation_steps}."
             )
         # One device: nothing has to be summed first.
         self.optimizer.global_clipnorm = clip_norm
@@ -91,13 +91,13 @@ class TensorFlowTrainStep(TrainStep):
 
     Attributes:
         clip_norm: bound of the gradients' global norm, or `None`.
-        micro_batches: parts that a batch is worked off in; see `micro_batches.py`.
+        gradient_accumulation_steps: parts that a batch is worked off in; see `gradient_accumulation.py`.
         contrast_in_parts: whether such a part is also all that contrast sees.
         input_seconds: time that `fit` has waited for batches.
     """
 
     clip_norm = None
-    micro_batches = 1
+    gradient_accumulation_steps = 1
     contrast_in_parts = False
     skip_nonfinite = False
     input_seconds = 0.0
@@ -106,10 +106,10 @@ class TensorFlowTrainStep(TrainStep):
         super()._init_trackers()
         self._trackers["gradient_norm"] = keras.metrics.Mean(name="gradient_norm")
 
-    def set_step_options(self, clip_norm=None, micro_batches=1):
-        """See `clip_norm` and `micro_batches` above."""
+    def set_step_options(self, clip_norm=None, gradient_accumulation_steps=1):
+        """See `clip_norm` and `gradient_accumulation_steps` above."""
         self.clip_norm = clip_norm
-        self.micro_batches = micro_batches
+        self.gradient_accumulation_steps = gradient_accumulation_steps
 
     def skip_nonfinite_steps(self):
         """From now on a step whose loss or gradient is not finite changes nothing.
@@ -161,7 +161,7 @@ class TensorFlowTrainStep(TrainStep):
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
-        if self.micro_batches == 1:
+        if self.gradient_accumulation_steps == 1:
             terms, share, gradients = self._whole_batch(batch)
         else:
             terms, share, gradients = accumulate(self, batch)

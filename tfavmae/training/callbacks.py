@@ -81,12 +81,12 @@ class IntervalMeans:
 
 
 class Watch(StepCallback):
-    """Reads the metrics every few steps and tells sinks; stops at a non-finite one.
+    """Reads the metrics every few steps and tells loggers; stops at a non-finite one.
 
     Args:
         first_step: steps made before.
         every: steps between looks.
-        sinks: objects with `on_row(row)`; a row has `step`, `epoch`, `kind`
+        loggers: objects with `on_row(row)`; a row has `step`, `epoch`, `kind`
             (`train` for an interval, `epoch` for a whole epoch with validation)
             and the means.
         batch_size: global batch, for clips per second.
@@ -99,7 +99,7 @@ class Watch(StepCallback):
         self,
         first_step,
         every,
-        sinks,
+        loggers,
         batch_size,
         schedule,
         on_nonfinite,
@@ -107,7 +107,7 @@ class Watch(StepCallback):
     ):
         super().__init__(first_step)
         self.every = every
-        self.sinks = sinks
+        self.loggers = loggers
         self.batch_size = batch_size
         self.schedule = schedule
         self.on_nonfinite = on_nonfinite
@@ -183,8 +183,8 @@ class Watch(StepCallback):
                 self.on_nonfinite(first, self.step, row)
 
     def _tell(self, row):
-        for sink in self.sinks:
-            sink.on_row(row)
+        for logger in self.loggers:
+            logger.on_row(row)
 
 
 class NonFiniteReport:

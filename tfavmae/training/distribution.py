@@ -73,7 +73,7 @@ def _check_one_device(backend, trainer, strategy):
     """Other backends than TensorFlow train by Keras' own step."""
     refused = {
         "strategy": strategy is not tf.distribute.get_strategy(),
-        "micro_batches": trainer.micro_batches > 1,
+        "gradient_accumulation_steps": trainer.gradient_accumulation_steps > 1,
         "nonfinite": trainer.nonfinite != "stop",
         "precision": trainer.precision == "mixed_float16",
     }

@@ -12,7 +12,7 @@ from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.data.index import naming_damage
 from tfavmae.data.service import naming_services
 from tfavmae.errors import PeerLost, UserError
-from tfavmae.layers.transformer import recompute_blocks
+from tfavmae.layers.transformer import rematerialize_blocks
 from tfavmae.training import distribution, monitors, optimizers
 from tfavmae.training.callbacks import (
     BestWeights,
@@ -131,8 +131,8 @@ class _Session:
     def _compiled_model(self):
         with self.strategy.scope():
             model = build_model(self.config, self.labels)
-            if self.config.trainer.recompute:
-                recompute_blocks(model)
+            if self.config.trainer.rematerialize:
+                rematerialize_blocks(model)
             skip = self.config.trainer.nonfinite == "skip"
             optimizer = build_optimizer(self.plan, model, skip)
             jit = {"auto": "auto", "on": True, "off": False}
@@ -142,7 +142,7 @@ class _Session:
                 model.skip_nonfinite_steps()
         model.set_step_options(
             clip_norm=self.config.optimizer.clip_norm,
-            micro_batches=self.config.trainer.micro_batches,
+            gradient_accumulation_steps=self.config.trainer.gradient_accumulation_steps,
         )
         _check_contrast(model, self.plan)
         scope = self.config.trainer.contrast_scope
@@ -221,20 +221,20 @@ class _Session:
 
     def _callbacks(self, state, stop_requested, stack):
         trainer, first = self.config.trainer, self.first_step
-        sinks = self._sinks(stack)
+        loggers = self._loggers(stack)
         watch = Watch(
             first,
             trainer.log_every_steps,
-            sinks,
+            loggers,
             self.plan.batch_size,
             build_schedule(self.plan),
             self._nonfinite_report(),
             state and state["watch"],
         )
-        callbacks = [s for s in sinks if isinstance(s, keras.callbacks.Callback)]
+        callbacks = [s for s in loggers if isinstance(s, keras.callbacks.Callback)]
         if first % self.plan.steps_per_epoch:
             callbacks.append(RestoreMetrics(self.model.metrics))
-        callbacks += [watch, *self._optional_callbacks(sinks)]
+        callbacks += [watch, *self._optional_callbacks(loggers)]
         checkpointer = Checkpointer(
             first,
             lambda step: self._save(step, watch),
@@ -247,16 +247,16 @@ class _Session:
         )
         return [*callbacks, checkpointer]
 
-    def _sinks(self, stack):
+    def _loggers(self, stack):
         if not self.chief:
             return []
         text = config_lib.to_yaml(self.config)
-        bar = monitors.ProgressSink(
+        bar = monitors.ProgressLogger(
             self.first_step, self.plan.num_steps, self.config.stage, self.console
         )
         return [
-            monitors.HistorySink(self.history),
-            monitors.TensorBoardSink(self.workdir.tensorboard, text),
+            monitors.HistoryLogger(self.history),
+            monitors.TensorBoardLogger(self.workdir.tensorboard, text),
             stack.enter_context(bar),
         ]
 
@@ -268,7 +268,7 @@ class _Session:
             self.store,
         )
 
-    def _optional_callbacks(self, sinks):
+    def _optional_callbacks(self, loggers):
         trainer, first = self.config.trainer, self.first_step
         callbacks = []
         if trainer.monitor:
@@ -284,7 +284,7 @@ class _Session:
                     trainer.image_every_steps,
                     self.make_media,
                     next(iter(batches)),
-                    sinks[1],
+                    loggers[1],
                 )
             )
         return callbacks

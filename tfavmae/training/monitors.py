@@ -21,7 +21,7 @@ from tfavmae.training.callbacks import StepCallback, sync_state
 _NOT_SHOWN = ("step", "epoch", "kind")
 
 
-class HistorySink:
+class HistoryLogger:
     """Rows into a `History`."""
 
     def __init__(self, history):
@@ -31,7 +31,7 @@ class HistorySink:
         self.history.add(row)
 
 
-class TensorBoardSink:
+class TensorBoardLogger:
     """Scalars into TensorBoard: `train/...` per interval, `validation/...` per epoch.
 
     Args:
@@ -80,7 +80,7 @@ class TensorBoardSink:
             tf.summary.scalar(f"device/peak_memory_gib_{index}", peak / 2**30)
 
 
-class ProgressSink(StepCallback):
+class ProgressLogger(StepCallback):
     """A progress bar with losses and remaining time; without a terminal, lines.
 
     Args:
@@ -152,15 +152,15 @@ class Reconstructions(StepCallback):
         every: steps between them.
         make_media: see `experiment.run`.
         batch: a validation batch.
-        sink: a `TensorBoardSink`.
+        logger: a `TensorBoardLogger`.
     """
 
-    def __init__(self, first_step, every, make_media, batch, sink):
+    def __init__(self, first_step, every, make_media, batch, logger):
         super().__init__(first_step)
         self.every = every
         self.make_media = make_media
         self.batch = batch
-        self.sink = sink
+        self.logger = logger
 
     def after_step(self, logs):
         if self.step % self.every:
@@ -168,12 +168,12 @@ class Reconstructions(StepCallback):
         sync_state(self.model)
         media = self.make_media(self.model, self.batch)
         pictures = {name: x for name, x in media.items() if x.ndim == 4}
-        self.sink.images(pictures, self.step)
+        self.logger.images(pictures, self.step)
         if "audio" in self.batch:
             rate = self.model.inputs_by_modality["audio"].sample_rate_hz
             sounds = {name: x for name, x in media.items() if x.ndim == 2}
             sounds["clip"] = self.batch["audio"][:4]
-            self.sink.sounds(sounds, rate, self.step)
+            self.logger.sounds(sounds, rate, self.step)
 
 
 class Profile(StepCallback):

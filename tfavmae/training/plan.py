@@ -23,7 +23,7 @@ class TrainingPlan:
         warmup_steps: length of the warm-up, may be fractional.
         learning_rate: peak rate after scaling by the batch.
         optimizer: the config's `optimizer` section.
-        micro_batches: parts that a replica works its share of a batch off in.
+        gradient_accumulation_steps: parts that a replica works its share of a batch off in.
         contrast_scope: what contrast sees: the `global` batch, that of a `replica`,
             or a `micro_batch`.
     """
@@ -36,14 +36,14 @@ class TrainingPlan:
     warmup_steps: float
     learning_rate: float
     optimizer: OptimizerConfig
-    micro_batches: int = 1
+    gradient_accumulation_steps: int = 1
     contrast_scope: str = "global"
 
     @property
     def contrast_batch(self) -> int:
         """Clips that contrast sees at a time."""
         parts = {"global": 1, "replica": self.num_replicas}
-        all_parts = self.num_replicas * self.micro_batches
+        all_parts = self.num_replicas * self.gradient_accumulation_steps
         return self.batch_size // parts.get(self.contrast_scope, all_parts)
 
     def describe(self) -> list[str]:
@@ -60,10 +60,10 @@ class TrainingPlan:
     def _batch_line(self) -> str:
         per_replica = self.batch_size // self.num_replicas
         line = f"global batch {self.batch_size} = {self.num_replicas} replica(s)"
-        if self.micro_batches == 1:
+        if self.gradient_accumulation_steps == 1:
             return f"{line} x {per_replica}"
-        part = per_replica // self.micro_batches
-        return f"{line} x {self.micro_batches} micro-batches x {part}"
+        part = per_replica // self.gradient_accumulation_steps
+        return f"{line} x {self.gradient_accumulation_steps} micro-batches x {part}"
 
     def _learning_rate_line(self) -> str:
         options = self.optimizer
@@ -102,7 +102,7 @@ def make_plan(
         warmup_steps=warmup_steps,
         learning_rate=config.optimizer.learning_rate * scale,
         optimizer=config.optimizer,
-        micro_batches=config.trainer.micro_batches,
+        gradient_accumulation_steps=config.trainer.gradient_accumulation_steps,
         contrast_scope=config.trainer.contrast_scope,
     )
 
@@ -145,11 +145,13 @@ def _check_batch(config, num_examples: int, num_replicas: int) -> None:
             f"data.batch_size={batch_size} is more than the {num_examples} training"
             f" clips; lower it."
         )
-    parts = num_replicas * config.trainer.micro_batches
+    parts = num_replicas * config.trainer.gradient_accumulation_steps
     if batch_size % parts:
         each = f"the {num_replicas} replicas"
-        if config.trainer.micro_batches > 1:
-            each = f"{each} x {config.trainer.micro_batches} micro-batches"
+        if config.trainer.gradient_accumulation_steps > 1:
+            each = (
+                f"{each} x {config.trainer.gradient_accumulation_steps} micro-batches"
+            )
         nearest = max(batch_size // parts, 1) * parts
         raise UserError(
             f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfavmae.layers.transformer import TransformerBlock, recompute_blocks
+from tfavmae.layers.transformer import TransformerBlock, rematerialize_blocks
 from tfavmae.models.cav_mae import CAVMAE
 
 SIZES = dict(
@@ -24,12 +24,12 @@ SIZES = dict(
 )
 
 
-def loss_and_gradients(recompute):
+def loss_and_gradients(rematerialize):
     """Of a small CAV-MAE on noise: a number, and arrays in the variables' order."""
     keras.utils.set_random_seed(0)
     model = CAVMAE(**SIZES)
-    if recompute:
-        recompute_blocks(model)
+    if rematerialize:
+        rematerialize_blocks(model)
     rng = np.random.default_rng(0)
     batch = {
         "audio": rng.standard_normal((2, 64, 32)).astype("float32"),
@@ -71,8 +71,8 @@ def test_on_jax(fresh_python):
     out = fresh_python(
         "import json, sys\n"
         f"sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\n"
-        "import test_recompute\n"
-        "print(json.dumps([float(x) for x in test_recompute.difference()]))",
+        "import test_rematerialization\n"
+        "print(json.dumps([float(x) for x in test_rematerialization.difference()]))",
         blocked=("tensorflow", "official"),
         environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
     )
@@ -86,11 +86,11 @@ def test_the_same_examples_are_dropped_both_times(seed):
 
     x = tf.random.stateless_normal((8, 3, 8), (1, 2))
 
-    def gradient(recomputes):
+    def gradient(rematerializes):
         keras.utils.set_random_seed(seed)
         block = TransformerBlock(2, 8, drop_path_rate=0.5)
         block.build((None, 3, 8))
-        block.recomputes = recomputes
+        block.rematerializes = rematerializes
         with tf.GradientTape() as tape:
             tape.watch(x)
             value = tf.reduce_sum(block(x, training=True) ** 2)

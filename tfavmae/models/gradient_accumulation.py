@@ -22,14 +22,14 @@ def accumulate(model, batch):
     """Terms, this replica's share of the loss and its (scaled) gradients.
 
     Args:
-        model: its `micro_batches` says how many parts there are.
+        model: its `gradient_accumulation_steps` says how many parts there are.
         batch: dict of tensors `(batch, ...)`.
 
     Returns:
         dict of name to `Term` of the whole batch, the scalar share, and a list of
         gradients (`None` where a weight has none), as for the batch in one piece.
     """
-    parts = _parts(batch, model.micro_batches)
+    parts = _parts(batch, model.gradient_accumulation_steps)
     in_parts = [x for x in model.objectives if not _is_coupled(model, x)]
     coupled = [x for x in model.objectives if _is_coupled(model, x)]
     terms, share, pulls = {}, 0.0, {}
@@ -116,7 +116,7 @@ def _loop(model, batch, parts, objectives, pulls):
         {name: (zero, zero) for name in names},
         [tf.zeros(v.shape, v.dtype) for v in variables],
     )
-    count = model.micro_batches
+    count = model.gradient_accumulation_steps
     _, sums, gradients = tf.while_loop(
         lambda i, *_: i < count,
         body,

@@ -13,11 +13,11 @@ replicas = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(replicas)
 
 
-def train(case, micro_batches=1, steps=3, **options):
+def train(case, gradient_accumulation_steps=1, steps=3, **options):
     return replicas.train(
         case,
         tf.distribute.get_strategy(),
-        micro_batches=micro_batches,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         steps=steps,
         **options,
     )
@@ -57,7 +57,7 @@ def test_parts_in_a_graph(classifier):
 
 
 def test_blocks_that_are_recomputed(classifier):
-    assert_same(classifier, train("classification", recompute=True))
+    assert_same(classifier, train("classification", rematerialize=True))
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_blocks_that_are_recomputed(classifier):
 def test_every_objective_in_parts_in_a_graph(case, optimizer):
     options = {"eager": False, "optimizer": optimizer, "steps": 5}
     whole = train(case, **options)
-    parts = train(case, 4, recompute=True, **options)
+    parts = train(case, 4, rematerialize=True, **options)
     if optimizer == "adam":  # whose first steps amplify rounding noise in weights
         whole, parts = ((*x[:1], {}, {}) for x in (whole, parts))
     assert_same(whole, parts)
