@@ -31,11 +31,11 @@ from tfavmae.training.optimizers import PathAdam
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PRESETS = {
     f"{name}_{size}": (name, size, {})
-    for name, decoders in presets.DECODERS.items()
-    for size in decoders
+    for name, paper in presets.papers().items()
+    for size in paper.SIZES
 } | {
     f"mavil_{size}_stage2": ("mavil", size, {"teacher": {}})
-    for size in presets.DECODERS["mavil"]
+    for size in presets.paper("mavil").SIZES
 }
 
 

@@ -159,13 +159,13 @@ def unimodal_model(golden, strategy):
     tubelet = weights["embedding/kernel"].shape[:-2]
     query = r"{}/encoderblock_(\d+)/MultiHeadDotProductAttention_0/query/kernel"
     sizes = {}
-    for prefix, stack in (("", "Transformer"), ("decoder_", "Decoder")):
+    for stack in ("Transformer", "Decoder"):
         first = weights[query.format(stack).replace(r"(\d+)", "0")]
         mlp = weights[f"{stack}/encoderblock_0/MlpBlock_0/Dense_0/kernel"]
         layers = sum(bool(re.fullmatch(query.format(stack), name)) for name in weights)
         values = (first.shape[0], first.shape[1], mlp.shape[1], layers)
         names = ("hidden_dim", "num_heads", "mlp_dim", "num_layers")
-        sizes |= {f"{prefix}{k}": v for k, v in zip(names, values, strict=True)}
+        sizes[stack] = dict(zip(names, values, strict=True))
     ratio = golden["mask/binary"].mean() + 1e-6
     front_end = {
         "video": dict(num_frames=shape[1], height=shape[2], width=shape[-2]),
@@ -174,7 +174,8 @@ def unimodal_model(golden, strategy):
     front_end["tubelet_size" if modality == "video" else "patch_size"] = tubelet
     masking = {modality: {"strategy": strategy, "ratio": ratio}}
     model = AVMAE(
-        **sizes,
+        **sizes["Transformer"],
+        decoder=sizes["Decoder"],
         fusion="separate",
         modality=modality,
         masking=masking,

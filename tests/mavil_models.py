@@ -12,10 +12,7 @@ SIZES = dict(
     mlp_dim=24,
     num_layers=1,
     num_fusion_layers=1,
-    decoder_hidden_dim=12,
-    decoder_num_heads=3,
-    decoder_mlp_dim=20,
-    decoder_num_layers=1,
+    decoder=dict(hidden_dim=12, num_heads=3, mlp_dim=20, num_layers=1),
 )
 INPUTS = dict(
     audio=dict(num_frames=20, num_mel_bins=12, patch_size=(4, 4)),

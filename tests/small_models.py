@@ -11,19 +11,19 @@ CLIP = dict(num_frames=4, height=12, width=8, tubelet_size=(2, 4, 4))
 PICTURE = CLIP | dict(num_frames=1, tubelet_size=(1, 4, 4))
 ENCODER = dict(hidden_dim=16, num_heads=2, mlp_dim=24, num_layers=2)
 DECODER = dict(
-    decoder_hidden_dim=12,
-    decoder_num_heads=3,
-    decoder_mlp_dim=20,
-    decoder_num_layers=1,
+    decoder=dict(hidden_dim=12, num_heads=3, mlp_dim=20, num_layers=1),
 )
 RATIOS = {"audio": {"ratio": 0.6}, "video": {"ratio": 0.5}}
 
 MODELS = {
     "av_mae": dict(num_fusion_layers=1, video=CLIP),
     "av_mae_inpainting": dict(
-        num_fusion_layers=1, video=CLIP, reconstruction_weight=0.5, inpainting_weight=1
+        num_fusion_layers=1,
+        video=CLIP,
+        reconstruction_weight=0.5,
+        inpainting={"weight": 1},
     ),
-    "cav_mae": dict(video=PICTURE, contrast_weight=0.3),
+    "cav_mae": dict(video=PICTURE, contrast={"weight": 0.3}),
     "cav_mae_sync": dict(video=PICTURE | {"num_frames": 2}, segment_frames=8),
     "mavil": dict(num_layers=1, num_fusion_layers=1, video=CLIP),
     "mavil_stage_2": dict(num_layers=1, num_fusion_layers=1, video=CLIP, teacher={}),
@@ -34,14 +34,16 @@ def pretraining(case, **options):
     """The model of a case, with weights none of which is 0 or alike."""
     name = case.removesuffix("_inpainting").removesuffix("_stage_2")
     sizes = ENCODER | DECODER | {"audio": AUDIO, "masking": RATIOS}
-    model = build_pretraining(name, "tiny", **sizes | MODELS[case] | options)
+    options["decoder"] = DECODER["decoder"] | options.get("decoder", {})
+    own = MODELS.get(case, {"video": PICTURE})
+    model = build_pretraining(name, "tiny", **sizes | own | options)
     return with_random_weights(model)
 
 
 def classifier(name="cav_mae", modality="audio_video", **options):
-    video = PICTURE if name == "cav_mae" else CLIP
+    video = PICTURE if name.startswith("cav_mae") else CLIP
     sizes = ENCODER | {"audio": AUDIO, "video": video, "num_classes": 3}
-    if name != "cav_mae":
+    if not name.startswith("cav_mae"):
         sizes["num_fusion_layers"] = 1
     return with_random_weights(
         build_classifier(name, "tiny", modality, **sizes | options)

@@ -127,11 +127,12 @@ def test_cav_mae_features_and_patches(path):
     )
     sizes = arguments(config)
     grid = (sizes["audio"]["num_frames"] // 16, FREQUENCIES)
-    for prefix, width in (("", "hidden_dim"), ("decoder_", "decoder_hidden_dim")):
-        audio = sincos_2d(grid, sizes[width], first_axis=0)
+    for prefix, of_stack in (("", sizes), ("decoder_", sizes["decoder"])):
+        width = of_stack["hidden_dim"]
+        audio = sincos_2d(grid, width, first_axis=0)
         theirs = in_our_order(golden[f"init_{prefix}pos_embed_a"], tokens=1)
         close(audio, theirs[0], CAV_MAE_TOLERANCE)
-        video = sincos_2d((14, 14), sizes[width], first_axis=1)
+        video = sincos_2d((14, 14), width, first_axis=1)
         close(video, golden[f"init_{prefix}pos_embed_v"][0], CAV_MAE_TOLERANCE)
 
 

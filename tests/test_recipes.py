@@ -89,10 +89,7 @@ def test_options_of_classes_that_the_document_names_exist():
 
 SMALL = dict(hidden_dim=24, num_heads=2, mlp_dim=32)
 SMALL_DECODER = dict(
-    decoder_hidden_dim=24,
-    decoder_num_heads=2,
-    decoder_mlp_dim=32,
-    decoder_num_layers=1,
+    decoder=dict(hidden_dim=24, num_heads=2, mlp_dim=32, num_layers=1),
 )
 
 
@@ -107,7 +104,8 @@ def shrunk(config):
     options |= SMALL | {"num_layers": 1 if all_joint else 1 + (joint > 0)}
     options[layers] = min(joint, 1)
     if config.stage == "pretrain":
-        options |= SMALL_DECODER
+        own = options.get("decoder", {})
+        options["decoder"] = {**own, **SMALL_DECODER["decoder"]}
     values = config.as_dict()
     values["model"]["options"] = options
     audio, video = values["model"]["audio"], values["model"]["video"]
@@ -130,8 +128,12 @@ def structure(config):
     """What the graph of the train step depends on, apart from sizes and numbers."""
     model = shrunk(config).model
     options = model.options.as_dict()
-    for name in ("seed", "temperature", "intra_temperature", "label_smoothing"):
+    for name in ("seed", "label_smoothing"):
         options.pop(name, None)
+    for name in ("contrast", "intra_contrast", "inpainting"):
+        if name in options:
+            own = options[name] | {"weight": bool(options[name].get("weight", 1))}
+            options[name] = {k: x for k, x in own.items() if k != "temperature"}
     for name in list(options):
         if name.endswith("_weight"):
             options[name] = bool(options[name])

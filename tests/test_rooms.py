@@ -12,8 +12,6 @@ PACKAGE = ROOT / "tfavmae"
 ROOMS = (
     "errors",
     "files",
-    "paper_inputs",
-    "config",
     "media",
     "building",
     "data",
@@ -21,6 +19,7 @@ ROOMS = (
     "objectives",
     "models",
     "weights",
+    "config",
     "training",
     "tasks",
     "serving",

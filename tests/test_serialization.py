@@ -1,5 +1,6 @@
 """Every registered class comes back from its config and from a `.keras` file."""
 
+import functools
 import importlib
 import inspect
 import json
@@ -31,6 +32,8 @@ from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.decoders import AudioVisualDecoder
 from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.masked_autoencoder import MaskedAutoencoder
+from tfavmae.models.paper_model import PaperModel
+from tfavmae.models.presets import papers
 from tfavmae.objectives.base import Objective
 from tfavmae.objectives.classification import Classification
 from tfavmae.objectives.contrastive import (
@@ -52,7 +55,7 @@ ROOMS = ("layers", "objectives", "models")
 # A program, and what needs an extra that may not be there.
 NOT_IMPORTED = ("tfavmae.__main__", "tfavmae.building.beam")
 # Bases that nobody makes an object of.
-BASES = (Objective, Contrast)
+BASES = (Objective, Contrast, PaperModel)
 
 WIDTH = 8
 TOKENS = {"audio": 3, "video": 5}
@@ -173,14 +176,17 @@ LAYERS = {
 
 MODELS = {
     "AVMAE": lambda: small.pretraining(
-        "av_mae_inpainting", inpainting_targets="full", modality_embedding=True
+        "av_mae_inpainting",
+        decoder={"inpainting_targets": "full"},
+        modality_embedding=True,
     ),
-    "CAVMAE": lambda: small.pretraining("cav_mae", bidirectional=True),
+    "CAVMAE": lambda: small.pretraining("cav_mae", contrast={"bidirectional": True}),
     "CAVMAESync": lambda: small.pretraining("cav_mae_sync"),
-    "MAViL": lambda: small.pretraining("mavil_stage_2", fusion="bottleneck"),
+    "MAViL": lambda: small.pretraining("mavil_stage_2", bottleneck={}),
     "AudioVisualClassifier": lambda: small.classifier(
         "mavil", multi_label=True, label_smoothing=0.1, pooling="modalities"
     ),
+    "SyncClassifier": lambda: small.classifier("cav_mae_sync", segment_frames=8),
     "AudioVisualModel": lambda: small.with_random_weights(
         built(AudioVisualModel, positions={"kind": "learned"}, modality_embedding=True)
     ),
@@ -196,6 +202,13 @@ MODELS = {
             target_normalization="patch_biased",
         )
     ),
+}
+
+# A paper without an example above is one all the same.
+MODELS |= {
+    paper.__name__: functools.partial(small.pretraining, name)
+    for name, paper in papers().items()
+    if paper.__name__ not in MODELS
 }
 
 OBJECTIVES = (

@@ -13,14 +13,14 @@ TINY = {
     "video": {"num_frames": 2, "height": 48, "width": 48},
     "num_layers": 1,
     "num_fusion_layers": 1,
-    "decoder_num_layers": 1,
+    "decoder": {"num_layers": 1},
 }
 ARGUMENTS = ("--preset=mavil_tiny", "--batch=2", "--steps=1", "--matmul-size=64")
 OPTIONS = (
     '--option=audio={"num_frames": 64, "num_mel_bins": 32}',
     '--option=video={"num_frames": 2, "height": 48, "width": 48}',
     "--option=num_layers=1",
-    "--option=decoder_num_layers=1",
+    '--option=decoder={"num_layers": 1}',
 )
 ROWS = (
     "parameters",

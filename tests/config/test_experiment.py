@@ -23,11 +23,11 @@ def write(tmp_path, text):
 def test_a_recipe_overrides_defaults_and_arguments_override_the_recipe(tmp_path):
     path = write(tmp_path, "trainer: {num_steps: 10, seed: 3}\ndata: {batch_size: 4}")
     config = config_lib.load(
-        path, ["trainer.seed=5", "model.options.contrast_weight=0"]
+        path, ["trainer.seed=5", "model.options.contrast.weight=0"]
     )
     assert config.data.batch_size == 4
     assert config.trainer.seed == 5
-    assert config.model.options.as_dict() == {"contrast_weight": 0}
+    assert config.model.options.as_dict() == {"contrast": {"weight": 0}}
     assert config.trainer.keep_checkpoints == 2
 
 
@@ -50,10 +50,10 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizr.learning_rate=1", "Unknown key optimizr; did you mean optimizer?"),
+        ("optimizr.learning_rate=1", "Unknown key optimizr; did you mean 'optimizer'?"),
         (
             "optimizer.betta_1=1",
-            "Unknown key optimizer.betta_1; did you mean optimizer.beta_1?",
+            "Unknown key optimizer.betta_1; did you mean 'optimizer.beta_1'?",
         ),
         (
             "optimizer.learning_rate=fast",

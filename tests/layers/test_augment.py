@@ -188,7 +188,7 @@ def test_models_keep_their_augmentation():
         "cav_mae",
         "tiny",
         **SIZES,
-        decoder_num_layers=1,
+        decoder={"num_layers": 1},
         **INPUTS,
         augmentation={"noise_level": 0.1, "max_roll_frames": 64},
     )

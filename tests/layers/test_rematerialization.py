@@ -15,10 +15,7 @@ SIZES = dict(
     num_heads=2,
     mlp_dim=32,
     num_layers=2,
-    decoder_hidden_dim=16,
-    decoder_num_heads=2,
-    decoder_mlp_dim=32,
-    decoder_num_layers=1,
+    decoder=dict(hidden_dim=16, num_heads=2, mlp_dim=32, num_layers=1),
     audio={"num_frames": 64, "num_mel_bins": 32},
     video={"height": 48, "width": 48},
 )

@@ -16,7 +16,7 @@ from tfavmae.models.transfer import address
 from tfavmae.objectives.contrastive import InterModalContrast
 
 MODALITIES = ("audio", "video")
-INPAINTING = dict(reconstruction_weight=0.0, inpainting_weight=1.0)
+INPAINTING = dict(reconstruction_weight=0.0, inpainting={"weight": 1.0})
 BATCH = 3
 
 
@@ -24,7 +24,7 @@ def small(**options):
     """Video of 2x2x3 tokens, of which 3 are kept; audio of 5x2, of which 5 are."""
     sizes = dict(hidden_dim=24, num_heads=2, mlp_dim=48, num_layers=2)
     decoder = dict(hidden_dim=12, num_heads=2, mlp_dim=24, num_layers=1)
-    sizes |= {f"decoder_{name}": value for name, value in decoder.items()}
+    options["decoder"] = decoder | options.get("decoder", {})
     sizes |= dict(
         num_fusion_layers=1,
         audio=dict(num_frames=40, num_mel_bins=16, patch_size=(8, 8)),
@@ -66,7 +66,9 @@ def loss_of(model, batch):
 @pytest.mark.parametrize("fusion, sharing", itertools.product(FUSIONS, SHARINGS))
 def test_every_encoder_meets_every_decoder(batch, fusion, sharing):
     uncoupled = fusion == sharing == "separate"
-    model = small(fusion=fusion, decoder_sharing=sharing, allow_uncoupled=uncoupled)
+    model = small(
+        fusion=fusion, decoder={"sharing": sharing}, allow_uncoupled=uncoupled
+    )
     outputs = model(batch, masked=True)
     assert outputs["audio_prediction"].shape == (BATCH, 10, 64)
     assert outputs["video_prediction"].shape == (BATCH, 12, 2 * 8 * 8 * 3)
@@ -80,7 +82,8 @@ def test_every_encoder_meets_every_decoder(batch, fusion, sharing):
 def test_inpainting_uses_own_tokens_through_the_encoder_only(
     batch, fusion, sharing, targets
 ):
-    options = dict(fusion=fusion, decoder_sharing=sharing, inpainting_targets=targets)
+    decoder = {"sharing": sharing, "inpainting_targets": targets}
+    options = dict(fusion=fusion, decoder=decoder)
     model = small(**options, **INPAINTING)
     outputs = model(batch, masked=True)
     assert outputs["video_inpainting"].shape == (BATCH, 12, 384)
@@ -99,7 +102,9 @@ def test_inpainting_uses_own_tokens_through_the_encoder_only(
 
 
 def test_inpainting_of_one_modality(batch):
-    model = small(inpainted_modalities=("video",), **INPAINTING)
+    model = small(
+        reconstruction_weight=0.0, inpainting={"weight": 1.0, "modalities": ("video",)}
+    )
     outputs = model(batch, masked=True)
     assert "audio_inpainting" not in outputs
     losses = model.compute_losses(batch, outputs)
@@ -109,7 +114,7 @@ def test_inpainting_of_one_modality(batch):
 
 
 def test_full_inpainting_does_not_depend_on_the_order_of_the_context(batch):
-    model = small(inpainting_targets="full", **INPAINTING)
+    model = small(decoder={"inpainting_targets": "full"}, **INPAINTING)
     noise = batch["audio_noise"].copy()
     kept = noise <= np.sort(noise, axis=1)[:, 4:5]
     noise[kept] = 0.5 * noise.min() + 0.01 - noise[kept] / 100
@@ -129,7 +134,7 @@ def test_full_inpainting_does_not_depend_on_the_order_of_the_context(batch):
 def test_objectives_add_up(batch):
     joint = small(allow_uncoupled=True)
     inpainting = small(**INPAINTING)
-    both = small(reconstruction_weight=0.3, inpainting_weight=2.0)
+    both = small(reconstruction_weight=0.3, inpainting={"weight": 2.0})
     for model in (inpainting, both):
         for target, source in zip(model.weights, joint.weights, strict=True):
             target.assign(source)
@@ -185,8 +190,10 @@ def test_heads_and_mask_tokens_start_at_zero():
 
 
 def test_defaults_are_the_papers():
-    options = dict(hidden_dim=24, num_heads=2, mlp_dim=48, decoder_hidden_dim=12)
-    model = build_pretraining("av_mae", "base", **options, decoder_num_heads=2)
+    options = dict(hidden_dim=24, num_heads=2, mlp_dim=48)
+    model = build_pretraining(
+        "av_mae", "base", **options, decoder={"hidden_dim": 12, "num_heads": 2}
+    )
     assert model.audio_masking.num_tokens == 400
     assert model.video_masking.num_tokens == 1568
     assert model.audio_masking.num_kept == 200
@@ -199,9 +206,9 @@ def test_defaults_are_the_papers():
 
 def test_any_objectives_go_together(batch):
     """Mid-fusion of AV-MAE, inpainting, and the contrast of CAV-MAE."""
-    parts = small(reconstruction_weight=0.5, inpainting_weight=0.5)
+    parts = small(reconstruction_weight=0.5, inpainting={"weight": 0.5})
     config = parts.get_config()
-    assert config["inpainting_weight"] == 0.5
+    assert config["inpainting"]["weight"] == 0.5
     kwargs = {
         "masking": parts.masking_options,
         "audio": parts.inputs_by_modality["audio"],
@@ -222,7 +229,9 @@ def test_any_objectives_go_together(batch):
 
 
 FORBIDDEN = {
-    "two models that never meet": dict(fusion="separate", decoder_sharing="separate"),
+    "two models that never meet": dict(
+        fusion="separate", decoder={"sharing": "separate"}
+    ),
     "keep free of it": dict(fusion="separate", **INPAINTING),
     "needs both": dict(modality="video", **INPAINTING),
     "take all of its 10 places": dict(
@@ -232,8 +241,8 @@ FORBIDDEN = {
     "must be in [0, 1)": dict(masking={"video": {"ratio": 1.0}}),
     "before and after mid-fusion": dict(num_fusion_layers=2),
     "`fusion` must be one of": dict(fusion="late"),
-    "`sharing` must be one of": dict(decoder_sharing="mid"),
-    "`inpainting_targets` must be": dict(inpainting_targets="all"),
+    "`sharing` must be one of": dict(decoder={"sharing": "mid"}),
+    "`inpainting_targets` must be": dict(decoder={"inpainting_targets": "all"}),
     "`modality` must be": dict(modality="both"),
     "did you mean 'num_fusion_layers'": dict(fusion_layers=2),
 }
@@ -248,12 +257,14 @@ def test_what_cannot_be_is_refused_with_its_reason(reason):
 
 def test_separate_models_are_built_when_asked_for(batch):
     options = dict(fusion="separate", allow_uncoupled=True)
-    assert np.isfinite(loss_of(small(**options, decoder_sharing="separate"), batch))
+    assert np.isfinite(
+        loss_of(small(**options, decoder={"sharing": "separate"}), batch)
+    )
     assert np.isfinite(loss_of(small(**options, **INPAINTING), batch))
 
 
 def test_saved_and_loaded(batch, tmp_path):
-    model = small(fusion="mid", modality_embedding=True, inpainting_weight=1.0)
+    model = small(fusion="mid", modality_embedding=True, inpainting={"weight": 1.0})
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     first, second = (json.dumps(x.get_config()) for x in (model, again))
@@ -262,7 +273,7 @@ def test_saved_and_loaded(batch, tmp_path):
 
 
 def test_one_batch_is_learned(batch):
-    model = small(inpainting_weight=1.0)
+    model = small(inpainting={"weight": 1.0})
     model.compile(optimizer=keras.optimizers.Adam(3e-3))
     first = loss_of(model, batch)
     model.fit(_repeat(batch, 40), verbose=0)

@@ -5,10 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
+import small_models as small
 import tensorflow as tf
 
 from tfavmae.models.cav_mae_sync import CAVMAESync, SegmentsInput
 from tfavmae.models.presets import build_pretraining
+from tfavmae.models.transfer import copy_matching_weights
 
 BATCH, PAIRS = 3, 4
 
@@ -23,12 +25,9 @@ def model():
         num_heads=2,
         mlp_dim=24,
         num_layers=2,
-        decoder_hidden_dim=12,
-        decoder_num_heads=3,
-        decoder_mlp_dim=20,
-        decoder_num_layers=1,
+        decoder=dict(hidden_dim=12, num_heads=3, mlp_dim=20, num_layers=1),
         segment_frames=16,
-        contrast_weight=0.1,
+        contrast={"weight": 0.1},
         audio=dict(num_frames=40, num_mel_bins=8, patch_size=(4, 4)),
         video=dict(num_frames=PAIRS, height=16, width=16, tubelet_size=(1, 4, 4)),
     )
@@ -130,7 +129,7 @@ def test_a_segment_longer_than_its_clip_is_refused():
 
 
 def test_misspelled_options_are_named():
-    with pytest.raises(ValueError, match="did you mean 'contrast_weight'"):
+    with pytest.raises(ValueError, match="did you mean 'contrast'"):
         build_pretraining("cav_mae_sync", "tiny", contrast_wait=1)
 
 
@@ -147,3 +146,31 @@ def test_trains_and_round_trips(model, tmp_path):
     np.testing.assert_array_equal(
         again(batch)["video_prediction"], model(batch)["video_prediction"]
     )
+
+
+@pytest.mark.parametrize("modality", ["audio_video", "audio", "video"])
+def test_a_clip_is_classified_by_the_mean_over_its_pairs(modality):
+    options = {"segment_frames": 8, "video": small.PICTURE | {"num_frames": 2}}
+    model = small.classifier("cav_mae_sync", modality, **options)
+    batch = small.batch_for(model)
+    outputs = model(batch)
+    assert outputs["logits"].shape == (4, 3)
+    pooled = np.concatenate(
+        [outputs[f"{m}_tokens"] for m in modality.split("_")], axis=1
+    ).mean(axis=1)
+    logits = np.asarray(model.head(model.head_norm(pooled)))
+    expected = logits.reshape(4, 2, 3).mean(axis=1)
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=1e-5, atol=1e-6)
+    again = type(model).from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    assert {v.path for v in again.weights} == {v.path for v in model.weights}
+
+
+def test_the_classifier_takes_all_of_the_pretrained_encoder():
+    options = {"segment_frames": 8, "video": small.PICTURE | {"num_frames": 2}}
+    source = small.pretraining("cav_mae_sync")
+    target = small.classifier("cav_mae_sync", **options)
+    report = copy_matching_weights(source, target)
+    assert {a.split("/")[0] for a in report.missing_in_source} == {"head", "head_norm"}
+    unused = {a.split("/")[0] for a in report.unused_in_source}
+    assert unused == {"decoder"}

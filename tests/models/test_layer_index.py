@@ -47,8 +47,7 @@ LAST = 3  # All models below have two layers on each way.
             {
                 "num_layers": 1,
                 "num_fusion_layers": 1,
-                "fusion": "bottleneck",
-                "share_bottleneck_blocks": False,
+                "bottleneck": {"share_blocks": False},
             },
             {
                 "encoder/audio": 1,

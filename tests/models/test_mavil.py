@@ -14,6 +14,7 @@ from mavil_models import (
     mavil,
 )
 
+from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.mavil import MAViL
 from tfavmae.models.transfer import address, copy_matching_weights
 
@@ -35,7 +36,7 @@ def stage_2(stage_1):
 
 def test_the_papers_model():
     """Tokens and parameters of sections 4.2 and B.2, from one layer of each part."""
-    model = MAViL(num_layers=1, decoder_num_layers=1, num_fusion_layers=1)
+    model = MAViL(num_layers=1, decoder={"num_layers": 1}, num_fusion_layers=1)
     kept = {m: getattr(model, f"{m}_masking") for m in ("audio", "video")}
     assert {m: (x.num_tokens, x.num_kept) for m, x in kept.items()} == {
         "audio": (512, 102),
@@ -72,10 +73,7 @@ def test_presets_have_the_papers_sizes(size, hidden_dim, num_layers):
     arguments = pretraining_arguments("mavil", size)
     assert arguments["hidden_dim"] == hidden_dim
     assert arguments["num_layers"] == num_layers
-    decoder = [
-        arguments[f"decoder_{n}"] for n in ("hidden_dim", "num_heads", "mlp_dim")
-    ]
-    assert [*decoder, arguments["decoder_num_layers"]] == [512, 16, 2048, 8]
+    assert [*arguments["decoder"].values()] == [512, 16, 2048, 8]
 
 
 def test_addresses_are_stable(stage_2):
@@ -117,14 +115,14 @@ def test_bottlenecks_are_the_only_way_between_modalities():
     batch = clips()
     other = {**batch, "video": batch["video"][::-1]}
     for num_layers, meet in ((1, False), (2, True)):
-        model = mavil(fusion="bottleneck", num_fusion_layers=num_layers)
+        model = mavil(bottleneck={}, num_fusion_layers=num_layers)
         audio = [np.asarray(model(x)["audio_tokens"]) for x in (batch, other)]
         assert np.array_equal(*audio) != meet
 
 
 def test_bottleneck_blocks_of_their_own_with_equal_weights_are_shared_blocks():
-    shared = mavil(fusion="bottleneck", num_fusion_layers=2)
-    own = mavil(fusion="bottleneck", num_fusion_layers=2, share_bottleneck_blocks=False)
+    shared = mavil(bottleneck={}, num_fusion_layers=2)
+    own = mavil(bottleneck={"share_blocks": False}, num_fusion_layers=2)
     given = {
         address(v).replace("joint/both/", "joint/audio/"): v for v in shared.weights
     }
@@ -150,20 +148,20 @@ def test_squared_errors_can_be_summed_over_a_vector():
 
 VARIANTS = {
     "stage_1": {},
-    "bottleneck": dict(fusion="bottleneck", share_bottleneck_blocks=False),
+    "bottleneck": dict(bottleneck={"share_blocks": False}),
     "second_view_decoded": dict(decode_second_view=True, class_token=False),
     "stage_2": dict(teacher={}),
     "unimodal_teacher": dict(teacher=dict(num_layers=2), teacher_output="unimodal"),
     "audio_mae": dict(
         modalities=("audio",),
         num_fusion_layers=0,
-        contrast_weight=0,
-        intra_contrast_weight=0,
+        contrast={"weight": 0},
+        intra_contrast={"weight": 0},
     ),
     "uncoupled": dict(
         num_fusion_layers=0,
-        contrast_weight=0,
-        intra_contrast_weight=0,
+        contrast={"weight": 0},
+        intra_contrast={"weight": 0},
         allow_uncoupled=True,
     ),
 }
@@ -191,7 +189,7 @@ def mavil_in_bfloat16(**options):
         keras.config.set_dtype_policy("float32")
 
 
-GRAPHS = {"stage_1": {}, "stage_2_bottleneck": dict(teacher={}, fusion="bottleneck")}
+GRAPHS = {"stage_1": {}, "stage_2_bottleneck": dict(teacher={}, bottleneck={})}
 
 
 @pytest.mark.parametrize("options", GRAPHS.values(), ids=GRAPHS)
@@ -224,7 +222,7 @@ REFUSALS = {
         dict(teacher={"num_fusion_layers": 0}),
         "teacher_output.*'unimodal'",
     ),
-    "a misspelled teacher": (dict(teacher={"layers": 3}), r"\['layers'\]"),
+    "a misspelled teacher": (dict(teacher={"layers": 3}), "`teacher` setting 'layers'"),
     "an unknown output": (
         dict(teacher={}, teacher_output="joint"),
         "'fusion', 'unimodal'",
@@ -238,13 +236,18 @@ REFUSALS = {
         "needs both",
     ),
     "a mask of everything": (dict(masking={"audio": {"ratio": 0.95}}), "leaves none"),
-    "a fusion that is none": (dict(fusion="mbt"), "'concat' or 'bottleneck'"),
-    "no bottleneck": (dict(fusion="bottleneck", num_bottlenecks=0), "at least 1"),
+    "a misspelled bottleneck": (dict(bottleneck={"tokens": 4}), "mean 'num_tokens'"),
+    "no bottleneck": (dict(bottleneck={"num_tokens": 0}), "at least 1"),
     "two models that never meet": (
-        dict(num_fusion_layers=0, contrast_weight=0, intra_contrast_weight=0),
+        dict(num_fusion_layers=0, contrast={"weight": 0}, intra_contrast={"weight": 0}),
         "allow_uncoupled",
     ),
 }
+
+
+def test_a_fusion_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="'concat' or 'bottleneck'"):
+        AudioVisualEncoder(1, 1, {"num_heads": 2, "mlp_dim": 8}, fusion="mbt")
 
 
 @pytest.mark.parametrize("options, message", REFUSALS.values(), ids=REFUSALS)

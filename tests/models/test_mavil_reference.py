@@ -17,15 +17,12 @@ SIZES = dict(
     mlp_dim=24,
     num_layers=2,
     num_fusion_layers=2,
-    decoder_hidden_dim=12,
-    decoder_num_heads=3,
-    decoder_mlp_dim=20,
-    decoder_num_layers=1,
+    decoder=dict(hidden_dim=12, num_heads=3, mlp_dim=20, num_layers=1),
     audio=dict(num_frames=20, num_mel_bins=12, patch_size=(4, 4)),
     video=dict(num_frames=4, height=12, width=8, tubelet_size=(2, 4, 4)),
     # Far larger than the paper's, so that a wrong term cannot hide behind the others.
-    contrast_weight=0.7,
-    intra_contrast_weight=0.9,
+    contrast={"weight": 0.7},
+    intra_contrast={"weight": 0.9},
 )
 SETTINGS = reference.Settings(
     num_heads=2,
@@ -42,13 +39,13 @@ SETTINGS = reference.Settings(
 )
 VARIANTS = {
     "stage_1": ({}, {}),
-    "stage_1_bottleneck": ({"fusion": "bottleneck"}, {"fusion": "bottleneck"}),
+    "stage_1_bottleneck": ({"bottleneck": {}}, {"fusion": "bottleneck"}),
     "stage_2": ({"teacher": {}}, {}),
     "other_masks_and_temperatures": (
         {
             "masking": {"audio": {"ratio": 0.6}, "video": {"ratio": 0.6}},
-            "temperature": 0.3,
-            "intra_temperature": 0.5,
+            "contrast": {"weight": 0.7, "temperature": 0.3},
+            "intra_contrast": {"weight": 0.9, "temperature": 0.5},
         },
         {"mask_ratio": 0.6, "inter_temperature": 0.3, "intra_temperature": 0.5},
     ),

@@ -38,7 +38,7 @@ def test_targets_are_the_teachers_outputs_for_the_complete_view(stage_1, output,
 def test_a_separately_trained_audio_mae_and_video_mae_teach():
     """Table 4a, "A/V-MAE"; they are wider than the student, too."""
     wide = dict(hidden_dim=24, num_fusion_layers=0)
-    alone = dict(wide, contrast_weight=0, intra_contrast_weight=0)
+    alone = dict(wide, contrast={"weight": 0}, intra_contrast={"weight": 0})
     sources = {
         m: mavil(modalities=(m,), **alone, weights=2) for m in ("audio", "video")
     }

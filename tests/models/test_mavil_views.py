@@ -90,7 +90,7 @@ def test_intra_contrast_counts_present_clips_only(stage_1):
 
 
 def test_intra_contrast_of_both_directions_is_their_mean():
-    model = mavil(intra_bidirectional=True)
+    model = mavil(intra_contrast={"bidirectional": True})
     batch = clips()
     outputs = {k: np.asarray(v, "float64") for k, v in model(batch).items()}
 

@@ -5,12 +5,11 @@ import pytest
 import small_models as small
 
 from tfavmae.config import experiment as config_lib
-from tfavmae.models.presets import MODELS, build_pretraining
+from tfavmae.models.presets import build_pretraining, papers
 from tfavmae.models.transfer import copy_matching_weights
-from tfavmae.paper_inputs import PAPER_INPUTS
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", papers())
 def test_a_recipe_without_front_ends_means_the_papers(name):
     """Not CAV-MAE's, which are the defaults of the config's classes."""
     config = config_lib.from_dict(
@@ -31,7 +30,7 @@ def test_what_a_recipe_says_goes_before_the_papers():
     assert (config.model.video.num_frames, config.model.audio.std) == (8, 2.0)
     assert config.model.video.tubelet_size == [2, 16, 16]
     assert config.model.audio.num_frames == 800
-    assert PAPER_INPUTS["av_mae"]["video"]["num_frames"] == 16
+    assert papers()["av_mae"].INPUTS["video"]["num_frames"] == 16
 
 
 def norms(model):
@@ -52,7 +51,7 @@ def test_epsilon_of_layer_norms(case, default):
 def test_single_modality_baselines_can_be_fine_tuned():
     """CAV-MAE's Audio-MAE has no class token, and so has its classifier."""
     alone = dict(modalities=("audio",), num_fusion_layers=0, class_token=False)
-    no_contrast = dict(contrast_weight=0, intra_contrast_weight=0)
+    no_contrast = dict(contrast={"weight": 0}, intra_contrast={"weight": 0})
     source = small.pretraining("mavil", **alone, **no_contrast)
     target = small.classifier("mavil", "audio", num_layers=1, class_token=False)
     report = copy_matching_weights(source, target)

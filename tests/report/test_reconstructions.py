@@ -10,7 +10,7 @@ VIDEO = {"num_frames": 2, "height": 32, "width": 24, "tubelet_size": (2, 8, 8)}
 
 def make_model(**options):
     small = {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 2}
-    decoder = {"decoder_hidden_dim": 16, "decoder_num_heads": 2, "decoder_mlp_dim": 32}
+    decoder = {"decoder": {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32}}
     return presets.build_pretraining(
         "cav_mae", "tiny", audio=AUDIO, video=VIDEO, **small, **decoder, **options
     )

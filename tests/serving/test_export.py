@@ -31,7 +31,7 @@ def make_batch(num_clips=6):
 
 
 def make_pretrained():
-    decoder = {"decoder_hidden_dim": 16, "decoder_num_heads": 2, "decoder_mlp_dim": 32}
+    decoder = {"decoder": {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32}}
     return presets.build_pretraining(
         "cav_mae", "tiny", audio=AUDIO, video=VIDEO, **SIZE, **decoder
     )

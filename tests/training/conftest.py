@@ -92,11 +92,8 @@ SIZES = {
     "num_layers": 2,
 }
 DECODER_SIZES = {
-    "decoder_hidden_dim": 16,
-    "decoder_num_heads": 2,
-    "decoder_mlp_dim": 32,
-    "decoder_num_layers": 1,
-    "contrast_weight": 0.1,
+    "decoder": {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 1},
+    "contrast": {"weight": 0.1},
 }
 
 

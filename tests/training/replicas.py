@@ -21,10 +21,7 @@ from tfavmae.training.optimizers import PathAdam, PathSGD
 BATCH = 8
 SIZES = {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 2}
 DECODER = {
-    "decoder_hidden_dim": 16,
-    "decoder_num_heads": 2,
-    "decoder_mlp_dim": 32,
-    "decoder_num_layers": 1,
+    "decoder": {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 1},
 }
 INPUTS = {
     "audio": {"num_frames": 32, "num_mel_bins": 16, "patch_size": (8, 8)},
@@ -45,13 +42,13 @@ def classifier():
 
 # Joint reconstruction and both contrasts; distillation; inpainting; classification.
 CASES = {
-    "mavil": pretraining("mavil", intra_contrast_weight=0.1, **MAVIL),
+    "mavil": pretraining("mavil", intra_contrast={"weight": 0.1}, **MAVIL),
     "mavil_stage_2": pretraining("mavil", teacher={}, **MAVIL),
     "inpainting": pretraining(
         "av_mae",
         **{**SIZES, **DECODER, **INPUTS, "masking": HALF},
         reconstruction_weight=0.0,
-        inpainting_weight=1.0,
+        inpainting={"weight": 1.0},
         num_fusion_layers=1,
     ),
     "classification": classifier,

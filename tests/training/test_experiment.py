@@ -247,8 +247,8 @@ def test_contrast_over_a_batch_of_one(small_config, tmp_path):
 
 def test_bad_options_are_named(small_config):
     config = small_config()
-    config.model.options.override({"contrast_wieght": 1.0}, is_strict=False)
-    with pytest.raises(UserError, match=r"model: .*contrast_wieght.*contrast_weight"):
+    config.model.options.override({"contrasst": {"weight": 1.0}}, is_strict=False)
+    with pytest.raises(UserError, match=r"model: .*contrasst.*contrast"):
         factory.build_model(config)
     config = small_config(**{"data.augment": {"flip": 1.0}})
     with pytest.raises(UserError, match=r"Config section data: .*flip"):

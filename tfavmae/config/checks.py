@@ -1,7 +1,6 @@
 """Checks of nested values against config dataclasses: keys, types, ranges, pairs."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -9,7 +8,7 @@ from collections.abc import Mapping
 
 from official.modeling.hyperparams import Config
 
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, did_you_mean
 
 _NUMBER_RULES = {
     "above": (lambda value, bound: value > bound, "be greater than"),
@@ -17,11 +16,6 @@ _NUMBER_RULES = {
     "below": (lambda value, bound: value < bound, "be less than"),
     "maximum": (lambda value, bound: value <= bound, "be at most"),
 }
-
-
-def unknown_key(prefix: str, key: str, known) -> str:
-    near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.0)
-    return f"Unknown key {prefix}{key}; did you mean {prefix}{near[0] if near else ''}?"
 
 
 def checked(kind: type[Config], values, prefix: str) -> dict:
@@ -36,7 +30,9 @@ def checked(kind: type[Config], values, prefix: str) -> dict:
     result = {}
     for key, value in values.items():
         if key not in fields:
-            raise UserError(unknown_key(prefix, key, fields))
+            known = [f"{prefix}{name}" for name in fields]
+            hint = did_you_mean(f"{prefix}{key}", known)
+            raise UserError(f"Unknown key {prefix}{key}; {hint}")
         name, annotation = f"{prefix}{key}", annotations[key]
         if isinstance(annotation, type) and issubclass(annotation, Config):
             result[key] = checked(annotation, value or {}, f"{name}.")

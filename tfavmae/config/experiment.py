@@ -6,6 +6,7 @@ registered with its experiment factory as ``tfavmae/pretrain`` and
 dotted overrides (``optimizer.learning_rate=1e-4``) override the recipe.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
 from tfavmae.config import yaml_text as text
-from tfavmae.paper_inputs import PAPER_INPUTS
+from tfavmae.errors import UserError
+from tfavmae.models import presets
+from tfavmae.models.inputs import INPUTS
 
 # Keys that change what a run leaves behind but never a weight: a run may be
 # continued with other values.
@@ -37,11 +40,11 @@ RESUME_FREE_KEYS = frozenset(
 
 @dataclass
 class AudioConfig(Config):
-    """The audio front end, part of the model.
+    """The audio front end, part of the model; a key that is not given is the paper's.
 
     Attributes:
         sample_rate_hz: rate of the stored waveform.
-        num_frames: spectrogram frames (10 ms each) the model looks at.
+        num_frames: spectrogram frames (10 ms each) that the model reads.
         num_mel_bins: mel bins of the log-mel spectrogram.
         mean, std: normalisation of the log-mel values.
         statistics: name of published ones, instead of `mean` and `std`; see
@@ -50,58 +53,53 @@ class AudioConfig(Config):
         variant: of the spectrogram, see `LogMelSpectrogram`.
     """
 
-    sample_rate_hz: int = field(default=16000, metadata={"minimum": 1000})
-    num_frames: int = field(default=1024, metadata={"minimum": 1})
-    num_mel_bins: int = field(default=128, metadata={"minimum": 1})
-    mean: float = -5.081
-    std: float = field(default=4.4849, metadata={"above": 0.0})
+    sample_rate_hz: int | None = field(default=None, metadata={"minimum": 1000})
+    num_frames: int | None = field(default=None, metadata={"minimum": 1})
+    num_mel_bins: int | None = field(default=None, metadata={"minimum": 1})
+    mean: float | None = None
+    std: float | None = field(default=None, metadata={"above": 0.0})
     statistics: str | None = None
-    patch_size: list[int] = field(
-        default_factory=lambda: [16, 16], metadata={"length": 2, "minimum": 1}
+    patch_size: list[int] | None = field(
+        default=None, metadata={"length": 2, "minimum": 1}
     )
-    variant: str = field(default="kaldi", metadata={"choices": ("kaldi", "av_mae")})
+    variant: str | None = field(default=None, metadata={"choices": ("kaldi", "av_mae")})
 
 
 @dataclass
 class VideoConfig(Config):
-    """The video front end, part of the model.
+    """The video front end, part of the model; a key that is not given is the paper's.
 
     Attributes:
-        num_frames: frames of a clip that the model looks at.
-        height, width: pixels of a frame.
-        mean, std: normalisation per colour, of pixels in [0, 1].
+        num_frames: frames of a clip that the model reads.
+        height, width: of a frame, in pixels.
+        mean, std: normalisation per channel, of pixel values in [0, 1].
         tubelet_size: `(frames, rows, columns)` of a patch.
     """
 
-    num_frames: int = field(default=1, metadata={"minimum": 1})
-    height: int = field(default=224, metadata={"minimum": 1})
-    width: int = field(default=224, metadata={"minimum": 1})
-    mean: list[float] = field(
-        default_factory=lambda: [0.485, 0.456, 0.406], metadata={"length": 3}
-    )
-    std: list[float] = field(
-        default_factory=lambda: [0.229, 0.224, 0.225],
-        metadata={"length": 3, "above": 0.0},
-    )
-    tubelet_size: list[int] = field(
-        default_factory=lambda: [1, 16, 16], metadata={"length": 3, "minimum": 1}
+    num_frames: int | None = field(default=None, metadata={"minimum": 1})
+    height: int | None = field(default=None, metadata={"minimum": 1})
+    width: int | None = field(default=None, metadata={"minimum": 1})
+    mean: list[float] | None = field(default=None, metadata={"length": 3})
+    std: list[float] | None = field(default=None, metadata={"length": 3, "above": 0.0})
+    tubelet_size: list[int] | None = field(
+        default=None, metadata={"length": 3, "minimum": 1}
     )
 
 
 @dataclass
 class ModelConfig(Config):
-    """What `tfavmae.models.presets` is asked to build.
+    """The model that `tfavmae.models.presets` builds.
 
     Attributes:
-        audio, video: the front ends; keys that are not given are the paper's.
-        options: further arguments of the preset's model; the preset knows and
-            checks their names.
+        name: of a preset, i.e. of a paper.
+        size: of that preset.
+        modality: `audio_video`, or the one that a classifier reads.
+        audio, video: the front ends.
+        options: further arguments of the preset's model, which checks their names.
     """
 
     name: str = "cav_mae"
-    size: str = field(
-        default="base", metadata={"choices": ("tiny", "small", "base", "large", "huge")}
-    )
+    size: str = "base"
     modality: str = field(
         default="audio_video", metadata={"choices": ("audio", "video", "audio_video")}
     )
@@ -218,9 +216,9 @@ class TrainerConfig(Config):
         peer_timeout_seconds: how long `multi_worker` waits for the other workers.
         contrast_scope: negatives from the whole global batch (`global`), from a
             replica's share of it (`replica`), or from a micro-batch (`micro_batch`).
-        gradient_accumulation_steps: parts that each replica works its share of a batch off in, to
-            fit into memory; the update is that of the whole batch. With contrast over
-            more than the micro-batch, encoders run forward twice.
+        gradient_accumulation_steps: micro-batches into which each replica divides its
+            share of a batch to fit into memory; the update is that of the whole batch.
+            With contrast over more than a micro-batch, encoders run forward twice.
         rematerialize: keep only the inputs of transformer blocks, and compute the rest
             again on the way back: less memory, a tenth to a quarter more time.
         nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
@@ -330,19 +328,34 @@ def from_dict(values: Mapping) -> ExperimentConfig:
     stage = values.get("stage", "pretrain")
     checks.check_rules("stage", stage, ExperimentConfig.__dataclass_fields__["stage"])
     config = exp_factory.get_exp_config(f"tfavmae/{stage}")
-    given = checks.checked(ExperimentConfig, values, "")
-    config.override(_with_paper_inputs(given), is_strict=False)
+    given = checks.checked(ExperimentConfig, {"model": {}, **values}, "")
+    config.override(_with_inputs_of_paper(given), is_strict=False)
     checks.check_combinations(config)
     return config
 
 
-def _with_paper_inputs(values: dict) -> dict:
-    """`values` with what the model's paper reads where they leave it open."""
-    model = dict(values.get("model", {}))
-    of_paper = PAPER_INPUTS.get(model.get("name", ModelConfig.name), {})
-    for modality, fields in of_paper.items():
-        fields = {k: list(v) if type(v) is tuple else v for k, v in fields.items()}
-        model[modality] = {**fields, **model.get(modality, {})}
+def _with_inputs_of_paper(values: Mapping) -> dict:
+    """`values` in which every key of the model's inputs has a value."""
+    model = {"name": ModelConfig.name, "size": ModelConfig.size, **values["model"]}
+    try:
+        paper = presets.paper(model["name"])
+    except ValueError as error:
+        raise UserError(f"model.name: {error}") from error
+    if model["size"] not in paper.SIZES:
+        sizes = ", ".join(paper.SIZES)
+        raise UserError(
+            f"model.size must be one of {sizes} for {model['name']}. "
+            f"Received: {model['size']!r}."
+        )
+    for modality, kind in INPUTS.items():
+        given = {k: x for k, x in model.get(modality, {}).items() if x is not None}
+        try:
+            read = dataclasses.asdict(kind(**{**paper.INPUTS[modality], **given}))
+        except ValueError as error:
+            raise UserError(f"model.{modality}: {error}") from error
+        # Model Garden's configs hold lists, not tuples.
+        lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
+        model[modality] = {**lists, **given}
     return {**values, "model": model}
 
 

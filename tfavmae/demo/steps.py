@@ -31,7 +31,7 @@ _QUICK_TRAINING = (
     "trainer.log_every_steps=1",
     "model.options.num_layers=2",
 )
-_QUICK_PRETRAINING = ("model.options.decoder_num_layers=1",)
+_QUICK_PRETRAINING = ("model.options.decoder.num_layers=1",)
 _QUICK_GALLERY_SIZE = 16
 
 

@@ -1,27 +1,39 @@
 """AV-MAE: audiovisual masked autoencoders (Georgescu et al., ICCV 2023)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 
-from tfavmae.models.decoders import AudioVisualDecoder
-from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
-from tfavmae.models.inputs import as_input
-from tfavmae.models.masked_autoencoder import MaskedAutoencoder
+from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
+from tfavmae.models.encoders import MODALITIES, VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.inputs import AudioInput, VideoInput
+from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
-from tfavmae.paper_inputs import PAPER_INPUTS
 
 LAYER_NORM_EPSILON = 1e-6
 POSITIONS = {"kind": "sincos_1d"}
 FUSIONS = ("early", "separate", "shared", "mid")
-
-INPUTS = PAPER_INPUTS["av_mae"]
 MASKING = {
     "audio": {"ratio": 0.5, "count_rule": "masked"},
     "video": {"ratio": 0.9, "count_rule": "masked"},
 }
+DECODER = {
+    "hidden_dim": 384,
+    "num_heads": 6,
+    "mlp_dim": 1536,
+    "num_layers": 4,
+    "sharing": "shared",
+    "inpainting_targets": "authors",
+}
+INPAINTING = {"weight": 0.0, "modalities": MODALITIES}
 
 
-def _block(num_heads, mlp_dim, layer_norm_epsilon):
+def _block(
+    num_heads: int, mlp_dim: int, layer_norm_epsilon: float = LAYER_NORM_EPSILON
+) -> dict[str, Any]:
+    # Scenic's GELU is the tanh approximation (`jax.nn.gelu`'s default).
     return {
         "num_heads": num_heads,
         "mlp_dim": mlp_dim,
@@ -31,16 +43,20 @@ def _block(num_heads, mlp_dim, layer_norm_epsilon):
 
 
 def av_mae_encoder(
-    num_layers,
-    num_heads,
-    mlp_dim,
-    fusion="mid",
-    num_fusion_layers=2,
-    modalities=MODALITIES,
-    layer_norm_epsilon=LAYER_NORM_EPSILON,
-    **kwargs,
-):
-    """The encoder that section 3.2 calls `fusion`."""
+    num_layers: int,
+    num_heads: int,
+    mlp_dim: int,
+    fusion: str = "mid",
+    num_fusion_layers: int = 2,
+    modalities: Sequence[str] = MODALITIES,
+    layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+    **kwargs: Any,
+) -> AudioVisualEncoder:
+    """The encoder that section 3.2 calls `fusion`.
+
+    Raises:
+        ValueError: for an unknown fusion, or a mid-fusion without layers before it.
+    """
     if fusion not in FUSIONS:
         raise ValueError(f"`fusion` must be one of {FUSIONS}. Received: {fusion!r}.")
     fused = {"early": num_layers, "mid": num_fusion_layers}.get(fusion, 0)
@@ -61,13 +77,13 @@ def av_mae_encoder(
     )
 
 
-def av_mae_classifier_encoder(modality, **options):
+def av_mae_classifier_encoder(modality: str, **options: Any) -> AudioVisualEncoder:
     """The pretrained encoder again, for one modality or both."""
-    return av_mae_encoder(modalities=tuple(modality.split("_")), **options)
+    return av_mae_encoder(modalities=modalities_of(modality), **options)
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
-class AVMAE(MaskedAutoencoder):
+class AVMAE(PaperModel):
     """Audiovisual masked autoencoder (paper, sections 3.2 to 3.4).
 
     The defaults are those of the paper's ViT-Base and, where it is silent, of the
@@ -77,73 +93,91 @@ class AVMAE(MaskedAutoencoder):
         hidden_dim, num_heads, mlp_dim, num_layers: of the encoder.
         fusion: `early`, `separate`, `shared` or `mid`; see `av_mae_encoder`.
         num_fusion_layers: layers after mid-fusion, of `num_layers`.
-        decoder_sharing: `early`, `shared` or `separate`; see `AudioVisualDecoder`.
-        decoder_hidden_dim, decoder_num_heads, decoder_mlp_dim, decoder_num_layers: of
-            the decoder.
+        decoder: `hidden_dim`, `num_heads`, `mlp_dim` and `num_layers`; `sharing`
+            (`early`, `shared` or `separate`) and `inpainting_targets` (`authors` or
+            `full`), see `AudioVisualDecoder`.
         modality: `audio_video`; or `audio` (AudioMAE) or `video` (VideoMAE) alone.
-        audio, video: dicts of the fields of `AudioInput` and `VideoInput`. As the
-            authors do, log-mel values are not normalised.
+        audio, video: dicts of the fields of `AudioInput` and `VideoInput`. As in the
+            authors' code, log-mel values are not normalised.
         masking: dict of modality to keyword arguments of `TokenMasking`; `random` for
             both, `tube` is VideoMAE's. Ratios 0.5 (audio; 0.7 on AudioSet) and 0.9.
-        reconstruction_weight: of the joint reconstruction; 0: without.
-        inpainting_weight: of the modality inpainting; 0: without. Both together are the
-            future work of section 5.
+        reconstruction_weight: of the joint reconstruction; 0 leaves it out.
+        inpainting: `weight` of the modality inpainting, 0 leaves it out (with both
+            objectives it is the future work of section 5); `modalities` that it
+            predicts: both, or `("video",)` for video from audio, or `("audio",)`.
         modality_weights: dict of modality to its share in either objective.
-        inpainted_modalities: those that inpainting predicts: both, or `("video",)` for
-            video from audio, or `("audio",)`.
-        inpainting_targets: `authors` or `full`; see `AudioVisualDecoder`.
         target_normalization: see `MaskedAutoencoder`; the authors do not normalise.
         include_visible, average_values: see `Reconstruction`.
         modality_embedding: learned vectors that name the modalities, in encoder and
             decoder; off in the paper.
         positions: keyword arguments of `PositionEmbedding`, for the encoder.
         layer_norm_epsilon: of all layer norms.
-        allow_uncoupled: see `MaskedAutoencoder`.
-        seed: of all masks.
+        **kwargs: see `PaperModel.HANDED_ON`.
     """
+
+    PRESET = "av_mae"
+    # Sections 4.1 and 4.2: 8 seconds of audio, 16 frames, pixels in [-1, 1]. The code
+    # does not normalise the spectrogram.
+    INPUTS = {
+        "audio": {"num_frames": 800, "variant": "av_mae", "mean": 0.0, "std": 1.0},
+        "video": {
+            "num_frames": 16,
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "tubelet_size": (2, 16, 16),
+        },
+    }
+    # Appendix B.1: the decoder's width and heads follow the encoder's.
+    SIZES = {
+        "tiny": {**VIT_SIZES["tiny"], "decoder": MAE_DECODERS["tiny"]},
+        "base": {
+            **VIT_SIZES["base"],
+            "decoder": {k: DECODER[k] for k in MAE_DECODERS["base"]},
+        },
+        "large": {
+            **VIT_SIZES["large"],
+            "decoder": {
+                "hidden_dim": 512,
+                "num_heads": 8,
+                "mlp_dim": 2048,
+                "num_layers": 4,
+            },
+        },
+    }
+    FINE_TUNING = FineTuning(
+        av_mae_classifier_encoder,
+        encoder_options={"fusion": "mid", "num_fusion_layers": 2},
+        arguments={
+            "positions": POSITIONS,
+            "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        },
+    )
 
     def __init__(
         self,
-        hidden_dim=768,
-        num_heads=12,
-        mlp_dim=3072,
-        num_layers=12,
-        fusion="mid",
-        num_fusion_layers=2,
-        decoder_sharing="shared",
-        decoder_hidden_dim=384,
-        decoder_num_heads=6,
-        decoder_mlp_dim=1536,
-        decoder_num_layers=4,
-        modality="audio_video",
-        audio=None,
-        video=None,
-        masking=None,
-        reconstruction_weight=1.0,
-        inpainting_weight=0.0,
-        modality_weights=None,
-        inpainted_modalities=MODALITIES,
-        inpainting_targets="authors",
-        target_normalization=None,
-        include_visible=False,
-        average_values=True,
-        modality_embedding=False,
-        positions=None,
-        layer_norm_epsilon=LAYER_NORM_EPSILON,
-        allow_uncoupled=False,
-        seed=0,
-        augmentation=None,
-        **kwargs,
-    ):
-        self._arguments = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "kwargs", "__class__")
-        }
-        given = {"audio": audio or {}, "video": video or {}}
-        inputs = {
-            m: as_input(m, {**INPUTS[m], **given[m]}) for m in _modalities(modality)
-        }
+        hidden_dim: int = 768,
+        num_heads: int = 12,
+        mlp_dim: int = 3072,
+        num_layers: int = 12,
+        fusion: str = "mid",
+        num_fusion_layers: int = 2,
+        decoder: Mapping[str, Any] | None = None,
+        modality: str = "audio_video",
+        audio: Mapping[str, Any] | AudioInput | None = None,
+        video: Mapping[str, Any] | VideoInput | None = None,
+        masking: Mapping[str, Mapping[str, Any]] | None = None,
+        reconstruction_weight: float = 1.0,
+        inpainting: Mapping[str, Any] | None = None,
+        modality_weights: Mapping[str, float] | None = None,
+        target_normalization: str | None = None,
+        include_visible: bool = False,
+        average_values: bool = True,
+        modality_embedding: bool = False,
+        positions: Mapping[str, Any] | None = None,
+        layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+        **kwargs: Any,
+    ) -> None:
+        inputs = self.read_inputs(audio, video, modalities_of(modality))
         encoder = av_mae_encoder(
             num_layers,
             num_heads,
@@ -153,59 +187,50 @@ class AVMAE(MaskedAutoencoder):
             tuple(inputs),
             layer_norm_epsilon,
         )
-        decoder = AudioVisualDecoder(
-            decoder_hidden_dim,
-            decoder_num_layers,
-            _block(decoder_num_heads, decoder_mlp_dim, layer_norm_epsilon),
-            grids={m: x.grid for m, x in inputs.items()},
-            patch_values={m: x.patch_values for m, x in inputs.items()},
-            sharing=decoder_sharing,
-            positions={m: POSITIONS for m in inputs},
-            modality_embedding=modality_embedding,
-            head_initializer="zeros",
-            token_stddev=0.0,
-            inpainting_targets=inpainting_targets,
-            name="decoder",
-        )
+        chosen = settings("decoder", DECODER, decoder)
         shares = {m: (modality_weights or {}).get(m, 0.5) for m in inputs}
-        inpainted = {m: x * (m in inpainted_modalities) for m, x in shares.items()}
-        objectives = [
-            objective(weight, weights, include_visible, average_values)
-            for objective, weight, weights in (
-                (Reconstruction, reconstruction_weight, shares),
-                (Inpainting, inpainting_weight, inpainted),
-            )
-            if weight
-        ]
         super().__init__(
             encoder,
             hidden_dim,
-            decoder,
+            AudioVisualDecoder.for_inputs(
+                inputs,
+                chosen,
+                {"layer_norm_epsilon": layer_norm_epsilon, "approximate_gelu": True},
+                sharing=chosen["sharing"],
+                positions={m: POSITIONS for m in inputs},
+                modality_embedding=modality_embedding,
+                head_initializer="zeros",
+                token_stddev=0.0,
+                inpainting_targets=chosen["inpainting_targets"],
+            ),
             masking={m: {**MASKING[m], **(masking or {}).get(m, {})} for m in inputs},
             target_normalization=target_normalization,
-            objectives=objectives,
+            objectives=_objectives(
+                reconstruction_weight,
+                settings("inpainting", INPAINTING, inpainting),
+                shares,
+                include_visible=include_visible,
+                average_values=average_values,
+            ),
             positions=POSITIONS | (positions or {}),
             modality_embedding=modality_embedding,
             projection_initializer="lecun_normal",
-            allow_uncoupled=allow_uncoupled,
-            seed=seed,
-            augmentation=augmentation,
             **inputs,
             **kwargs,
         )
 
-    def get_config(self):
-        return {**keras.Model.get_config(self), **self._arguments}
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-
-def _modalities(modality):
-    if modality not in ("audio_video", *MODALITIES):
-        raise ValueError(
-            "`modality` must be 'audio', 'video' or 'audio_video'. "
-            f"Received: {modality!r}."
-        )
-    return modality.split("_")
+def _objectives(
+    reconstruction_weight: float,
+    inpainting: Mapping[str, Any],
+    shares: Mapping[str, float],
+    **options: bool,
+) -> list[Reconstruction | Inpainting]:
+    """Joint reconstruction (section 3.3), modality inpainting (3.4), or both."""
+    objectives: list[Reconstruction | Inpainting] = []
+    if reconstruction_weight:
+        objectives.append(Reconstruction(reconstruction_weight, shares, **options))
+    if inpainting["weight"]:
+        own = {m: x * (m in inpainting["modalities"]) for m, x in shares.items()}
+        objectives.append(Inpainting(inpainting["weight"], own, **options))
+    return objectives

@@ -1,27 +1,30 @@
 """CAV-MAE: contrastive audio-visual masked autoencoder (Gong et al., ICLR 2023)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
-from tfavmae.models.decoders import AudioVisualDecoder
-from tfavmae.models.encoders import AudioVisualEncoder
-from tfavmae.models.inputs import as_input
-from tfavmae.models.masked_autoencoder import MaskedAutoencoder
+from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
+from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.inputs import AudioInput, VideoInput
+from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
-LAYER_NORM_EPSILON = (
-    1e-5  # The authors' code; MAE, whose weights they start from: 1e-6.
-)
+# The authors' code. MAE, whose weights they start from, has 1e-6.
+LAYER_NORM_EPSILON = 1e-5
+CONTRAST = {"weight": 0.01, "temperature": 0.05, "bidirectional": False}
 
 
 def cav_mae_encoder(
-    num_layers,
-    num_joint_layers,
-    num_heads,
-    mlp_dim,
-    layer_norm_epsilon=LAYER_NORM_EPSILON,
-    **kwargs,
-):
+    num_layers: int,
+    num_joint_layers: int,
+    num_heads: int,
+    mlp_dim: int,
+    layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+    **kwargs: Any,
+) -> AudioVisualEncoder:
     """Separate encoders and a joint layer that runs three times (section 2.3)."""
     block = {
         "num_heads": num_heads,
@@ -38,63 +41,68 @@ def cav_mae_encoder(
     )
 
 
+def cav_mae_classifier_encoder(modality: str, **sizes: Any) -> AudioVisualEncoder:
+    """The pretrained encoder again, for one modality or both."""
+    return cav_mae_encoder(modalities=modalities_of(modality), **sizes)
+
+
 @keras.saving.register_keras_serializable(package="tfavmae")
-class CAVMAE(MaskedAutoencoder):
+class CAVMAE(PaperModel):
     """Contrastive audio-visual masked autoencoder (paper, sections 2.3 and 2.3.1).
 
     Args:
         hidden_dim, num_heads, mlp_dim, num_layers: of the encoder; `num_layers` counts
             the modality's own and the joint ones (11 + 1 in the paper).
         num_joint_layers: joint layers.
-        decoder_hidden_dim, decoder_num_heads, decoder_mlp_dim, decoder_num_layers: of
-            the joint decoder.
+        decoder: `hidden_dim`, `num_heads`, `mlp_dim` and `num_layers` of the joint
+            decoder.
         audio, video: dicts of the fields of `AudioInput` and `VideoInput`.
         masking: dict of modality to keyword arguments of `TokenMasking`; the paper
             removes 75 % of both, at random.
-        contrast_weight: lambda_c, 0.01 in the paper. 0 is the paper's "AV-MAE".
+        contrast: `weight` (lambda_c of equation 3, 0.01 in the paper; 0 is the paper's
+            "AV-MAE"), `temperature` (0.05) and `bidirectional`: contrast both ways
+            instead of, for each video, over the batch's audio (equation 2).
         reconstruction_weight: 0 is the paper's "CAV" and has no decoder.
-        temperature: 0.05.
-        bidirectional: contrast both ways instead of, for each video, over audios.
         target_normalization: see `MaskedAutoencoder`.
         chain_streams: see `AudioVisualEncoder`; matters for several joint layers only.
         layer_norm_epsilon: of all layer norms.
-        seed: of all masks.
+        **kwargs: see `PaperModel.HANDED_ON`.
     """
 
-    encoder_options = {}  # Further ones, of subclasses.
+    PRESET = "cav_mae"
+    INPUTS = {"audio": {}, "video": {}}  # the defaults of the inputs are this paper's
+    SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
+    FINE_TUNING = FineTuning(
+        cav_mae_classifier_encoder,
+        encoder_options={"num_joint_layers": 1},
+        arguments={
+            "positions": {"trainable": True},
+            "modality_embedding": True,
+            "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        },
+    )
+
+    encoder_options: Mapping[str, Any] = {}  # further ones, of subclasses
 
     def __init__(
         self,
-        hidden_dim=768,
-        num_heads=12,
-        mlp_dim=3072,
-        num_layers=12,
-        num_joint_layers=1,
-        decoder_hidden_dim=512,
-        decoder_num_heads=16,
-        decoder_mlp_dim=2048,
-        decoder_num_layers=8,
-        audio=None,
-        video=None,
-        masking=None,
-        contrast_weight=0.01,
-        reconstruction_weight=1.0,
-        temperature=0.05,
-        bidirectional=False,
-        target_normalization="patch",
-        chain_streams=True,
-        layer_norm_epsilon=LAYER_NORM_EPSILON,
-        seed=0,
-        augmentation=None,
-        **kwargs,
-    ):
-        self._arguments = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "kwargs", "__class__")
-        }
-        inputs = {"audio": as_input("audio", audio or {})}
-        inputs["video"] = as_input("video", video or {})
+        hidden_dim: int = 768,
+        num_heads: int = 12,
+        mlp_dim: int = 3072,
+        num_layers: int = 12,
+        num_joint_layers: int = 1,
+        decoder: Mapping[str, int] | None = None,
+        audio: Mapping[str, Any] | AudioInput | None = None,
+        video: Mapping[str, Any] | VideoInput | None = None,
+        masking: Mapping[str, Mapping[str, Any]] | None = None,
+        contrast: Mapping[str, Any] | None = None,
+        reconstruction_weight: float = 1.0,
+        target_normalization: str | None = "patch",
+        chain_streams: bool = True,
+        layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+        **kwargs: Any,
+    ) -> None:
+        inputs = self.read_inputs(audio, video)
         encoder = cav_mae_encoder(
             num_layers,
             num_joint_layers,
@@ -104,46 +112,29 @@ class CAVMAE(MaskedAutoencoder):
             chain_streams=chain_streams,
             **self.encoder_options,
         )
-        decoder, objectives = None, []
+        sizes = settings("decoder", MAE_DECODERS["base"], decoder)
+        joint_decoder, objectives = None, []
         if reconstruction_weight:
             objectives.append(Reconstruction(reconstruction_weight))
-            decoder = AudioVisualDecoder(
-                decoder_hidden_dim,
-                decoder_num_layers,
-                {
-                    "num_heads": decoder_num_heads,
-                    "mlp_dim": decoder_mlp_dim,
-                    "layer_norm_epsilon": layer_norm_epsilon,
-                },
-                grids={m: x.grid for m, x in inputs.items()},
-                patch_values={m: x.patch_values for m, x in inputs.items()},
+            joint_decoder = AudioVisualDecoder.for_inputs(
+                inputs,
+                sizes,
+                {"layer_norm_epsilon": layer_norm_epsilon},
                 sharing="early",
                 share_projection=True,
-                positions={m: x.positions for m, x in inputs.items()},
                 modality_embedding=True,
-                name="decoder",
             )
-        if contrast_weight:
-            objectives.append(
-                InterModalContrast(contrast_weight, temperature, bidirectional)
-            )
+        contrast = settings("contrast", CONTRAST, contrast)
+        if contrast["weight"]:
+            objectives.append(InterModalContrast(**contrast))
         super().__init__(
             encoder,
             hidden_dim,
-            decoder,
+            joint_decoder,
             masking=masking,
             target_normalization=target_normalization,
             objectives=objectives,
             modality_embedding=True,
-            seed=seed,
-            augmentation=augmentation,
             **inputs,
             **kwargs,
         )
-
-    def get_config(self):
-        return {**keras.Model.get_config(self), **self._arguments}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)

@@ -1,17 +1,23 @@
-"""CAV-MAE Sync: frames and the sound around each (Araujo et al., CVPR 2025)."""
+"""CAV-MAE Sync: frames and the audio around each (Araujo et al., CVPR 2025)."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfavmae.layers.embedding import audio_grid, video_grid
-from tfavmae.models.cav_mae import CAVMAE
+from tfavmae.models.cav_mae import CAVMAE, cav_mae_classifier_encoder
+from tfavmae.models.classifier import AudioVisualClassifier
+from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
-from tfavmae.paper_inputs import PAPER_INPUTS
+from tfavmae.models.paper_model import FineTuning
+from tfavmae.objectives.base import Objective, Term
 
-INPUTS = PAPER_INPUTS["cav_mae_sync"]
+# The paper's global token: it runs along in each modality's encoder and is contrasted.
+GLOBAL_TOKENS = {"class_token": True, "fuse_class_token": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +31,7 @@ class SegmentsInput(AudioInput):
     segment_frames: int = 416
     num_segments: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.segment_frames > self.num_frames:
             raise ValueError(
@@ -34,17 +40,19 @@ class SegmentsInput(AudioInput):
             )
 
     @property
-    def grid(self):
+    def grid(self) -> tuple[int, ...]:
         return audio_grid(self.segment_frames, self.num_mel_bins, self.patch_size)
 
     @property
-    def starts(self):
+    def starts(self) -> list[int]:
         centers = (np.arange(self.num_segments) + 0.5) * self.num_frames
         starts = centers / self.num_segments - self.segment_frames / 2
         last = self.num_frames - self.segment_frames
         return np.clip(np.round(starts), 0, last).astype(int).tolist()
 
-    def read(self, front_end, batch):
+    def read(
+        self, front_end: keras.Layer, batch: Mapping[str, Any]
+    ) -> keras.KerasTensor:
         """Segments `(batch * segments, time, frequency)`, a clip's side by side."""
         clips = super().read(front_end, batch)
         segments = [clips[:, s : s + self.segment_frames] for s in self.starts]
@@ -56,17 +64,84 @@ class FramesInput(VideoInput):
     """A clip's frames, each by itself: `(batch * frames, 1, height, width, 3)`."""
 
     @property
-    def grid(self):
+    def grid(self) -> tuple[int, ...]:
         return video_grid(1, self.height, self.width, self.tubelet_size)
 
-    def read(self, front_end, batch):
+    def read(
+        self, front_end: keras.Layer, batch: Mapping[str, Any]
+    ) -> keras.KerasTensor:
         frames = super().read(front_end, batch)
         return ops.reshape(frames, (-1, 1, self.height, self.width, 3))
 
 
+def pairs_of(
+    audio: Mapping[str, Any], video: Mapping[str, Any], segment_frames: int
+) -> dict[str, AudioInput | VideoInput]:
+    """Dict of modality to the inputs of pairs, from the fields of a clip's inputs."""
+    frames = FramesInput(**video)
+    clip = dataclasses.asdict(as_input("audio", audio))
+    segments = SegmentsInput(
+        **clip, segment_frames=segment_frames, num_segments=frames.num_frames
+    )
+    return {"audio": segments, "video": frames}
+
+
+def sync_classifier_encoder(modality: str, **options: Any) -> AudioVisualEncoder:
+    """CAV-MAE's encoder with the global tokens of pretraining."""
+    return cav_mae_classifier_encoder(modality, **GLOBAL_TOKENS, **options)
+
+
+@keras.saving.register_keras_serializable(package="tfavmae")
+class SyncClassifier(AudioVisualClassifier):
+    """Classifies a clip by the mean of its pairs' logits.
+
+    The paper averages the figures of a clip's frames; the code of its fine-tuning is
+    not published, so that pooling over patches and head are CAV-MAE's.
+
+    Args:
+        segment_frames: spectrogram frames of a segment.
+        audio, video: dicts of the fields of `AudioInput` and `VideoInput`, for the
+            clip: `video["num_frames"]` is the number of pairs.
+        encoder, hidden_dim, num_classes, **kwargs: see `AudioVisualClassifier`.
+
+    Returns:
+        dict with `logits` `(batch, num_classes)`, and with the encoder's outputs for
+        all pairs `(batch * pairs, ...)`.
+    """
+
+    def __init__(
+        self,
+        encoder: AudioVisualEncoder,
+        hidden_dim: int,
+        num_classes: int,
+        segment_frames: int = 416,
+        audio: Mapping[str, Any] | None = None,
+        video: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        inputs = pairs_of(audio or {}, video or {}, segment_frames)
+        super().__init__(encoder, hidden_dim, num_classes, **inputs, **kwargs)
+        self.segment_frames = segment_frames
+        # What a clip's input is, also of the modality that this classifier leaves out.
+        self.clip_inputs = {"audio": audio, "video": video}
+        self.num_pairs = inputs["video"].num_frames
+
+    def call(
+        self, inputs: Mapping[str, Any], training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
+        outputs = super().call(inputs, training=training)
+        shape = (-1, self.num_pairs, self.num_classes)
+        outputs["logits"] = ops.mean(ops.reshape(outputs["logits"], shape), axis=1)
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"segment_frames": self.segment_frames, **self.clip_inputs}
+        return {**super().get_config(), **own}
+
+
 @keras.saving.register_keras_serializable(package="tfavmae")
 class CAVMAESync(CAVMAE):
-    """CAV-MAE whose examples are pairs of a frame and the sound around it.
+    """CAV-MAE whose examples are pairs of a frame and the audio around it.
 
     Each pair is masked and reconstructed as CAV-MAE does its clip. Contrast is between
     all pairs of the batch, those of the same clip included, and reads a token of its
@@ -77,7 +152,7 @@ class CAVMAESync(CAVMAE):
         segment_frames: spectrogram frames of a segment; 4 of the clip's 10 seconds.
         audio, video: dicts of the fields of `AudioInput` and `VideoInput`, for the
             clip: `video["num_frames"]` is the number of pairs.
-        Others: see `CAVMAE`.
+        **kwargs: see `CAVMAE`.
 
     Call arguments:
         inputs: of clips; noise `(batch, tokens)` serves all pairs of a clip.
@@ -88,20 +163,36 @@ class CAVMAESync(CAVMAE):
         `{modality}_segment_embedding` `(batch, pairs, hidden_dim)` has them all.
     """
 
-    encoder_options = {"class_token": True, "fuse_class_token": False}
+    PRESET = "cav_mae_sync"
+    # As many pairs of a frame and its audio as CAV-MAE extracts frames.
+    INPUTS = {"audio": {}, "video": {"num_frames": 10}}
+    FINE_TUNING = FineTuning(
+        sync_classifier_encoder,
+        encoder_options=CAVMAE.FINE_TUNING.encoder_options,
+        arguments=CAVMAE.FINE_TUNING.arguments,
+        model=SyncClassifier,
+    )
 
-    def __init__(self, segment_frames=416, audio=None, video=None, **kwargs):
-        frames = FramesInput(**{**INPUTS["video"], **(video or {})})
-        self.num_pairs = frames.num_frames
-        clip = dataclasses.asdict(as_input("audio", audio or {}))
-        segments = SegmentsInput(
-            **clip, segment_frames=segment_frames, num_segments=self.num_pairs
+    encoder_options = GLOBAL_TOKENS
+
+    def __init__(
+        self,
+        segment_frames: int = 416,
+        audio: Mapping[str, Any] | None = None,
+        video: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        inputs = pairs_of(
+            {**self.INPUTS["audio"], **(audio or {})},
+            {**self.INPUTS["video"], **(video or {})},
+            segment_frames,
         )
-        super().__init__(audio=segments, video=frames, **kwargs)
-        own = {"segment_frames": segment_frames, "audio": audio, "video": video}
-        self._arguments.update(own)
+        self.num_pairs = inputs["video"].num_frames
+        super().__init__(**inputs, **kwargs)
 
-    def call(self, inputs, masked=True, training=False):
+    def call(
+        self, inputs: Mapping[str, Any], masked: bool = True, training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
         inputs = {**inputs, **self._per_pair(inputs, ("audio_noise", "video_noise"))}
         rows = inputs.get("example_index")
         if rows is not None:
@@ -119,7 +210,12 @@ class CAVMAESync(CAVMAE):
             if batch.get(name) is not None
         }
 
-    def encode(self, tokens, training=False, views=1):
+    def encode(
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        training: bool = False,
+        views: int = 1,
+    ) -> dict[str, keras.KerasTensor]:
         outputs = super().encode(tokens, training, views)
         for m in tokens:
             token = outputs[f"{m}_unimodal_class_token"]
@@ -136,7 +232,12 @@ class CAVMAESync(CAVMAE):
                 clips[f"{m}_embedding"] = ops.mean(pairs, axis=1)
         return clips
 
-    def compute_terms(self, batch, outputs, objectives=None):
+    def compute_terms(
+        self,
+        batch: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        objectives: Sequence[Objective] | None = None,
+    ) -> dict[str, Term]:
         weights = ("audio_present", "video_present", "sample_weight")
         return super().compute_terms(
             {**batch, **self._per_pair(batch, weights)}, outputs, objectives

@@ -1,13 +1,26 @@
 """One audio-visual decoder: mask tokens, positions, layers, prediction heads."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfavmae.layers.masking import gather_tokens
 from tfavmae.layers.positions import PositionEmbedding
 from tfavmae.layers.transformer import LayerNorm, TransformerStack
+from tfavmae.models.inputs import AudioInput, VideoInput
 
 SHARINGS = ("early", "shared", "separate")
+
+# MAE's decoder (section 4.1 of its paper), the same for every size of encoder.
+_MAE = {"hidden_dim": 512, "num_heads": 16, "mlp_dim": 2048, "num_layers": 8}
+MAE_DECODERS = {
+    "tiny": {"hidden_dim": 96, "num_heads": 4, "mlp_dim": 384, "num_layers": 2},
+    "small": _MAE,
+    "base": _MAE,
+    "large": _MAE,
+}
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -75,6 +88,37 @@ class AudioVisualDecoder(keras.layers.Layer):
         self.head_initializer = head_initializer
         self.token_stddev = token_stddev
         self.inpainting_targets = inpainting_targets
+
+    @classmethod
+    def for_inputs(
+        cls,
+        inputs: Mapping[str, AudioInput | VideoInput],
+        sizes: Mapping[str, int],
+        block: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> "AudioVisualDecoder":
+        """The decoder of a model's inputs.
+
+        Args:
+            inputs: dict of modality to its input, which has grid, patch values and
+                positions.
+            sizes: `hidden_dim`, `num_heads`, `mlp_dim` and `num_layers`.
+            block: further keyword arguments of `TransformerBlock`.
+            **kwargs: further arguments of the constructor, over those of the inputs.
+        """
+        heads = {k: sizes[k] for k in ("num_heads", "mlp_dim")}
+        own = {
+            "grids": {m: x.grid for m, x in inputs.items()},
+            "patch_values": {m: x.patch_values for m, x in inputs.items()},
+            "positions": {m: x.positions for m, x in inputs.items()},
+            "name": "decoder",
+        }
+        return cls(
+            sizes["hidden_dim"],
+            sizes["num_layers"],
+            {**heads, **block},
+            **{**own, **kwargs},
+        )
 
     def build(self, input_shape):
         width = (None, None, self.hidden_dim)

@@ -8,6 +8,14 @@ from tfavmae.layers.transformer import LayerNorm, TransformerStack
 
 MODALITIES = ("audio", "video")
 
+# ViT (Dosovitskiy et al., table 1) and DeiT's small; `tiny` is ours, for demos.
+VIT_SIZES = {
+    "tiny": {"hidden_dim": 128, "num_heads": 4, "mlp_dim": 512, "num_layers": 5},
+    "small": {"hidden_dim": 384, "num_heads": 6, "mlp_dim": 1536, "num_layers": 12},
+    "base": {"hidden_dim": 768, "num_heads": 12, "mlp_dim": 3072, "num_layers": 12},
+    "large": {"hidden_dim": 1024, "num_heads": 16, "mlp_dim": 4096, "num_layers": 24},
+}
+
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class AudioVisualEncoder(keras.layers.Layer):

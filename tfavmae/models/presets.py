@@ -1,168 +1,119 @@
 """Models by name and size."""
 
-import difflib
-import inspect
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from tfavmae.models import av_mae, mavil
+from tfavmae import models
+from tfavmae.errors import did_you_mean
 from tfavmae.models.base import AudioVisualModel
-from tfavmae.models.cav_mae import CAVMAE, LAYER_NORM_EPSILON, cav_mae_encoder
-from tfavmae.models.cav_mae_sync import CAVMAESync
 from tfavmae.models.classifier import AudioVisualClassifier
-from tfavmae.models.masked_autoencoder import MaskedAutoencoder
-from tfavmae.paper_inputs import PAPER_INPUTS
-
-ENCODERS = {
-    "tiny": dict(hidden_dim=128, num_heads=4, mlp_dim=512, num_layers=5),
-    "small": dict(hidden_dim=384, num_heads=6, mlp_dim=1536, num_layers=12),
-    "base": dict(hidden_dim=768, num_heads=12, mlp_dim=3072, num_layers=12),
-    "large": dict(hidden_dim=1024, num_heads=16, mlp_dim=4096, num_layers=24),
-}
-
-_MAE_DECODER = dict(
-    decoder_hidden_dim=512,
-    decoder_num_heads=16,
-    decoder_mlp_dim=2048,
-    decoder_num_layers=8,
-)
-_MAE_DECODERS = {
-    "tiny": dict(
-        decoder_hidden_dim=96,
-        decoder_num_heads=4,
-        decoder_mlp_dim=384,
-        decoder_num_layers=2,
-    ),
-    "small": _MAE_DECODER,
-    "base": _MAE_DECODER,
-    "large": _MAE_DECODER,
-}
-_AV_MAE_DECODERS = {
-    "tiny": _MAE_DECODERS["tiny"],
-    "base": dict(
-        decoder_hidden_dim=384,
-        decoder_num_heads=6,
-        decoder_mlp_dim=1536,
-        decoder_num_layers=4,
-    ),
-    "large": dict(
-        decoder_hidden_dim=512,
-        decoder_num_heads=8,
-        decoder_mlp_dim=2048,
-        decoder_num_layers=4,
-    ),
-}
-DECODERS = {
-    "av_mae": _AV_MAE_DECODERS,
-    "cav_mae": _MAE_DECODERS,
-    "cav_mae_sync": _MAE_DECODERS,
-    "mavil": _MAE_DECODERS,
-}
-
-MODELS = {
-    "av_mae": av_mae.AVMAE,
-    "cav_mae": CAVMAE,
-    "cav_mae_sync": CAVMAESync,
-    "mavil": mavil.MAViL,
-}
+from tfavmae.models.paper_model import PaperModel, arguments_of
 
 
-def _look_up(table, what, name):
+@functools.cache
+def papers() -> dict[str, type[PaperModel]]:
+    """Dict of preset name to the model of that paper.
+
+    Every module of `tfavmae.models` that defines a `PaperModel` is found, so that a new
+    paper is a new file and nothing else.
+    """
+    for module in pkgutil.iter_modules(models.__path__):
+        importlib.import_module(f"{models.__name__}.{module.name}")
+    return PaperModel.presets
+
+
+def paper(name: str) -> type[PaperModel]:
+    """The model class of a preset.
+
+    Raises:
+        ValueError: for an unknown name; says which are known.
+    """
+    return _look_up(papers(), "model", name)
+
+
+def _look_up(table: Mapping[str, Any], what: str, name: str) -> Any:
     if name not in table:
-        raise ValueError(f"Unknown {what} {name!r}. Known: {', '.join(table)}.")
+        raise ValueError(
+            f"Unknown {what} {name!r}; {did_you_mean(name, table)} "
+            f"Known: {', '.join(table)}."
+        )
     return table[name]
 
 
-def check_options(classes, options, ignored=("self", "kwargs", "name")):
-    """Raises a `ValueError` naming the nearest argument if no constructor has it."""
-    names = [p for c in classes for p in inspect.signature(c.__init__).parameters]
-    known = [p for p in names if p not in ignored]
+def check_options(known: Iterable[str], options: Iterable[str]) -> None:
+    """Raises a `ValueError` that names the nearest argument for an unknown option."""
+    known = list(known)
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-            )
+            hint = did_you_mean(option, known)
             raise ValueError(f"Unknown model option {option!r}; {hint}")
 
 
-def pretraining_arguments(name, size="base", **options):
-    """The constructor's arguments of a pretraining model, options over sizes."""
-    model = _look_up(MODELS, "model", name)
-    decoder = _look_up(DECODERS[name], f"size of {name}", size)
-    sizes = {**_look_up(ENCODERS, "size", size), **decoder}
-    # A subclass hands on what it does not know to the class that it extends.
-    check_options(model.__mro__[: model.__mro__.index(MaskedAutoencoder)], options)
-    return {**sizes, **options}
+def pretraining_arguments(
+    name: str, size: str = "base", **options: Any
+) -> dict[str, Any]:
+    """Constructor arguments of a pretraining model: the options over the size's."""
+    model = paper(name)
+    sizes = _look_up(model.SIZES, f"size of {name}", size)
+    check_options(model.option_names(), options)
+    grouped = [k for k, x in sizes.items() if isinstance(x, Mapping) and options.get(k)]
+    merged = {k: {**sizes[k], **options[k]} for k in grouped}
+    return {**sizes, **options, **merged}
 
 
-def build_pretraining(name="cav_mae", size="base", **options):
+def build_pretraining(
+    name: str = "cav_mae", size: str = "base", **options: Any
+) -> PaperModel:
     """A pretraining model.
 
     Args:
-        name: `av_mae`, `cav_mae`, `cav_mae_sync` or `mavil`.
-        size: `tiny`, `small` (not of `av_mae`), `base` or `large`.
+        name: of a paper's preset, such as `av_mae`, `cav_mae` or `mavil`; see `papers`.
+        size: of that paper, such as `tiny`, `base` or `large`.
         **options: arguments of the model's class, over those of the size.
+
+    Raises:
+        ValueError: for an unknown name, size or option; says what is known.
     """
-    return MODELS[name](**pretraining_arguments(name, size, **options), name=name)
+    return paper(name)(**pretraining_arguments(name, size, **options), name=name)
 
 
-# How each paper fine-tunes: the encoder, its options beyond the sizes with their
-# values, and the rest of the classifier.
-CLASSIFIERS = {
-    "av_mae": dict(
-        encoder=av_mae.av_mae_classifier_encoder,
-        encoder_options={"fusion": "mid", "num_fusion_layers": 2},
-        positions=av_mae.POSITIONS,
-        layer_norm_epsilon=av_mae.LAYER_NORM_EPSILON,
-    ),
-    "cav_mae": dict(
-        encoder=lambda modality, **sizes: cav_mae_encoder(
-            **sizes, modalities=modality.split("_")
-        ),
-        encoder_options={"num_joint_layers": 1},
-        positions={"trainable": True},
-        modality_embedding=True,
-        layer_norm_epsilon=LAYER_NORM_EPSILON,
-    ),
-    "mavil": dict(
-        encoder=mavil.mavil_classifier_encoder,
-        encoder_options={
-            "num_fusion_layers": 2,
-            "fusion": "concat",
-            "num_bottlenecks": 4,
-            "share_bottleneck_blocks": True,
-            "normalize_before_fusion": False,
-            "normalize_after_fusion": True,
-            "class_token": True,
-        },
-        layer_norm_epsilon=mavil.LAYER_NORM_EPSILON,
-        new_weights=("encoder/joint",),
-    ),
-}
-
-
-def build_classifier(name="cav_mae", size="base", modality="audio_video", **options):
+def build_classifier(
+    name: str = "cav_mae",
+    size: str = "base",
+    modality: str = "audio_video",
+    **options: Any,
+) -> AudioVisualClassifier:
     """A classifier around the encoder of the pretraining model of the same name.
 
     Args:
         name, size: as of `build_pretraining`.
         modality: `audio`, `video` or `audio_video`.
-        **options: arguments of `AudioVisualClassifier` and of the encoder;
+        **options: arguments of the classifier and of the encoder;
             `layer_norm_epsilon` is of both.
+
+    Raises:
+        ValueError: for an unknown name, size or option; says what is known.
     """
-    recipe = dict(_look_up(CLASSIFIERS, "model", name))
-    encoder, inputs = recipe.pop("encoder"), PAPER_INPUTS[name]
-    sizes = {**_look_up(ENCODERS, "size", size), **recipe.pop("encoder_options")}
+    model = paper(name)
+    recipe = model.FINE_TUNING
+    sizes = dict(_look_up(model.SIZES, f"size of {name}", size))
+    sizes.pop("decoder", None)
+    sizes |= recipe.encoder_options
     sizes |= {k: options.pop(k) for k in tuple(options) if k in sizes}
-    epsilon = {"layer_norm_epsilon": recipe["layer_norm_epsilon"]}
-    epsilon |= {k: options[k] for k in epsilon if k in options}
-    check_options([AudioVisualClassifier, AudioVisualModel], options)
+    arguments = {**recipe.arguments, **options}
+    if "layer_norm_epsilon" in arguments:
+        sizes["layer_norm_epsilon"] = arguments["layer_norm_epsilon"]
+    check_options([*arguments_of(recipe.model, AudioVisualModel), *sizes], options)
+    for m in ("audio", "video"):
+        arguments[m] = {**model.INPUTS[m], **(options.get(m) or {})}
     hidden_dim = sizes.pop("hidden_dim")
-    for key in ("audio", "video"):
-        options[key] = {**inputs[key], **(options.get(key) or {})}
-    return AudioVisualClassifier(
-        encoder(modality=modality, **epsilon, **sizes),
+    return recipe.model(
+        recipe.encoder(modality=modality, **sizes),
         hidden_dim,
         modality=modality,
-        **{**recipe, **options},
+        **arguments,
         name="classifier",
     )

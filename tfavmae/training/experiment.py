@@ -333,5 +333,5 @@ def _check_contrast(model, plan):
             f"data.batch_size={plan.batch_size} leaves the contrastive loss without"
             f" negatives: it sees {plan.contrast_batch} clip at a time"
             f" (trainer.contrast_scope={plan.contrast_scope}); use a larger batch, or"
-            " set model.options.contrast_weight=0."
+            " set model.options.contrast.weight=0."
         )

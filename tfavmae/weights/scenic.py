@@ -95,17 +95,19 @@ def av_mae_arguments(config):
         "num_layers": model["num_layers"],
         "fusion": _look_up(FUSIONS, "encoder_strategy", model),
         "num_fusion_layers": model["fusion_layers"] or 0,
-        "decoder_sharing": _look_up(DECODER_SHARINGS, "decoder_strategy", model),
-        "decoder_hidden_dim": decoder["hidden_size"],
-        "decoder_num_heads": decoder["num_heads"],
-        "decoder_mlp_dim": decoder["mlp_dim"],
-        "decoder_num_layers": decoder["num_layers"],
+        "decoder": {
+            "sharing": _look_up(DECODER_SHARINGS, "decoder_strategy", model),
+            "hidden_dim": decoder["hidden_size"],
+            "num_heads": decoder["num_heads"],
+            "mlp_dim": decoder["mlp_dim"],
+            "num_layers": decoder["num_layers"],
+        },
         "modality": "audio_video" if len(targets) == 2 else targets[0],
         "audio": {"patch_size": (rows, columns)},
         "video": {"tubelet_size": (frames, rows, columns)},
         "masking": {m: {"ratio": ratio} for m, ratio in ratios.items()},
         "reconstruction_weight": 0.0 if inpainting else 1.0,
-        "inpainting_weight": 1.0 if inpainting else 0.0,
+        "inpainting": {"weight": 1.0 if inpainting else 0.0},
         "modality_weights": by_modality(loss["modality_weight"]),
         "target_normalization": target_normalization(loss),
         "include_visible": loss["loss_unmasked_tokens"],
@@ -216,7 +218,7 @@ def av_mae_table(arguments):
     wanted = arguments["modality"].split("_")
     modalities = [m for m, ours in MODALITIES.items() if ours in wanted]
     stacks = _encoder_stacks(arguments["fusion"], modalities)
-    if arguments["decoder_sharing"] == "separate":
+    if arguments["decoder"]["sharing"] == "separate":
         stacks |= {f"Decoder_{m}": f"decoder/{MODALITIES[m]}" for m in modalities}
     else:
         stacks["Decoder"] = "decoder/both"

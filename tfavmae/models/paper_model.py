@@ -1,0 +1,155 @@
+"""The base class of every paper's model, and what a paper's file states."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import keras
+
+from tfavmae.errors import did_you_mean
+from tfavmae.models.classifier import AudioVisualClassifier
+from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
+from tfavmae.models.inputs import AudioInput, VideoInput, as_input
+from tfavmae.models.masked_autoencoder import MaskedAutoencoder
+
+_NO_ARGUMENTS: Mapping[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """How a paper turns its pretrained encoder into a classifier.
+
+    Attributes:
+        encoder: builds the encoder from `modality`, a size and `encoder_options`.
+        encoder_options: further arguments of `encoder` and the paper's values.
+        arguments: arguments of `model` that differ from its defaults.
+        model: class of the classifier.
+    """
+
+    encoder: Callable[..., AudioVisualEncoder]
+    encoder_options: Mapping[str, Any] = dataclasses.field(
+        default_factory=lambda: _NO_ARGUMENTS
+    )
+    arguments: Mapping[str, Any] = dataclasses.field(
+        default_factory=lambda: _NO_ARGUMENTS
+    )
+    model: type[AudioVisualClassifier] = AudioVisualClassifier
+
+
+class PaperModel(MaskedAutoencoder):
+    """A masked autoencoder as one paper wires it.
+
+    A paper is one file with one subclass, whose constructor chooses and wires the parts
+    and whose class attributes state the rest. Defining the subclass makes it a preset.
+
+    Class attributes:
+        PRESET: name of the preset.
+        INPUTS: dict of modality to the fields of `AudioInput` and `VideoInput` that
+            differ from their defaults.
+        SIZES: dict of size to constructor arguments.
+        FINE_TUNING: a `FineTuning`.
+    """
+
+    PRESET: ClassVar[str]
+    INPUTS: ClassVar[Mapping[str, Mapping[str, Any]]]
+    SIZES: ClassVar[Mapping[str, Mapping[str, Any]]]
+    FINE_TUNING: ClassVar[FineTuning]
+
+    # Arguments of `MaskedAutoencoder` that a paper's constructor hands on unseen.
+    HANDED_ON: ClassVar[tuple[str, ...]] = (
+        "allow_uncoupled",
+        "augmentation",
+        "decode_second_view",
+        "seed",
+        "teacher_output",
+    )
+    presets: ClassVar[dict[str, type["PaperModel"]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        PaperModel.presets[cls.PRESET] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "PaperModel":
+        model = super().__new__(cls, *args, **kwargs)
+        # `get_config` must return what the constructor was given, and the constructor
+        # of a subclass that extends another paper sees only a part of it.
+        bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        del arguments["self"]
+        handed_on = arguments.pop("kwargs")
+        model._arguments = arguments | dict(sorted(handed_on.items()))
+        return model
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Arguments that `build_pretraining` takes for this paper."""
+        return [*arguments_of(cls, PaperModel), *cls.HANDED_ON]
+
+    @classmethod
+    def read_inputs(
+        cls,
+        audio: Mapping[str, Any] | AudioInput | None,
+        video: Mapping[str, Any] | VideoInput | None,
+        modalities: tuple[str, ...] = MODALITIES,
+    ) -> dict[str, AudioInput | VideoInput]:
+        """Dict of modality to its input: the given fields over those of the paper."""
+        given = {"audio": audio, "video": video}
+        return {
+            m: given[m]
+            if dataclasses.is_dataclass(given[m])
+            else as_input(m, {**cls.INPUTS[m], **(given[m] or {})})
+            for m in modalities
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        config = keras.Model.get_config(self)
+        return config | {k: x for k, x in self._arguments.items() if k not in config}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PaperModel":
+        return cls(**config)
+
+
+def arguments_of(kind: type, base: type) -> list[str]:
+    """Constructor arguments of a class and of those that it extends, up to `base`."""
+    classes = kind.__mro__[: kind.__mro__.index(base) + 1]
+    own = [c.__init__ for c in classes if "__init__" in vars(c)]
+    names = [name for init in own for name in inspect.signature(init).parameters]
+    return [name for name in names if name not in ("self", "kwargs")]
+
+
+def settings(
+    name: str, defaults: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Settings that are one argument of a constructor: the given ones over `defaults`.
+
+    Args:
+        name: of the argument, for the error message.
+        defaults: all settings that there are.
+        given: those to change.
+
+    Raises:
+        ValueError: for an unknown setting; names the nearest.
+    """
+    for key in given or {}:
+        if key not in defaults:
+            raise ValueError(
+                f"Unknown `{name}` setting {key!r}; {did_you_mean(key, defaults)}"
+            )
+    return {**defaults, **(given or {})}
+
+
+def modalities_of(modality: str) -> tuple[str, ...]:
+    """`audio_video` as `("audio", "video")`; `audio` and `video` alone.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    if modality not in ("audio_video", *MODALITIES):
+        raise ValueError(
+            "`modality` must be 'audio', 'video' or 'audio_video'. "
+            f"Received: {modality!r}."
+        )
+    return tuple(modality.split("_"))
