@@ -1,15 +1,19 @@
-"""The base of every model: what it reads, its tokens, its encoder."""
+"""The base of every model: inputs, tokens and encoder."""
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from tfavmae.layers.augment import DeviceAugmentation
 from tfavmae.layers.embedding import Tokenizer
-from tfavmae.models.inputs import as_input
+from tfavmae.models.encoders import AudioVisualEncoder
+from tfavmae.models.inputs import AudioInput, VideoInput, as_input
 from tfavmae.models.train_step import train_step_for
+from tfavmae.objectives.base import Objective, Term
 
 _Step = train_step_for(keras.backend.backend())
 
@@ -39,18 +43,18 @@ class AudioVisualModel(_Step, keras.Model):
 
     def __init__(
         self,
-        encoder,
-        hidden_dim,
-        audio=None,
-        video=None,
-        objectives=(),
-        positions=None,
-        modality_embedding=False,
-        projection_initializer="glorot_uniform",
-        seed=0,
-        augmentation=None,
-        **kwargs,
-    ):
+        encoder: AudioVisualEncoder,
+        hidden_dim: int,
+        audio: AudioInput | Mapping[str, Any] | None = None,
+        video: VideoInput | Mapping[str, Any] | None = None,
+        objectives: Sequence[Objective] = (),
+        positions: Mapping[str, Any] | None = None,
+        modality_embedding: bool = False,
+        projection_initializer: str = "glorot_uniform",
+        seed: int = 0,
+        augmentation: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         # A waveform must reach the front end in float32 whatever the policy.
         self.autocast = False
@@ -66,10 +70,11 @@ class AudioVisualModel(_Step, keras.Model):
         self.augmentation = DeviceAugmentation(**augmentation) if augmentation else None
 
     @property
-    def modalities(self):
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that the model reads."""
         return tuple(self.inputs_by_modality)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         """Builds all parts; shapes are known from the constructor's arguments."""
         for modality, spec in self.inputs_by_modality.items():
             setattr(self, f"{modality}_front_end", spec.front_end())
@@ -87,7 +92,9 @@ class AudioVisualModel(_Step, keras.Model):
         self.encoder.build((None, None, self.hidden_dim))
         self._init_trackers()
 
-    def read(self, inputs, training=False):
+    def read(
+        self, inputs: Mapping[str, Any], training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
         """Dict of `{modality}_input`: the normalised spectrogram and frames."""
         if not training or self.augmentation is None:
             return self._read(inputs)
@@ -107,36 +114,64 @@ class AudioVisualModel(_Step, keras.Model):
             if inputs.get(m) is not None
         }
 
-    def tokenize(self, patches, indices=None):
-        """Dict of modality to tokens, of all patches or of `indices[modality]`."""
+    def tokenize(
+        self,
+        patches: Mapping[str, keras.KerasTensor],
+        indices: Mapping[str, keras.KerasTensor] | None = None,
+    ) -> dict[str, keras.KerasTensor]:
+        """Dict of modality to tokens `(batch, tokens, hidden_dim)`.
+
+        Args:
+            patches: dict of modality to `(batch, tokens, values)`.
+            indices: dict of modality to int `(batch, n)`, the patches to take; `None`
+                takes all.
+        """
         return {
             m: getattr(self, f"{m}_tokenizer")(x, indices and indices[m])
             for m, x in patches.items()
         }
 
-    def patchify(self, outputs):
+    def patchify(
+        self, outputs: Mapping[str, keras.KerasTensor]
+    ) -> dict[str, keras.KerasTensor]:
+        """Dict of modality to patches `(batch, tokens, values)` of what was read."""
         return {
             m: spec.patchify(outputs[f"{m}_input"])
             for m, spec in self.inputs_by_modality.items()
             if f"{m}_input" in outputs
         }
 
-    def encode(self, tokens, training=False, views=1):
-        """The encoder's outputs and their means over tokens, `{modality}_embedding`."""
+    def encode(
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        training: bool = False,
+        views: int = 1,
+    ) -> dict[str, keras.KerasTensor]:
+        """The encoder's outputs and their means over tokens, `{modality}_embedding`.
+
+        Args:
+            tokens: dict of modality to `(batch, tokens, hidden_dim)`.
+            training, views: see `AudioVisualEncoder`.
+        """
         outputs = self.encoder(tokens, training=training, views=views)
         for m in tokens:
             own = outputs.get(f"{m}_unimodal_tokens", outputs[f"{m}_tokens"])
             outputs[f"{m}_embedding"] = ops.mean(ops.cast(own, "float32"), axis=1)
         return outputs
 
-    def compute_terms(self, batch, outputs, objectives=None):
+    def compute_terms(
+        self,
+        batch: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        objectives: Sequence[Objective] | None = None,
+    ) -> dict[str, Term]:
         """Dict of name to `Term` of all objectives, or of the given ones."""
         terms = {}
         for objective in self.objectives if objectives is None else objectives:
             terms.update(objective.terms(batch, outputs))
         return terms
 
-    def layer_index(self, variable):
+    def layer_index(self, variable: keras.Variable) -> int:
         """Depth of a weight, for learning rates that fall with it (BEiT, MAE).
 
         0 for what makes tokens, i + 1 in block i, and one more for all the rest: norms
@@ -145,7 +180,7 @@ class AudioVisualModel(_Step, keras.Model):
         return self._depths.get(variable.path, self._depths["rest"])
 
     @functools.cached_property
-    def _depths(self):
+    def _depths(self) -> dict[str, int]:
         blocks = self.encoder.blocks_by_depth()
         embedding = [getattr(self, f"{m}_tokenizer") for m in self.modalities]
         depths = {
@@ -159,7 +194,7 @@ class AudioVisualModel(_Step, keras.Model):
             depths |= {v.path: 0 for v in tokens}
         return depths | {"rest": len(blocks) + 1}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -175,7 +210,7 @@ class AudioVisualModel(_Step, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "AudioVisualModel":
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         for key in ("encoder", "decoder", "teacher"):

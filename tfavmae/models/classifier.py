@@ -1,17 +1,20 @@
-"""Fine-tuning: the encoder of a pretrained model with a classification head."""
+"""Classifier: the encoder of a pretrained model with a classification head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from tfavmae.layers.transformer import LayerNorm
 from tfavmae.models.base import AudioVisualModel
-from tfavmae.models.encoders import MODALITIES
+from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
 from tfavmae.objectives.classification import Classification
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class AudioVisualClassifier(AudioVisualModel):
-    """Mean over tokens, layer norm, one product.
+    """Mean over tokens, layer norm, one dense layer (CAV-MAE's code).
 
     Args:
         num_classes: width of the logits.
@@ -19,9 +22,9 @@ class AudioVisualClassifier(AudioVisualModel):
             that modality alone, through its own stream.
         label, multi_label, label_smoothing: see `Classification`.
         layer_norm_epsilon: of the head's norm.
-        pooling: `tokens`, the mean over the tokens of both modalities (CAV-MAE,
-            appendix on fine-tuning), or `modalities`, each one's mean side by side (the
-            inference code around MAViL's published weights).
+        pooling: `tokens`, the mean over the tokens of both modalities (CAV-MAE), or
+            `modalities`, each modality's mean side by side (the inference code around
+            MAViL's published weights).
         new_weights: addresses below which weights start afresh even where a pretrained
             model has them: `["encoder/joint"]` for MAViL's new fusion layers.
         Others: see `AudioVisualModel`.
@@ -32,18 +35,18 @@ class AudioVisualClassifier(AudioVisualModel):
 
     def __init__(
         self,
-        encoder,
-        hidden_dim,
-        num_classes,
-        modality="audio_video",
-        label="label",
-        multi_label=False,
-        label_smoothing=0.0,
-        layer_norm_epsilon=1e-5,
-        pooling="tokens",
-        new_weights=(),
-        **kwargs,
-    ):
+        encoder: AudioVisualEncoder,
+        hidden_dim: int,
+        num_classes: int,
+        modality: str = "audio_video",
+        label: str = "label",
+        multi_label: bool = False,
+        label_smoothing: float = 0.0,
+        layer_norm_epsilon: float = 1e-5,
+        pooling: str = "tokens",
+        new_weights: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         if modality not in ("audio_video", *MODALITIES):
             raise ValueError(
                 "`modality` must be 'audio', 'video' or 'audio_video'. "
@@ -71,7 +74,7 @@ class AudioVisualClassifier(AudioVisualModel):
         self.new_weights = tuple(new_weights)
         self.build()
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         super().build()
         self.head_norm = LayerNorm(
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="head_norm"
@@ -81,20 +84,22 @@ class AudioVisualClassifier(AudioVisualModel):
         self.head_norm.build((None, parts * self.hidden_dim))
         self.head.build((None, parts * self.hidden_dim))
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: Mapping[str, Any], training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
         outputs = self.read(inputs, training)
         tokens = self.tokenize(self.patchify(outputs))
         outputs |= self.encode(tokens, training)
-        pooled = self._pool([outputs[f"{m}_tokens"] for m in tokens])
+        encoded = [outputs[f"{m}_tokens"] for m in tokens]
+        if self.pooling == "modalities":
+            means = [ops.mean(x, axis=1) for x in encoded]
+            pooled = ops.concatenate(means, axis=-1)
+        else:
+            pooled = ops.mean(ops.concatenate(encoded, axis=1), axis=1)
         outputs["logits"] = self.head(self.head_norm(pooled))
         return outputs
 
-    def _pool(self, tokens):
-        if self.pooling == "modalities":
-            return ops.concatenate([ops.mean(x, axis=1) for x in tokens], axis=-1)
-        return ops.mean(ops.concatenate(tokens, axis=1), axis=1)
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["objectives"]
         return {

@@ -1,7 +1,16 @@
-"""Which parts of a masked autoencoder go together, and why the others do not."""
+"""Checks that the parts of a masked autoencoder fit together.
+
+Each check raises a `ValueError` with the reason.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # these classes import this file
+    from tfavmae.models.decoders import AudioVisualDecoder
+    from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 
 
-def check_composition(model):
+def check_composition(model: "MaskedAutoencoder") -> None:
     """Raises a `ValueError` for objectives that the model's parts cannot serve."""
     requires = {r for x in model.objectives for r in x.requires}
     if "reconstruction" in requires and model.decoder is None:
@@ -25,7 +34,7 @@ def check_composition(model):
         _check_teacher(model)
 
 
-def _check_coupling(model):
+def _check_coupling(model: "MaskedAutoencoder") -> None:
     encoder, decoder = model.encoder, model.decoder
     separate = not (encoder.num_fusion_layers or encoder.share_unimodal)
     if separate and decoder.sharing == "separate" and len(model.modalities) == 2:
@@ -36,7 +45,7 @@ def _check_coupling(model):
         )
 
 
-def _check_inpainting(model):
+def _check_inpainting(model: "MaskedAutoencoder") -> None:
     if model.decoder is None:
         raise ValueError("Inpainting needs a `decoder`; none was given.")
     if len(model.modalities) < 2:
@@ -52,14 +61,14 @@ def _check_inpainting(model):
         )
 
 
-def _refuse_uncoupled(model, reason):
+def _refuse_uncoupled(model: "MaskedAutoencoder", reason: str) -> None:
     if not model.allow_uncoupled:
         raise ValueError(
             f"{reason} Fuse the modalities, or pass `allow_uncoupled=True`."
         )
 
 
-def check_counts(model):
+def check_counts(model: "MaskedAutoencoder") -> None:
     """Raises a `ValueError` for masks that leave an objective nothing to predict."""
     masking = {m: getattr(model, f"{m}_masking") for m in model.modalities}
     kept = {m: x.num_kept for m, x in masking.items()}
@@ -79,7 +88,12 @@ def check_counts(model):
                     )
 
 
-def _check_contexts(decoder, modalities, kept, total):
+def _check_contexts(
+    decoder: "AudioVisualDecoder",
+    modalities: list[str],
+    kept: dict[str, int],
+    total: dict[str, int],
+) -> None:
     for m in modalities:
         other = next(x for x in total if x != m)
         if decoder.inpainting_targets == "authors" and kept[other] >= total[m]:
@@ -90,12 +104,12 @@ def _check_contexts(decoder, modalities, kept, total):
             )
 
 
-def _check_teacher(model):
+def _check_teacher(model: "MaskedAutoencoder") -> None:
     teacher, decoder = model.teacher, model.decoder
     decoding = [x for x in model.objectives if "reconstruction" in x.requires]
     if teacher is None or not all("teacher" in x.requires for x in decoding):
         raise ValueError(
-            "A decoder predicts either patches or what a teacher makes of them: "
+            "A decoder predicts either patches or a teacher's outputs for them: "
             "`Distillation` needs a `teacher`, and a teacher needs `Distillation` and "
             "no other reconstruction."
         )

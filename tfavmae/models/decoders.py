@@ -1,6 +1,6 @@
-"""One audio-visual decoder: mask tokens, positions, layers, prediction heads."""
+"""The audio-visual decoder: mask tokens, positions, layers, prediction heads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,8 +28,8 @@ class AudioVisualDecoder(keras.layers.Layer):
     """Predicts the patches of each modality.
 
     Tokens are decoded in the order in which they were drawn, visible ones first, with
-    their positions gathered to match: attention does not care, nothing has to be
-    un-shuffled, and the heads can run on masked tokens alone.
+    their positions gathered to match: attention does not depend on the order, nothing
+    has to be un-shuffled, and the heads can run on masked tokens alone.
 
     Args:
         hidden_dim: width.
@@ -52,20 +52,20 @@ class AudioVisualDecoder(keras.layers.Layer):
 
     def __init__(
         self,
-        hidden_dim,
-        num_layers,
-        block,
-        grids,
-        patch_values,
-        sharing="early",
-        share_projection=False,
-        positions=None,
-        modality_embedding=False,
-        head_initializer="glorot_uniform",
-        token_stddev=0.02,
-        inpainting_targets="authors",
-        **kwargs,
-    ):
+        hidden_dim: int,
+        num_layers: int,
+        block: Mapping[str, Any],
+        grids: Mapping[str, Sequence[int]],
+        patch_values: Mapping[str, int],
+        sharing: str = "early",
+        share_projection: bool = False,
+        positions: Mapping[str, Mapping[str, Any]] | None = None,
+        modality_embedding: bool = False,
+        head_initializer: str = "glorot_uniform",
+        token_stddev: float = 0.02,
+        inpainting_targets: str = "authors",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if sharing not in SHARINGS:
             raise ValueError(
@@ -120,7 +120,7 @@ class AudioVisualDecoder(keras.layers.Layer):
             **{**own, **kwargs},
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         width = (None, None, self.hidden_dim)
         for modality in self.grids:
             self._build_modality(modality, width)
@@ -141,7 +141,7 @@ class AudioVisualDecoder(keras.layers.Layer):
             setattr(self, f"{name}_stack", stack)
             setattr(self, f"{name}_norm", norm)
 
-    def _build_modality(self, modality, width):
+    def _build_modality(self, modality: str, width: Sequence[int | None]) -> None:
         options = {"trainable": False, **self.position_options.get(modality, {})}
         positions = PositionEmbedding(
             self.grids[modality],
@@ -160,12 +160,14 @@ class AudioVisualDecoder(keras.layers.Layer):
             kernel_initializer=self.head_initializer,
         )
 
-    def _add_dense(self, name, units, input_shape, **kwargs):
+    def _add_dense(
+        self, name: str, units: int, input_shape: Sequence[int | None], **kwargs: Any
+    ) -> None:
         dense = keras.layers.Dense(units, dtype=self.dtype_policy, name=name, **kwargs)
         dense.build(input_shape)
         setattr(self, name, dense)
 
-    def _add_vector(self, name):
+    def _add_vector(self, name: str) -> None:
         vector = self.add_weight(
             name=name,
             shape=(self.hidden_dim,),
@@ -173,13 +175,14 @@ class AudioVisualDecoder(keras.layers.Layer):
         )
         setattr(self, name, vector)
 
-    def _own(self, modality, part, shared):
+    def _own(self, modality: str, part: str, shared: bool) -> Any:
         return getattr(self, f"both_{part}" if shared else f"{modality}_{part}")
 
-    def project(self, modality, tokens):
+    def project(self, modality: str, tokens: keras.KerasTensor) -> keras.KerasTensor:
+        """Encoded tokens at the decoder's width, `(batch, n, hidden_dim)`."""
         return self._own(modality, "projection", self.share_projection)(tokens)
 
-    def _fill(self, modality, context):
+    def _fill(self, modality: str, context: keras.KerasTensor) -> keras.KerasTensor:
         """Context tokens, then mask tokens up to the modality's length."""
         mask = self._own(modality, "mask_token", self.share_projection)
         batch, known, width = ops.shape(context)[0], context.shape[1], self.hidden_dim
@@ -187,13 +190,18 @@ class AudioVisualDecoder(keras.layers.Layer):
         mask = ops.broadcast_to(ops.cast(mask, context.dtype), (batch, missing, width))
         return ops.concatenate([context, mask], axis=1)
 
-    def _place(self, modality, x, order):
+    def _place(
+        self, modality: str, x: keras.KerasTensor, order: keras.KerasTensor | None
+    ) -> keras.KerasTensor:
+        """Adds positions, in drawn order, and the vector that names the modality."""
         x = getattr(self, f"{modality}_positions")(x, order)
         if self.modality_embedding:
             x = x + ops.cast(getattr(self, f"{modality}_modality"), x.dtype)
         return x
 
-    def _decode(self, tokens, training):
+    def _decode(
+        self, tokens: Mapping[str, keras.KerasTensor], training: bool
+    ) -> dict[str, keras.KerasTensor]:
         if self.sharing != "early":
             separate = self.sharing == "separate"
             return {
@@ -207,11 +215,18 @@ class AudioVisualDecoder(keras.layers.Layer):
             start += own.shape[1]
         return decoded
 
-    def _run(self, name, x, training):
+    def _run(
+        self, name: str, x: keras.KerasTensor, training: bool
+    ) -> keras.KerasTensor:
         x = getattr(self, f"{name}_stack")(x, training=training)
         return getattr(self, f"{name}_norm")(x)
 
-    def call(self, tokens, order, training=False):
+    def call(
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        order: Mapping[str, keras.KerasTensor],
+        training: bool = False,
+    ) -> dict[str, keras.KerasTensor]:
         """Predicts each modality from its own visible tokens.
 
         Args:
@@ -236,10 +251,17 @@ class AudioVisualDecoder(keras.layers.Layer):
             outputs[f"{m}_decoded"] = decoded
         return outputs
 
-    def _predict(self, modality, x):
+    def _predict(self, modality: str, x: keras.KerasTensor) -> keras.KerasTensor:
+        # The loss is computed in float32 whatever the policy.
         return ops.cast(getattr(self, f"{modality}_head")(x), "float32")
 
-    def inpaint(self, tokens, order, modalities, training=False):
+    def inpaint(
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        order: Mapping[str, keras.KerasTensor],
+        modalities: Sequence[str],
+        training: bool = False,
+    ) -> dict[str, keras.KerasTensor]:
         """Predicts modalities from the visible tokens of the other (AV-MAE, 3.4).
 
         Args:
@@ -248,9 +270,9 @@ class AudioVisualDecoder(keras.layers.Layer):
 
         Returns:
             dict with `{modality}_inpainting` `(batch, tokens, values)` in token order,
-            `{modality}_inpainting_decoded`, what the head made it of, and
-            `{modality}_masked_inpainting`, the part of it that mask tokens stood for:
-            all but its first k, or all.
+            `{modality}_inpainting_decoded`, the input of the head, and
+            `{modality}_masked_inpainting`, the predictions of mask tokens: all but the
+            first k, or all.
         """
         filled = {m: self._inpainting_input(m, tokens, order) for m in modalities}
         outputs = {}
@@ -263,10 +285,15 @@ class AudioVisualDecoder(keras.layers.Layer):
             outputs[f"{m}_inpainting_decoded"] = x
         return outputs
 
-    def _other(self, modality):
+    def _other(self, modality: str) -> str:
         return next(m for m in self.grids if m != modality)
 
-    def _inpainting_input(self, modality, tokens, order):
+    def _inpainting_input(
+        self,
+        modality: str,
+        tokens: Mapping[str, keras.KerasTensor],
+        order: Mapping[str, keras.KerasTensor],
+    ) -> keras.KerasTensor:
         other = self._other(modality)
         context = self.project(other, tokens[other])
         if self.inpainting_targets == "authors":
@@ -275,7 +302,7 @@ class AudioVisualDecoder(keras.layers.Layer):
         context = self._place(other, context, order[other][:, : context.shape[1]])
         return ops.concatenate([context, masks], axis=1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

@@ -1,4 +1,7 @@
-"""One audio-visual encoder: unimodal layers, then fusion layers."""
+"""The audio-visual encoder: unimodal layers, then fusion layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -59,22 +62,22 @@ class AudioVisualEncoder(keras.layers.Layer):
 
     def __init__(
         self,
-        num_unimodal_layers,
-        num_fusion_layers,
-        block,
-        modalities=MODALITIES,
-        share_unimodal=False,
-        multi_stream=False,
-        normalize_before_fusion=False,
-        chain_streams=True,
-        fusion="concat",
-        num_bottlenecks=4,
-        share_bottleneck_blocks=False,
-        normalize_after_fusion=True,
-        class_token=False,
-        fuse_class_token=True,
-        **kwargs,
-    ):
+        num_unimodal_layers: int,
+        num_fusion_layers: int,
+        block: Mapping[str, Any],
+        modalities: Sequence[str] = MODALITIES,
+        share_unimodal: bool = False,
+        multi_stream: bool = False,
+        normalize_before_fusion: bool = False,
+        chain_streams: bool = True,
+        fusion: str = "concat",
+        num_bottlenecks: int = 4,
+        share_bottleneck_blocks: bool = False,
+        normalize_after_fusion: bool = True,
+        class_token: bool = False,
+        fuse_class_token: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if multi_stream and not num_fusion_layers:
             raise ValueError("`multi_stream=True` needs `num_fusion_layers` >= 1.")
@@ -103,18 +106,32 @@ class AudioVisualEncoder(keras.layers.Layer):
         self.fuse_class_token = fuse_class_token
 
     @property
-    def separates_modalities(self):
+    def separates_modalities(self) -> bool:
         """Whether some output of each modality is independent of the other."""
         return self.num_unimodal_layers > 0 or self.multi_stream
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         if self.separates_modalities:
             for name in ("shared",) if self.share_unimodal else self.modalities:
-                self._add(
-                    name, self._stack_of(name, self.num_unimodal_layers), input_shape
-                )
+                stack = self._stack_of(name, self.num_unimodal_layers)
+                self._add(name, stack, input_shape)
         if self.num_fusion_layers:
-            self._add("joint", self._fusion_layers(), input_shape)
+            if self.fusion == "bottleneck":
+                fusion = BottleneckFusion(
+                    self.num_fusion_layers,
+                    self.block,
+                    self.modalities,
+                    self.num_bottlenecks,
+                    self.share_bottleneck_blocks,
+                    dtype=self.dtype_policy,
+                    name="joint",
+                )
+            else:
+                streams = ("joint", *(self.modalities if self.multi_stream else ()))
+                fusion = self._stack_of(
+                    "joint", self.num_fusion_layers, streams=streams
+                )
+            self._add("joint", fusion, input_shape)
         if self.class_token:
             self.class_tokens = {
                 m: self.add_weight(
@@ -125,25 +142,14 @@ class AudioVisualEncoder(keras.layers.Layer):
                 for m in self.modalities
             }
 
-    def _stack_of(self, name, num_layers, **block):
+    def _stack_of(self, name: str, num_layers: int, **block: Any) -> TransformerStack:
         block = {**self.block, **block}
         return TransformerStack(num_layers, block, dtype=self.dtype_policy, name=name)
 
-    def _fusion_layers(self):
-        if self.fusion == "concat":
-            streams = ("joint", *(self.modalities if self.multi_stream else ()))
-            return self._stack_of("joint", self.num_fusion_layers, streams=streams)
-        return BottleneckFusion(
-            self.num_fusion_layers,
-            self.block,
-            self.modalities,
-            self.num_bottlenecks,
-            self.share_bottleneck_blocks,
-            dtype=self.dtype_policy,
-            name="joint",
-        )
-
-    def _add(self, name, stack, input_shape):
+    def _add(
+        self, name: str, stack: keras.Layer, input_shape: Sequence[int | None]
+    ) -> None:
+        """Builds a stack and its final norm as `{name}_stack` and `{name}_norm`."""
         norm = LayerNorm(
             epsilon=self.block.get("layer_norm_epsilon", 1e-6),
             dtype=self.dtype_policy,
@@ -156,8 +162,8 @@ class AudioVisualEncoder(keras.layers.Layer):
         setattr(self, f"{name}_stack", stack)
         setattr(self, f"{name}_norm", norm)
 
-    def blocks_by_depth(self):
-        """For each depth the blocks that stand there: of the modalities, then joint."""
+    def blocks_by_depth(self) -> list[tuple[keras.Layer, ...]]:
+        """The blocks at each depth: those of the modalities, then the joint ones."""
         sides = []
         if self.separates_modalities:
             sides.append([self._stack(m) for m in self.modalities])
@@ -170,17 +176,22 @@ class AudioVisualEncoder(keras.layers.Layer):
             for blocks in zip(*(x.blocks for x in stacks), strict=True)
         ]
 
-    def _stack(self, modality):
+    def _stack(self, modality: str) -> TransformerStack:
         return getattr(
             self, "shared_stack" if self.share_unimodal else f"{modality}_stack"
         )
 
-    def _norm(self, modality):
+    def _norm(self, modality: str) -> keras.Layer:
         return getattr(
             self, "shared_norm" if self.share_unimodal else f"{modality}_norm"
         )
 
-    def call(self, tokens, training=False, views=1):
+    def call(
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        training: bool = False,
+        views: int = 1,
+    ) -> dict[str, keras.KerasTensor]:
         outputs = {}
         if self.class_token:
             tokens = {m: self._prepend_class_token(m, x) for m, x in tokens.items()}
@@ -193,29 +204,52 @@ class AudioVisualEncoder(keras.layers.Layer):
             if self.normalize_before_fusion or not self.num_fusion_layers:
                 tokens = unimodal
             if self.multi_stream and len(tokens) == 1:
-                tokens = unimodal  # A modality alone has a stream of its own.
+                # A modality alone has a stream of its own, which is the end of its way.
+                tokens = unimodal
         tokens = {m: first_view(x, views) for m, x in tokens.items()}
         if self.class_token and not self.fuse_class_token:
             tokens = {m: x[:, 1:] for m, x in tokens.items()}
         if self.num_fusion_layers and not (self.multi_stream and len(tokens) == 1):
             tokens = self._fuse(tokens, training)
         outputs |= {f"{m}_tokens": x for m, x in tokens.items()}
-        return self._part_class_tokens(outputs) if self.class_token else outputs
+        return self._separate_class_tokens(outputs) if self.class_token else outputs
 
-    def _prepend_class_token(self, modality, x):
+    def encode_unimodal(
+        self, tokens: Mapping[str, keras.KerasTensor], training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
+        """The unimodal layers alone, without class tokens and without fusion.
+
+        Args:
+            tokens: dict of modality to `(batch, tokens, hidden_dim)`.
+
+        Returns:
+            dict of modality to `(batch, tokens, hidden_dim)`, normalised.
+        """
+        return {
+            m: self._unimodal(m, self._stack(m)(x, training=training), training)
+            for m, x in tokens.items()
+        }
+
+    def _prepend_class_token(
+        self, modality: str, x: keras.KerasTensor
+    ) -> keras.KerasTensor:
         token = ops.cast(self.class_tokens[modality], x.dtype)
         token = ops.broadcast_to(token, (ops.shape(x)[0], 1, x.shape[-1]))
         return ops.concatenate([token, x], axis=1)
 
-    def _part_class_tokens(self, outputs):
-        parted = dict(outputs)
+    def _separate_class_tokens(
+        self, outputs: Mapping[str, keras.KerasTensor]
+    ) -> dict[str, keras.KerasTensor]:
+        separated = dict(outputs)
         for name, x in outputs.items():
             if self.fuse_class_token or name.endswith("_unimodal_tokens"):
-                parted[name] = x[:, 1:]
-                parted[name.replace("_tokens", "_class_token")] = x[:, 0]
-        return parted
+                separated[name] = x[:, 1:]
+                separated[name.replace("_tokens", "_class_token")] = x[:, 0]
+        return separated
 
-    def _unimodal(self, modality, x, training):
+    def _unimodal(
+        self, modality: str, x: keras.KerasTensor, training: bool
+    ) -> keras.KerasTensor:
         if self.multi_stream:
             x = self.joint_stack(
                 x,
@@ -225,7 +259,9 @@ class AudioVisualEncoder(keras.layers.Layer):
             )
         return self._norm(modality)(x)
 
-    def _fuse(self, tokens, training):
+    def _fuse(
+        self, tokens: Mapping[str, keras.KerasTensor], training: bool
+    ) -> dict[str, keras.KerasTensor]:
         if self.fusion == "bottleneck":
             fused = self.joint_stack(tokens, training=training)
             return {m: self.joint_norm(x) for m, x in fused.items()}
@@ -237,7 +273,7 @@ class AudioVisualEncoder(keras.layers.Layer):
             start += own.shape[1]
         return fused
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_unimodal_layers": self.num_unimodal_layers,
@@ -257,6 +293,6 @@ class AudioVisualEncoder(keras.layers.Layer):
         }
 
 
-def first_view(x, views):
+def first_view(x: keras.KerasTensor, views: int) -> keras.KerasTensor:
     """The first of `views` equal parts of the batch axis."""
     return x if views == 1 else ops.split(x, views, axis=0)[0]

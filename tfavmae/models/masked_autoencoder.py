@@ -1,4 +1,7 @@
-"""The masked autoencoder that the three papers share."""
+"""The masked autoencoder that the papers share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -7,7 +10,8 @@ from tfavmae.layers.embedding import standardize_patches
 from tfavmae.layers.masking import TokenMasking, gather_tokens, hash_noise
 from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.composition import check_composition, check_counts
-from tfavmae.models.encoders import MODALITIES
+from tfavmae.models.decoders import AudioVisualDecoder
+from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
 from tfavmae.models.transfer import copy_matching_weights
 
 VIEW_SUFFIXES = ("", "_2")
@@ -23,12 +27,12 @@ class MaskedAutoencoder(AudioVisualModel):
         masking: dict of modality to keyword arguments of `TokenMasking` but `grid`.
         target_normalization: `None` (raw values), `patch` (unbiased variance: MAE,
             CAV-MAE) or `patch_biased` (AV-MAE); each target has mean 0 and variance 1.
-            `patch_channels`: each colour of a video's has, and audio stays raw (an
-            option of AV-MAE's code).
+            `patch_channels`: each channel of a video patch does, and audio stays raw
+            (an option of AV-MAE's code).
         decode_second_view: a second masked view, which some objectives ask for, is
             fused and decoded too, so that reconstruction counts both.
-        teacher: an `AudioVisualModel`, frozen; what it makes of all tokens is the
-            target, instead of the patches. `assign_teacher` fills in its weights.
+        teacher: an `AudioVisualModel`, frozen; its outputs for all tokens are the
+            targets, instead of the patches. `assign_teacher` fills in its weights.
         teacher_output: `fusion` or `unimodal`, the layers whose outputs those are.
         allow_uncoupled: accept parts that make two models side by side, whose
             modalities never meet (AV-MAE, appendix A.3).
@@ -52,17 +56,17 @@ class MaskedAutoencoder(AudioVisualModel):
 
     def __init__(
         self,
-        encoder,
-        hidden_dim,
-        decoder=None,
-        masking=None,
-        target_normalization="patch",
-        decode_second_view=False,
-        teacher=None,
-        teacher_output="fusion",
-        allow_uncoupled=False,
-        **kwargs,
-    ):
+        encoder: AudioVisualEncoder,
+        hidden_dim: int,
+        decoder: AudioVisualDecoder | None = None,
+        masking: Mapping[str, Mapping[str, Any]] | None = None,
+        target_normalization: str | None = "patch",
+        decode_second_view: bool = False,
+        teacher: AudioVisualModel | None = None,
+        teacher_output: str = "fusion",
+        allow_uncoupled: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(encoder, hidden_dim, **kwargs)
         if target_normalization not in TARGET_NORMALIZATIONS:
             raise ValueError(
@@ -80,12 +84,12 @@ class MaskedAutoencoder(AudioVisualModel):
         self.build()
 
     @property
-    def num_views(self):
+    def num_views(self) -> int:
         """2 where something is contrasted with, or decoded from, a second masking."""
         asked = any("second_view" in x.requires for x in self.objectives)
         return 2 if asked or self.decode_second_view else 1
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         super().build()
         for modality, spec in self.inputs_by_modality.items():
             options = self.masking_options.get(modality, {})
@@ -100,12 +104,14 @@ class MaskedAutoencoder(AudioVisualModel):
         check_counts(self)
 
     @property
-    def embedding_names(self):
-        """The outputs that contrast reads."""
+    def embedding_names(self) -> list[str]:
+        """Names of the outputs that contrastive objectives read."""
         views = VIEW_SUFFIXES[: self.num_views]
         return [f"{m}_embedding{view}" for view in views for m in self.modalities]
 
-    def call(self, inputs, masked=True, training=False):
+    def call(
+        self, inputs: Mapping[str, Any], masked: bool = True, training: bool = False
+    ) -> dict[str, keras.KerasTensor]:
         outputs = self.read(inputs, training)
         patches = self.patchify(outputs)
         if not masked:
@@ -116,8 +122,21 @@ class MaskedAutoencoder(AudioVisualModel):
         ]
         return outputs | self._masked_views(patches, orders, training)
 
-    def draw_order(self, inputs, patches, training, view=0):
-        """Dict of modality to int32 `(batch, tokens)`, tokens to keep first."""
+    def draw_order(
+        self,
+        inputs: Mapping[str, Any],
+        patches: Mapping[str, keras.KerasTensor],
+        training: bool,
+        view: int = 0,
+    ) -> dict[str, keras.KerasTensor]:
+        """Dict of modality to int32 `(batch, tokens)`, tokens to keep first.
+
+        Args:
+            inputs: of the model; their noise decides where it is given.
+            patches: dict of modality to `(batch, tokens, values)`.
+            training: evaluation masks as step 0 does, so that it can be repeated.
+            view: which of the masked views.
+        """
         step = self.training_step if training else 0
         order = {}
         for m, x in patches.items():
@@ -131,7 +150,12 @@ class MaskedAutoencoder(AudioVisualModel):
             order[m] = getattr(self, f"{m}_masking")(noise)
         return order
 
-    def _masked_views(self, patches, orders, training):
+    def _masked_views(
+        self,
+        patches: Mapping[str, keras.KerasTensor],
+        orders: Sequence[Mapping[str, keras.KerasTensor]],
+        training: bool,
+    ) -> dict[str, keras.KerasTensor]:
         """Encodes all views as one batch; fuses and decodes the first, or all."""
         kept = [
             {m: x[:, : self._masking(m).num_kept] for m, x in order.items()}
@@ -145,7 +169,7 @@ class MaskedAutoencoder(AudioVisualModel):
             visible = {m: outputs[f"{m}_tokens"] for m in patches}
             outputs |= self._decode(visible, _stack(decoded), training)
         if len(orders) > 1:
-            outputs = _part_views(outputs, whole=views == 1)
+            outputs = _separate_views(outputs, whole=views == 1)
         for suffix, order in zip(VIEW_SUFFIXES, orders, strict=False):
             for m in patches:
                 outputs[f"{m}_order{suffix}"] = order[m]
@@ -154,8 +178,13 @@ class MaskedAutoencoder(AudioVisualModel):
             outputs |= self._targets(self._target_values(patches), decoded)
         return outputs
 
-    def _decode(self, visible, order, training):
-        """What the objectives ask for: joint reconstruction, inpainting or both."""
+    def _decode(
+        self,
+        visible: Mapping[str, keras.KerasTensor],
+        order: Mapping[str, keras.KerasTensor],
+        training: bool,
+    ) -> dict[str, keras.KerasTensor]:
+        """Joint reconstruction, inpainting or both, as the objectives require."""
         inpainting = [x for x in self.objectives if "inpainting" in x.requires]
         if not inpainting:
             return self.decoder(visible, order, training=training)
@@ -165,11 +194,13 @@ class MaskedAutoencoder(AudioVisualModel):
             outputs |= self.decoder(visible, order, training=training)
         return outputs
 
-    def _masking(self, modality):
+    def _masking(self, modality: str) -> TokenMasking:
         return getattr(self, f"{modality}_masking")
 
-    def _target_values(self, patches):
-        """Dict of modality to what its tokens have to predict, before normalisation."""
+    def _target_values(
+        self, patches: Mapping[str, keras.KerasTensor]
+    ) -> dict[str, keras.KerasTensor]:
+        """Dict of modality to the targets of its tokens before normalisation."""
         if self.teacher is None:
             return patches
         outputs = self.teacher.encode(self.teacher.tokenize(patches))
@@ -177,7 +208,11 @@ class MaskedAutoencoder(AudioVisualModel):
         values = {m: ops.cast(outputs[f"{m}_{part}"], "float32") for m in patches}
         return {m: ops.stop_gradient(x) for m, x in values.items()}
 
-    def _targets(self, values, orders):
+    def _targets(
+        self,
+        values: Mapping[str, keras.KerasTensor],
+        orders: Sequence[Mapping[str, keras.KerasTensor]],
+    ) -> dict[str, keras.KerasTensor]:
         targets = {}
         for m, x in values.items():
             whole, mean, deviation = self._normalize_target(m, x)
@@ -189,7 +224,9 @@ class MaskedAutoencoder(AudioVisualModel):
                 targets[f"{m}_masked_target{suffix}"] = masked
         return targets
 
-    def _normalize_target(self, modality, patches):
+    def _normalize_target(
+        self, modality: str, patches: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
         by_channel = self.target_normalization == "patch_channels"
         if self.target_normalization is None or (by_channel and modality == "audio"):
             zeros = ops.zeros_like(patches[..., :1])
@@ -197,11 +234,15 @@ class MaskedAutoencoder(AudioVisualModel):
         unbiased = self.target_normalization == "patch"
         return standardize_patches(patches, unbiased, channels=3 if by_channel else 1)
 
-    def assign_teacher(self, *sources):
+    def assign_teacher(self, *sources: keras.Model) -> None:
         """Copies trained models' weights into the teacher; later ones win.
 
         Together they must have every weight: one model, or an audio-only and a
         video-only one for a teacher that does not fuse.
+
+        Raises:
+            ValueError: a weight of the teacher is in none of the sources, or has
+                another shape there.
         """
         reports = [copy_matching_weights(x, self, into="teacher/") for x in sources]
         missing = set.intersection(*(set(r.missing_in_source) for r in reports))
@@ -211,7 +252,7 @@ class MaskedAutoencoder(AudioVisualModel):
                 f"has, such as {min(missing)}; make their settings agree."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if self.decoder is not None:
             config["decoder"] = keras.saving.serialize_keras_object(self.decoder)
@@ -227,17 +268,21 @@ class MaskedAutoencoder(AudioVisualModel):
         }
 
 
-def _stack(views):
+def _stack(
+    views: Sequence[Mapping[str, keras.KerasTensor]],
+) -> Mapping[str, keras.KerasTensor]:
     """Dicts of modality to tensor as one, stacked on the batch axis."""
     if len(views) == 1:
         return views[0]
     return {m: ops.concatenate([v[m] for v in views], axis=0) for m in views[0]}
 
 
-def _part_views(outputs, whole):
+def _separate_views(
+    outputs: Mapping[str, keras.KerasTensor], whole: bool
+) -> dict[str, keras.KerasTensor]:
     """Outputs of two stacked views as `name` and `name_2`; all, or unimodal ones."""
-    parted = dict(outputs)
+    separated = dict(outputs)
     for name, x in outputs.items():
         if whole or "_unimodal_" in name or name.endswith("_embedding"):
-            parted[name], parted[f"{name}_2"] = ops.split(x, 2, axis=0)
-    return parted
+            separated[name], separated[f"{name}_2"] = ops.split(x, 2, axis=0)
+    return separated

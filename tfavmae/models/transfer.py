@@ -1,6 +1,8 @@
-"""Weights by address, and their way from one model to another."""
+"""Transfer of weights between models by address."""
 
 from typing import NamedTuple
+
+import keras
 
 
 class TransferReport(NamedTuple):
@@ -11,17 +13,20 @@ class TransferReport(NamedTuple):
     unused_in_source: list[str]
 
 
-def address(variable):
+def address(variable: keras.Variable) -> str:
     """Path of a variable below its model: `encoder/audio/block_3/mlp/expand/kernel`."""
     return variable.path.split("/", 1)[1]
 
 
-def copy_matching_weights(source, target, into=""):
+def copy_matching_weights(
+    source: keras.Model, target: keras.Model, into: str = ""
+) -> TransferReport:
     """Copies the weights whose addresses and shapes agree.
+
+    Weights below one of the target's `new_weights` stay as they are.
 
     Args:
         source, target: models.
-            What lies below one of the target's `new_weights` stays as it is.
         into: only the target's weights below this address, e.g. `teacher/`.
 
     Raises:
