@@ -137,18 +137,37 @@ class MaskedAutoencoder(AudioVisualModel):
             training: evaluation masks as step 0 does, so that it can be repeated.
             view: which of the masked views.
         """
-        step = self.training_step if training else 0
         order = {}
         for m, x in patches.items():
             noise = inputs.get(f"{m}_noise{VIEW_SUFFIXES[view]}")
             if noise is None:
-                rows = inputs.get("example_index")
-                if rows is None:
-                    rows = ops.arange(ops.shape(x)[0], dtype="int32")
                 stream = 2 * view + MODALITIES.index(m)
-                noise = hash_noise(self.seed, step, rows, stream, x.shape[1])
+                noise = self.draw_noise(inputs, x, training, stream, x.shape[1])
             order[m] = getattr(self, f"{m}_masking")(noise)
         return order
+
+    def draw_noise(
+        self,
+        inputs: Mapping[str, Any],
+        patches: keras.KerasTensor,
+        training: bool,
+        stream: int,
+        count: int,
+    ) -> keras.KerasTensor:
+        """Uniform noise `(batch, count)` from seed, step and example; see `hash_noise`.
+
+        Args:
+            inputs: of the model, with `example_index` or without.
+            patches: `(batch, ...)`.
+            training: see `draw_order`.
+            stream: tells draws apart; two views of two modalities have 0 to 3.
+            count: numbers for each example.
+        """
+        rows = inputs.get("example_index")
+        if rows is None:
+            rows = ops.arange(ops.shape(patches)[0], dtype="int32")
+        step = self.training_step if training else 0
+        return hash_noise(self.seed, step, rows, stream, count)
 
     def _masked_views(
         self,
