@@ -1,3 +1,5 @@
+"""Export: signatures, parity in a fresh process, versions and failures."""
+
 import pathlib
 import subprocess
 

@@ -1,3 +1,5 @@
+"""Warm-up requests, parsed by an independent description of the messages."""
+
 import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory

@@ -1,3 +1,5 @@
+"""Classification scores: against scikit-learn, views averaged, gaps counted."""
+
 import io
 import json
 

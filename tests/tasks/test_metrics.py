@@ -1,3 +1,5 @@
+"""Metrics: against scikit-learn, sorting, and numbers worked out by hand."""
+
 import numpy as np
 import pytest
 import sklearn.metrics

@@ -1,3 +1,5 @@
+"""Retrieval in both directions: recall, chance, misses and examples."""
+
 import io
 import json
 
