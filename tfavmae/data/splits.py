@@ -167,7 +167,9 @@ class Split:
         return self.index.columns[f"has_{modality}"].astype(bool)
 
     def rows(
-        self, indices: Sequence[int] | None = None, keep: Sequence[str] = ()
+        self,
+        indices: Sequence[int] | np.ndarray | None = None,
+        keep: Sequence[str] = (),
     ) -> np.ndarray:
         """Rows that have some modalities, int64.
 

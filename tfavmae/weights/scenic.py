@@ -221,10 +221,10 @@ def av_mae_table(arguments: dict[str, Any]) -> WeightTable:
     """
     wanted, fusion = arguments["modality"].split("_"), arguments["fusion"]
     modalities = [m for m, ours in MODALITIES.items() if ours in wanted]
-    if fusion in ("early", "shared"):
-        stacks = {
-            "Transformer": f"encoder/{'joint' if fusion == 'early' else 'shared'}"
-        }
+    if fusion == "early":
+        stacks = {"Transformer": "encoder/joint"}
+    elif fusion == "shared":
+        stacks = {"Transformer": "encoder/shared"}
     else:
         stacks = {f"Transformer_{m}": f"encoder/{MODALITIES[m]}" for m in modalities}
     if fusion == "mid":
