@@ -280,7 +280,7 @@ def audio(samples: tf.Tensor, seed: tf.Tensor, options: Augmentation) -> tf.Tens
         options: the changes.
 
     Returns:
-        int16 of the same shape; what exceeds the range is clipped.
+        int16 of the same shape, clipped to its range.
     """
     seeds = tf.random.split(seed, 3)
     if options.roll_probability:

@@ -119,12 +119,13 @@ def load_or_build(
             only, and so does a folder that cannot be written to.
 
     Raises:
-        UserError: a file is missing, damaged, or not what the data set says.
+        UserError: a file is missing or damaged, or is not the one that the data set
+            describes.
     """
     files = tuple(shard.path for shard in shards)
     names = [os.path.basename(path) for path in files]
-    # What the index depends on: an index of other files, or of these files before they
-    # changed, is not used.
+    # Identifies the files: an index of others, or of these before they changed, is not
+    # used.
     sizes = [[name, *file_state(path)] for name, path in zip(names, files, strict=True)]
     state = json.dumps({"format": FORMAT, "columns": sorted(columns), "files": sizes})
     if cache_directory is None:
@@ -307,7 +308,7 @@ def checked(
     Args:
         value: tensor or structure of tensors.
         condition: bool scalar.
-        problem: what is wrong if it does not hold.
+        problem: the text of the error.
         file: string scalar, path of the file to blame.
         record: integer scalar, number of the record in it.
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfavmae.errors import UserError
 
-# What tensorflow-io 0.37, the last release, registers.
+# Schemes that tensorflow-io 0.37, the last release, registers.
 _OF_THE_EXTRA = ("s3", "az", "azfs", "hdfs", "viewfs", "http", "https", "oss")
 
 

@@ -143,5 +143,5 @@ def _weights(size, wanted, scale, shift, interpolation):
         near = (1.5 * x - 2.5) * x * x + 1.0
         far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
         weights = tf.where(x < 1.0, near, tf.where(x < 2.0, far, 0.0))
-    # At an edge a part of the kernel lies outside: what is left is scaled to sum 1.
+    # At an edge a part of the kernel lies outside; the rest is scaled to sum to 1.
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)

@@ -103,7 +103,7 @@ def _free(port):
             return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"port {port} cannot be served ({error}); choose another with --port."
+            f"Port {port} cannot be used ({error}); choose another with --port."
         ) from error
 
 

@@ -101,7 +101,7 @@ def _newest_version(path: str) -> str | None:
 
 
 class Split:
-    """The clips of one split: what can be told without reading them again.
+    """A split of a data set: ids, labels and modalities of its clips, kept in memory.
 
     Args:
         info: from `open_info`.
@@ -131,7 +131,7 @@ class Split:
             ) from None
         paths = [instruction.filename for instruction in instructions]
         elsewhere = getattr(info, "records_directory", None)
-        if elsewhere is not None:
+        if elsewhere is not None:  # the description is a copy, see `open_info`
             root = elsewhere.rstrip("/")
             paths = [f"{root}/{os.path.basename(path)}" for path in paths]
         counts = [instruction.examples_in_shard for instruction in instructions]
@@ -312,7 +312,7 @@ class Split:
         def parse(serialized):
             example = tf.io.parse_single_example(serialized, specs)
             example["audio"] = decode_audio(example["audio"])
-            # What a builder says is missing is missing, whatever it stored there.
+            # The builder's flag decides, whatever it stored beside it.
             for name, flag in (("audio", "has_audio"), ("frames", "has_video")):
                 count = tf.where(example[flag] != 0, tf.size(example[name]), 0)
                 example[name] = example[name][:count]

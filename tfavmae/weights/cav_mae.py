@@ -50,6 +50,7 @@ def arguments(config: dict[str, Any]) -> dict[str, Any]:
         )
     width, ratio = config["embed_dim"], config.get("mlp_ratio", 4.0)
     decoder_width, size = config["decoder_embed_dim"], config.get("img_size", 224)
+    # Defaults above and below are those of their constructor.
     return {
         "hidden_dim": width,
         "num_heads": config["num_heads"],
@@ -62,6 +63,8 @@ def arguments(config: dict[str, Any]) -> dict[str, Any]:
         "decoder_num_layers": config["decoder_depth"],
         "audio": {"num_frames": config["audio_length"]},
         "video": {"height": size, "width": size},
+        # Their pretraining applies only the last joint block to a modality alone; the
+        # paper says otherwise (docs/papers.md).
         "chain_streams": False,
         "target_normalization": "patch" if config.get("norm_pix_loss", True) else None,
     }
@@ -93,9 +96,9 @@ class _Modality(NamedTuple):
     Attributes:
         letter: their suffix.
         name: our name.
-        table: of a table of tokens, `(1, tokens, dim)`.
-        kernel: of the patch projection, a convolution.
-        head: of the weight and the bias of the decoder's head.
+        table: transform of a table of tokens, `(1, tokens, dim)`.
+        kernel: transform of the patch projection, a convolution.
+        head: transform of the weight and the bias of the decoder's head.
     """
 
     letter: str

@@ -103,7 +103,7 @@ def av_mae_arguments(config: dict[str, Any]) -> dict[str, Any]:
         "mlp_dim": model["mlp_dim"],
         "num_layers": model["num_layers"],
         "fusion": _look_up(FUSIONS, "encoder_strategy", model),
-        "num_fusion_layers": model["fusion_layers"] or 0,
+        "num_fusion_layers": model["fusion_layers"] or 0,  # `None` without mid-fusion
         "decoder_sharing": _look_up(DECODER_SHARINGS, "decoder_strategy", model),
         "decoder_hidden_dim": decoder["hidden_size"],
         "decoder_num_heads": decoder["num_heads"],
