@@ -44,7 +44,6 @@ def distort(
             [functools.partial(operation, frames, sign) for operation in operations],
             default=functools.partial(tf.identity, frames),
         )
-        # The Model Garden's rotations and shears lose the static shape.
         frames = tf.ensure_shape(frames, shape)
     return frames
 
