@@ -77,22 +77,22 @@ def clip_names(golden):
 
 
 def frame_of(golden, clip, frame):
-    """uint8 picture; a missing frame falls back to an earlier one, as theirs do."""
+    """uint8 frame; a missing frame falls back to an earlier one, as theirs do."""
     earlier = (f"image_{clip}_{k}" for k in range(frame, -1, -1))
     return golden[next(name for name in earlier if name in golden)]
 
 
-def shown(picture):
+def shown(frame):
     """What the pipeline makes of a stored frame, normalised, channels first."""
     (top, left, height, width), scale, shift = resizing.centre(
-        *picture.shape[:2], (224, 224)
+        *frame.shape[:2], (224, 224)
     )
-    part = picture[None, top : top + height, left : left + width]
+    part = frame[None, top : top + height, left : left + width]
     pixels = resizing.resample(part, scale, shift, (224, 224), "bicubic")
     return np.asarray(PixelScaling()(pixels[None]))[0, 0].transpose(2, 0, 1)
 
 
-def same_picture(ours, theirs):
+def same_frame(ours, theirs):
     """Within 1 grey level on 99.9 % of the values; theirs may have every 4th only."""
     stride = ours.shape[1] // theirs.shape[1]
     level = 1 / (255 * np.array(IMAGENET_STD, "float32"))[:, None, None]
@@ -113,7 +113,7 @@ def test_evaluation_clips(path):
         ours = log_mel(first_channel(golden[f"pcm_{clip}"]), 1024)
         same_spectrogram(ours[::4], theirs["fbank_every4"], TOLERANCE)
         close(ours[-40:], theirs["fbank_tail"], TOLERANCE)
-        same_picture(shown(frame_of(golden, clip, 5)), theirs["image"])
+        same_frame(shown(frame_of(golden, clip, 5)), theirs["image"])
     for name in (n for n in golden if n.startswith("eval_t")):
         length = int(name.split("/")[0].removeprefix("eval_t"))
         clip = name.split("/")[1]
@@ -121,7 +121,7 @@ def test_evaluation_clips(path):
         same_spectrogram(ours[::4], golden[name], TOLERANCE)
     for name in (n for n in golden if n.startswith("eval_frame")):
         frame, clip, _ = name.removeprefix("eval_frame").split("/")
-        same_picture(shown(frame_of(golden, clip, int(frame))), golden[name])
+        same_frame(shown(frame_of(golden, clip, int(frame))), golden[name])
     for name in (n for n in golden if n.startswith("label_smooth")):
         same_smooth_label(golden, name)
 
@@ -152,9 +152,9 @@ def test_mixed_clips(path):
         mixed = augment.mix_waveforms(padded[0], counts[0], share, padded[1], counts[1])
         ours = LogMelSpectrogram(1024)(mixed, num_samples=counts[0])
         same_spectrogram(np.asarray(ours)[0, ::4], theirs["fbank_every4"], TOLERANCE)
-        pictures = [shown(frame_of(golden, c, 5))[None] for c in (first, second)]
-        picture = np.asarray(augment.mix(pictures[0], share, pictures[1]))[0]
-        same_picture(picture, theirs["image_every4"])
+        frames = [shown(frame_of(golden, c, 5))[None] for c in (first, second)]
+        frame = np.asarray(augment.mix(frames[0], share, frames[1]))[0]
+        same_frame(frame, theirs["image_every4"])
         targets = [multi_hot(golden, c)[None] for c in (first, second)]
         target = augment.mix_targets(targets[0], share, targets[1], smoothing=0.1)
         close(target[0], theirs["label"], 1e-6)

@@ -60,31 +60,31 @@ def test_flips_are_of_the_whole_clip(frames):
 
 
 def test_colour_is_the_same_shift_for_all_frames():
-    picture = tf.constant(
+    frame = tf.constant(
         np.random.default_rng(0).integers(60, 200, (1, 8, 8, 3)), tf.uint8
     )
     options = Augmentation(
         brightness=0.2, contrast=0.3, saturation=0.3, hue=0.2, colour_probability=1.0
     )
     for seed in seeds(4):
-        found = augment.jitter_colour(tf.tile(picture, [3, 1, 1, 1]), seed, options)
-        assert found.dtype == tf.uint8 and (found[0] != picture[0]).numpy().any()
+        found = augment.jitter_colour(tf.tile(frame, [3, 1, 1, 1]), seed, options)
+        assert found.dtype == tf.uint8 and (found[0] != frame[0]).numpy().any()
         np.testing.assert_array_equal(found[1:], [found[0]] * 2)
 
 
 def test_colour_in_numbers():
-    picture = tf.fill([1, 2, 2, 3], tf.constant(100, tf.uint8))
+    frame = tf.fill([1, 2, 2, 3], tf.constant(100, tf.uint8))
     shifts = []
     for seed in seeds(200):
         options = Augmentation(brightness=0.1, colour_probability=1.0)
         shifts.append(
-            int(augment.jitter_colour(picture, seed, options)[0, 0, 0, 0]) - 100
+            int(augment.jitter_colour(frame, seed, options)[0, 0, 0, 0]) - 100
         )
     assert -26 <= min(shifts) < -20 and 20 < max(shifts) <= 26
     # Contrast and saturation have nothing to change on plain grey.
     options = Augmentation(contrast=0.5, saturation=0.5, colour_probability=1.0)
-    unchanged = augment.jitter_colour(picture, seeds(1)[0], options)
-    np.testing.assert_array_equal(unchanged, picture)
+    unchanged = augment.jitter_colour(frame, seeds(1)[0], options)
+    np.testing.assert_array_equal(unchanged, frame)
 
 
 def test_colour_applies_with_its_probability(frames):
@@ -162,10 +162,10 @@ def test_eager_and_in_a_map_are_the_same(samples, frames):
         )
 
     dataset = tf.data.Dataset.from_tensor_slices(seeds(5)).map(both)
-    for seed, (sound, picture) in zip(seeds(5), dataset, strict=True):
-        eager_sound, eager_picture = both(seed)
-        assert np.abs(eager_sound - sound).max() <= 1
-        difference = tf.cast(eager_picture, tf.int32) - tf.cast(picture, tf.int32)
+    for seed, (audio, video) in zip(seeds(5), dataset, strict=True):
+        eager_audio, eager_video = both(seed)
+        assert np.abs(eager_audio - audio).max() <= 1
+        difference = tf.cast(eager_video, tf.int32) - tf.cast(video, tf.int32)
         assert np.abs(difference).max() <= 1
 
 

@@ -150,11 +150,11 @@ def test_frames_are_the_stored_jpegs(built):
 
 def test_evaluation_shows_the_resized_centre(built):
     split = open_split(str(built), "other")
-    picture = PIL.Image.open(io.BytesIO(examples("other")[0]["frames"][4]))
+    frame = PIL.Image.open(io.BytesIO(examples("other")[0]["frames"][4]))
     for method, filter in (("bilinear", "BILINEAR"), ("bicubic", "BICUBIC")):
         spec = ClipSpec(SECONDS, frame_size=(16, 16), interpolation=method)
         (batch,) = batches(split.evaluation_batches(spec, 1, indices=[0]))
-        resized = picture.resize((20, 16), PIL.Image.Resampling[filter])
+        resized = frame.resize((20, 16), PIL.Image.Resampling[filter])
         expected = np.asarray(resized.crop((2, 0, 18, 16))).astype(int)
         difference = np.abs(batch["video"][0, 0] - expected)
         # The chroma beside the part that was decoded differs by rounding.
@@ -173,7 +173,7 @@ def test_an_example_can_be_looked_at(split):
 # --- Time ---
 
 
-def test_sound_and_frame_lie_in_one_window(split):
+def test_audio_and_frame_lie_in_one_window(split):
     dataset = split.training_batches(
         SPEC, 21, seed=1, num_steps=10, keep=("audio", "video")
     )

@@ -65,7 +65,7 @@ def test_another_number_of_workers_is_an_error(split, running, number):
     dispatcher = running[2].partition("/")[0]
     address = f"{dispatcher}/{number}"
     served = split.training_batches(SPEC, 6, seed=0, num_steps=4, services=[address])
-    expected = rf"data\.services: {dispatcher} has not {number} workers"
+    expected = rf"data\.services: {dispatcher} does not have {number} workers"
     with pytest.raises(UserError, match=expected), service.naming_services():
         batches(served)
 
@@ -79,7 +79,7 @@ def test_what_is_no_address(split, address):
 
 def test_a_port_that_is_taken(running):
     port = int(running[0].partition(":")[2])
-    with pytest.raises(UserError, match=f"port {port} cannot be served.*--port"):
+    with pytest.raises(UserError, match=f"Port {port} cannot be used.*--port"):
         service.Dispatcher(port=port, host="localhost")
 
 
@@ -89,10 +89,10 @@ def test_a_worker_that_the_dispatcher_does_not_know(running):
         service.Worker(dispatcher, free_port(), "localhost")
 
 
-def test_a_worker_that_begins_anew_is_an_error():
+def test_a_restarted_worker_is_an_error():
     batches = tf.data.Dataset.from_tensors((np.int64(4), "batch 4")).enumerate(start=6)
     with (
-        pytest.raises(UserError, match=r"data\.services: a worker was started anew"),
+        pytest.raises(UserError, match=r"data\.services: a worker was restarted"),
         service.naming_services(),
     ):
         list(batches.map(service._check_number))

@@ -16,10 +16,10 @@ from tfavmae.serving.client import RestClient, SavedModelClient
 
 SIGNATURES = {
     "serving_default": {
-        "inputs": {"waveform": {}, "video": {}},
+        "inputs": {"audio": {}, "video": {}},
         "outputs": {"logits": {}, "probabilities": {}},
     },
-    "embed_audio": {"inputs": {"waveform": {}}, "outputs": {"audio_embedding": {}}},
+    "embed_audio": {"inputs": {"audio": {}}, "outputs": {"audio_embedding": {}}},
 }
 
 
@@ -43,7 +43,7 @@ class TFServingStub(http.server.BaseHTTPRequestHandler):
         signature = request["signature_name"]
         if set(request["inputs"]) != set(SIGNATURES[signature]["inputs"]):
             return self.reply(400, {"error": "input names do not match"})
-        wave = np.array(request["inputs"]["waveform"])
+        wave = np.array(request["inputs"]["audio"])
         if signature == "embed_audio":
             # One output: a bare tensor, without its name.
             return self.reply(200, {"outputs": wave[:, :2].tolist()})
@@ -77,14 +77,14 @@ def url():
 def test_rest_predict_sends_columns_and_returns_named_arrays(url):
     video = np.arange(96).reshape(2, 1, 4, 4, 3).astype("uint8")
     wave = np.zeros((2, 5), "float32")
-    answers = RestClient("tiny", url).predict(waveform=wave, video=video)
+    answers = RestClient("tiny", url).predict(audio=wave, video=video)
     np.testing.assert_allclose(answers["logits"][:, 0], [23.5, 71.5])
     assert answers["probabilities"].shape == (2, 1)
 
 
 def test_rest_gives_a_single_output_its_name_back(url):
     wave = np.array([[0.25, -0.5, 1.0]])
-    answers = RestClient("tiny", url).predict("embed_audio", waveform=wave)
+    answers = RestClient("tiny", url).predict("embed_audio", audio=wave)
     assert list(answers) == ["audio_embedding"]
     np.testing.assert_array_equal(answers["audio_embedding"], [[0.25, -0.5]])
 
@@ -109,9 +109,9 @@ def test_no_server_is_said():
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory):
     class Doubler(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, 3), name="waveform")])
-        def embed_audio(self, waveform):
-            return {"audio_embedding": 2 * waveform}
+        @tf.function(input_signature=[tf.TensorSpec((None, 3), name="audio")])
+        def embed_audio(self, audio):
+            return {"audio_embedding": 2 * audio}
 
     path = tmp_path_factory.mktemp("export") / "doubler"
     module = Doubler()
@@ -125,7 +125,7 @@ def saved_model(tmp_path_factory):
 def test_saved_model_client_takes_the_newest_version(saved_model):
     asked = SavedModelClient(saved_model)
     assert asked.path.name == "10"
-    answers = asked.predict("embed_audio", waveform=[[1, 2, 3]])
+    answers = asked.predict("embed_audio", audio=[[1, 2, 3]])
     np.testing.assert_array_equal(answers["audio_embedding"], [[2, 4, 6]])
     assert asked.labels == []
 
@@ -133,11 +133,11 @@ def test_saved_model_client_takes_the_newest_version(saved_model):
 def test_saved_model_client_names_what_there_is(saved_model):
     asked = SavedModelClient(saved_model / "2")
     with pytest.raises(ValueError, match="no signature 'classify'; it has"):
-        asked.predict("classify", waveform=[[1, 2, 3]])
-    with pytest.raises(ValueError, match=r"takes the inputs \['waveform'\]"):
-        asked.predict("embed_audio", audio=[[1, 2, 3]])
-    with pytest.raises(ValueError, match=r"shape \(None, 3\)\. Received: \(1, 2\)"):
-        asked.predict("embed_audio", waveform=[[1, 2]])
+        asked.predict("classify", audio=[[1, 2, 3]])
+    with pytest.raises(ValueError, match=r"takes the inputs \['audio'\]"):
+        asked.predict("embed_audio", waveform=[[1, 2, 3]])
+    with pytest.raises(ValueError, match=r"shape \(None, 3\); received \(1, 2\)"):
+        asked.predict("embed_audio", audio=[[1, 2]])
 
 
 def test_a_directory_without_a_model_is_said(tmp_path):
@@ -146,7 +146,7 @@ def test_a_directory_without_a_model_is_said(tmp_path):
 
 
 def test_main_answers_every_signature(saved_model, tmp_path):
-    np.savez(tmp_path / "in.npz", waveform=np.ones((2, 3), "float32"))
+    np.savez(tmp_path / "in.npz", audio=np.ones((2, 3), "float32"))
     client.main(str(saved_model), str(tmp_path / "in.npz"), str(tmp_path / "out.npz"))
     with np.load(tmp_path / "out.npz") as answers:
         np.testing.assert_array_equal(

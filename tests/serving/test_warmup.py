@@ -1,3 +1,5 @@
+"""Warm-up requests, parsed by an independent description of the messages."""
+
 import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -54,7 +56,7 @@ def prediction_log_class():
 
 def test_requests_read_back_as_prediction_logs(tmp_path):
     inputs = {
-        "waveform": np.linspace(-1, 1, 50, dtype="float32")[None],
+        "audio": np.linspace(-1, 1, 50, dtype="float32")[None],
         "video": np.arange(96, dtype="uint8").reshape(1, 2, 4, 4, 3),
     }
     path = tmp_path / "assets.extra" / "tf_serving_warmup_requests"

@@ -1,3 +1,5 @@
+"""Classification scores: against scikit-learn, views averaged, gaps counted."""
+
 import io
 import json
 
@@ -80,7 +82,7 @@ def test_clips_without_the_modality_or_the_label_are_left_out_and_counted():
 
 
 def test_nothing_to_evaluate_is_said():
-    with pytest.raises(UserError, match="none of the 2 clips has audio and a 'label'"):
+    with pytest.raises(UserError, match="None of the 2 clips has audio and a 'label'"):
         classification.evaluate(StandIn(), [batch_of(np.eye(2), [-1, -1])])
 
 

@@ -1,3 +1,5 @@
+"""Embeddings of a split: one row per clip, views averaged, gaps as NaN."""
+
 import numpy as np
 import pytest
 import tensorflow as tf

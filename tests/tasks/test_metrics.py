@@ -1,3 +1,5 @@
+"""Metrics: against scikit-learn, sorting, and numbers worked out by hand."""
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -74,7 +76,7 @@ def test_embeddings_that_are_not_finite_are_refused():
 
 
 def test_unknown_convention_and_unpaired_rows_are_refused():
-    with pytest.raises(ValueError, match="Received: ties='optimistic'"):
+    with pytest.raises(ValueError, match="received ties='optimistic'"):
         metrics.recall_at_k(Ranks(np.zeros(2), np.ones(2)), 1, "optimistic")
     with pytest.raises(ValueError, match="must be pairs"):
         metrics.paired_ranks(unit_rows(4, 3), unit_rows(5, 3))

@@ -1,3 +1,5 @@
+"""Retrieval in both directions: recall, chance, misses and examples."""
+
 import io
 import json
 
@@ -121,14 +123,14 @@ def test_search_returns_the_nearest_rows_first():
 def test_a_model_of_one_modality_is_refused():
     embeddings = made_embeddings()
     del embeddings["video_embedding"]
-    with pytest.raises(UserError, match="needs embeddings of both modalities, video"):
+    with pytest.raises(UserError, match="embeddings of both modalities, video"):
         retrieval.evaluate(embeddings)
 
 
 def test_a_split_without_pairs_is_refused():
     embeddings = made_embeddings()
     embeddings["audio_present"][:] = False
-    with pytest.raises(UserError, match="none of the 40 clips has both"):
+    with pytest.raises(UserError, match="None of the 40 clips has both"):
         retrieval.evaluate(embeddings)
 
 

@@ -47,24 +47,9 @@ def measure(split, clip_seconds, max_clips=None, num_mel_bins=128, variant="kald
     Returns:
         `(mean, std, number of clips)`.
     """
-    import numpy as np
-
-    from tfavmae.data.pipeline import ClipSpec
+    from tfavmae.data.statistics import spectrogram_statistics
     from tfavmae.layers.spectrogram import LogMelSpectrogram
 
-    rows = split.rows(keep=("audio",))[:max_clips]
-    spec = ClipSpec(clip_seconds, modalities=("audio",), train=False)
-    num_frames = -(-spec.num_samples // 160)
+    num_frames = -(-round(clip_seconds * 16000) // 160)
     layer = LogMelSpectrogram(num_frames, num_mel_bins, 16000, 0.0, 1.0, variant)
-    total = squares = count = 0.0
-    for batch in split.evaluation_batches(spec, 16, indices=rows):
-        samples = batch["audio_samples"].numpy() * (batch["sample_weight"].numpy() > 0)
-        own = layer.count_frames(samples).clip(0, num_frames)
-        values = np.asarray(layer(batch["audio"], batch["audio_samples"]), np.float64)
-        values = values[np.arange(num_frames) < own[:, None]]
-        total, squares = total + values.sum(), squares + (values**2).sum()
-        count += values.size
-    if not count:
-        raise UserError(f"{split.info.data_dir}: no clip is as long as one window")
-    mean = total / count
-    return mean, max(squares / count - mean**2, 0.0) ** 0.5, len(rows)
+    return spectrogram_statistics(split, layer, clip_seconds, max_clips)

@@ -1,25 +1,49 @@
-"""One clip out of a stored example: where in time, which samples, which frames."""
+"""Clip windows: the audio samples and the frames of one clip of a stored example."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from tfavmae.data import augment, resizing
+from tfavmae.data import augment, jpeg
+from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.data.index import checked
+
+# Absorbs the rounding of frame rates, which are stored as float32: a frame that begins
+# this share of a frame before the window's edge counts as beginning on it.
+_ROUNDING_FRAMES = 1e-4
 
 
 @dataclasses.dataclass
 class Window:
-    """First sample of the window, and the stored frames to show."""
+    """A clip's place in a stored example.
 
-    start: tf.Tensor  # int32
-    frames: tf.Tensor  # int32 (num_frames,)
+    Attributes:
+        start: int32, first audio sample of the window.
+        frames: int32 `(num_frames,)`, numbers of the stored frames to show.
+    """
+
+    start: tf.Tensor
+    frames: tf.Tensor
 
 
-def choose(spec, example, key, view, num_views):
-    """Audio and frames by one clock, which starts with the stored clip.
+def choose(
+    spec: ClipSpec,
+    example: dict[str, tf.Tensor],
+    key: tf.Tensor,
+    view: tf.Tensor,
+    num_views: int,
+) -> Window:
+    """Chooses the window of a clip, the same stretch of time for audio and video.
 
-    With both modalities there, the window lies where both are.
+    Both modalities are timed from the start of the stored clip. Where both are there,
+    the window lies within the shorter of them.
+
+    Args:
+        spec: settings of the clip.
+        example: parsed example with `audio`, `frames` and `frame_rate`.
+        key: int64 `(2,)`, seed of the window and of the frames in it (training).
+        view: int64, number of this view (evaluation).
+        num_views: views per clip, spread evenly over it (evaluation).
     """
     num_samples, num_frames = tf.size(example["audio"]), tf.size(example["frames"])
     frame_rate = tf.maximum(tf.cast(example["frame_rate"], tf.float64), 1e-3)
@@ -33,34 +57,33 @@ def choose(spec, example, key, view, num_views):
             tf.random.stateless_uniform([2], key, dtype=tf.float64)
         )
     else:
-        window_phase, frame_phase = _view_phases(view, num_views)
+        # Windows reach from one end of the clip to the other; of a single window, and
+        # of the frames in one, the middle is taken.
+        view = tf.cast(view, tf.float64)
+        frame_phase = (view + 0.5) / num_views
+        window_phase = view / (num_views - 1) if num_views > 1 else frame_phase
     slack = tf.maximum(seconds - spec.clip_seconds, 0.0)
     start = tf.floor(window_phase * slack * spec.sample_rate_hz)
-    start_seconds = start / spec.sample_rate_hz
     first, last = _frames_between(
-        start_seconds, spec.clip_seconds, frame_rate, num_frames
+        start / spec.sample_rate_hz, spec.clip_seconds, frame_rate, num_frames
     )
     frames = _spread_frames(spec, first, last, frame_rate, frame_phase)
     return Window(tf.cast(start, tf.int32), frames)
 
 
-def _view_phases(view, num_views):
-    view = tf.cast(view, tf.float64)
-    frame_phase = (view + 0.5) / num_views
-    return (view / (num_views - 1) if num_views > 1 else frame_phase), frame_phase
-
-
 def _frames_between(start_seconds, clip_seconds, frame_rate, num_frames):
-    """First and last stored frame whose time lies in the window (at least one)."""
-    # Frame i is shown from i / frame_rate on; the margin absorbs rounding.
-    end = tf.math.ceil((start_seconds + clip_seconds) * frame_rate - 1e-4) - 1
-    first = tf.math.ceil(start_seconds * frame_rate - 1e-4)
+    """First and last stored frame whose time lies in the window, at least one."""
+    # Frame i is shown from i / frame_rate on.
+    end_frame = (start_seconds + clip_seconds) * frame_rate
+    last = tf.math.ceil(end_frame - _ROUNDING_FRAMES) - 1
+    first = tf.math.ceil(start_seconds * frame_rate - _ROUNDING_FRAMES)
     newest = tf.cast(tf.maximum(num_frames - 1, 0), tf.float64)
     first = tf.minimum(first, newest)
-    return first, tf.clip_by_value(end, first, newest)
+    return first, tf.clip_by_value(last, first, newest)
 
 
 def _spread_frames(spec, first, last, frame_rate, phase):
+    """Numbers of the frames to show; `phase` in [0, 1) is their place in the leeway."""
     k = tf.range(spec.num_frames, dtype=tf.float64)
     count = last - first + 1
     if spec.frame_stride_seconds is None:
@@ -69,13 +92,29 @@ def _spread_frames(spec, first, last, frame_rate, phase):
         steps = tf.round(k * spec.frame_stride_seconds * frame_rate)
         free = tf.maximum(count - 1 - steps[-1], 0)
         frames = first + tf.floor(phase * (free + 1)) + steps
+    # A stride that does not fit into the window repeats the last frame.
     return tf.cast(tf.minimum(frames, last), tf.int32)
 
 
-def cut_audio(spec, stored, window, key):
+def cut_audio(
+    spec: ClipSpec, stored: tf.Tensor, window: Window, key: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """The audio of a clip, augmented in training.
+
+    Args:
+        spec: settings of the clip.
+        stored: int16 `(samples,)`, the whole stored audio, empty where there is none.
+        window: from `choose`.
+        key: int64 `(2,)`, seed of the augmentation.
+
+    Returns:
+        `audio` int16 `(spec.num_samples,)`, padded with zeros at the end;
+        `audio_samples` int32, its true length; `audio_present` float32, 0 or 1.
+    """
     samples = stored[window.start : window.start + spec.num_samples]
     count = tf.size(samples)
     if spec.train:
+        # Before the padding, which has to stay silent and at the end.
         samples = augment.audio(samples, key, spec.augmentation)
     samples = tf.pad(samples, [[0, spec.num_samples - count]])
     return {
@@ -85,80 +124,37 @@ def cut_audio(spec, stored, window, key):
     }
 
 
-def cut_video(spec, stored, window, key, file, record):
+def cut_video(
+    spec: ClipSpec,
+    stored: tf.Tensor,
+    window: Window,
+    key: tf.Tensor,
+    file: tf.Tensor,
+    record: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """The frames of a clip, decoded, cropped, and augmented in training.
+
+    Args:
+        spec: settings of the clip.
+        stored: string `(frames,)`, all stored JPEGs, empty where there are none.
+        window: from `choose`.
+        key: int64 `(2,)`, seed of the crop and of the augmentation.
+        file: string, path of the TFRecord file, for the error about a damaged JPEG.
+        record: int32, number of the record in that file.
+
+    Returns:
+        `video` uint8 `(spec.num_frames, height, width, 3)`, black where the example
+        has no video; `video_present` float32, 0 or 1.
+    """
     shape = [spec.num_frames, *spec.frame_size, 3]
-    is_there = tf.size(stored) > 0
+    is_present = tf.size(stored) > 0
 
-    def show():
-        jpegs = tf.gather(stored, window.frames)
-        decoded = tf.cond(
-            _end_well(jpegs),
-            lambda: _decode(spec, jpegs, key),
-            lambda: _decode_or_nothing(spec, jpegs, key),
-        )
-        is_read = tf.size(decoded) > 0
+    def decode():
+        frames = jpeg.decode_and_crop(spec, tf.gather(stored, window.frames), key)
+        is_decoded = tf.size(frames) > 0
         problem = "a JPEG frame is damaged"
-        return tf.reshape(checked(decoded, is_read, problem, file, record), shape)
+        return tf.reshape(checked(frames, is_decoded, problem, file, record), shape)
 
-    frames = tf.cond(is_there, show, lambda: tf.zeros(shape, tf.uint8))
-    present = tf.cast(is_there, tf.float32)
+    frames = tf.cond(is_present, decode, lambda: tf.zeros(shape, tf.uint8))
+    present = tf.cast(is_present, tf.float32)
     return {"video": tf.ensure_shape(frames, shape), "video_present": present}
-
-
-def _end_well(jpegs):
-    """Whether all end as a JPEG ends; one that was cut short does not."""
-    size = tf.minimum(tf.strings.length(jpegs), 2)
-    return tf.reduce_all(tf.strings.substr(jpegs, -size, size) == b"\xff\xd9")
-
-
-def _decode_or_nothing(spec, jpegs, key):
-    """uint8 `(frames, height, width, 3)`, or nothing when a JPEG is damaged."""
-    # A dataset of one element is the graph's way to catch an error. It costs as much
-    # as a quarter of the decoding, so only frames that look damaged go through it.
-    one = tf.data.Dataset.from_tensors(jpegs)
-    decoded = one.map(lambda x: _decode(spec, x, key)).ignore_errors()
-    nothing = tf.zeros([0, *spec.frame_size, 3], tf.uint8)
-    return (
-        decoded.concatenate(tf.data.Dataset.from_tensors(nothing))
-        .take(1)
-        .get_single_element()
-    )
-
-
-def _decode(spec, jpegs, key):
-    height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(jpegs[0]))
-    keys = tf.random.split(key, 2)
-    box, scale, shift = _geometry(spec, height, width, keys[0])
-    frames = [_decode_box(jpegs[i], box) for i in range(spec.num_frames)]
-    frames = resizing.resample(
-        tf.stack(frames), scale, shift, spec.frame_size, spec.interpolation
-    )
-    return augment.video(frames, keys[1], spec.augmentation) if spec.train else frames
-
-
-def _geometry(spec, height, width, key):
-    """The part of the stored pictures to decode, and how it becomes the frame."""
-    options, size = spec.augmentation, spec.frame_size
-    if spec.train and options.crop_scale is not None:
-        box = augment.random_box(
-            key,
-            height,
-            width,
-            size[1] / size[0],
-            options.crop_scale,
-            options.crop_aspect,
-        )
-        return box, *resizing.fill(box, size)
-    if spec.train and options.random_crop:
-        jitter = options.scale_jitter
-        return augment.random_window(
-            key, height, width, size, spec.shorter_side, jitter
-        )
-    return resizing.centre(height, width, size, spec.shorter_side)
-
-
-def _decode_box(jpeg, box):
-    # The accurate DCT is what Pillow and the stored frames' makers use.
-    return tf.image.decode_and_crop_jpeg(
-        jpeg, box, channels=3, dct_method="INTEGER_ACCURATE"
-    )

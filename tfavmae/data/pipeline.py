@@ -1,102 +1,42 @@
-"""From the TFRecords of a split to batches of int16 waveforms and uint8 frames.
+"""Input pipeline: batches of int16 audio and uint8 video from the TFRecords of a split.
 
-The order of the clips and every random choice are functions of (seed, position), so
-a stream can be started at any step, split over hosts and read with any number of
-threads without changing a number in it. Only the JPEGs that a clip needs are decoded.
+The order of the clips and every random choice are functions of (seed, position), so a
+run can start at any step, on any number of hosts and with any number of threads, and
+reads the same numbers. Only the JPEGs that a clip needs are decoded.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tfavmae.data import augment, clip_sampling, sampling, service
+from tfavmae.data import clip_sampling, sampling, service
+from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.data.index import RecordReader, naming_damage
-from tfavmae.data.splits import MODALITIES, STORED_SAMPLE_RATE_HZ, Split, open_info
-
-NO_AUGMENTATION = augment.Augmentation()
+from tfavmae.data.splits import Split, open_info
 
 __all__ = ["ClipSpec", "ClipSplit", "naming_damage", "open_split"]
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipSpec:
-    """What to cut out of a stored clip.
-
-    Args:
-        clip_seconds: length of the audio window, and of the time in which the frames
-            lie. A clip that is longer gives a random window in training and centred
-            ones in evaluation, a shorter one is padded with zeros at the end
-            (`audio_samples` tells how many samples are true).
-        num_frames: frames per clip. A single frame is a random one of the window in
-            training (CAV-MAE), the middle one in evaluation.
-        frame_size: (height, width).
-        shorter_side: of the picture that frames are cropped from; default: the least
-            that covers `frame_size`. Frames stored at this size are not resized.
-        frame_stride_seconds: time from frame to frame, the first at random (training)
-            or so that they are centred; `None` spreads them over the window.
-        labels: features to batch as labels.
-        modalities: those to read; leaving out "video" decodes no JPEG.
-        train: random windows and augmentation. `evaluation_batches` switches it off.
-        augmentation: what may happen to a training clip.
-        interpolation: of resizing frames, "bilinear" or "bicubic".
-        sample_rate_hz: of the stored audio; nothing is resampled here.
-    """
-
-    clip_seconds: float
-    num_frames: int = 1
-    frame_size: tuple[int, int] = (224, 224)
-    shorter_side: int | None = None
-    frame_stride_seconds: float | None = None
-    labels: tuple[str, ...] = ()
-    modalities: tuple[str, ...] = MODALITIES
-    train: bool = True
-    augmentation: augment.Augmentation = NO_AUGMENTATION
-    interpolation: str = "bilinear"
-    sample_rate_hz: int = STORED_SAMPLE_RATE_HZ
-
-    def __post_init__(self):
-        stride = self.frame_stride_seconds
-        self._check("clip_seconds", self.clip_seconds > 0, "positive")
-        self._check("num_frames", self.num_frames >= 1, "at least 1")
-        self._check("frame_size", min(self.frame_size) >= 1, "positive")
-        self._check("frame_stride_seconds", stride is None or stride > 0, "positive")
-        known = self.modalities and set(self.modalities) <= set(MODALITIES)
-        self._check("modalities", known, f"some of {MODALITIES}")
-        methods = ("bilinear", "bicubic")
-        self._check("interpolation", self.interpolation in methods, f"one of {methods}")
-        is_stored = self.sample_rate_hz == STORED_SAMPLE_RATE_HZ
-        self._check("sample_rate_hz", is_stored, f"{STORED_SAMPLE_RATE_HZ}, as stored")
-
-    def _check(self, name, condition, rule):
-        if not condition:
-            value = getattr(self, name)
-            raise ValueError(f"`{name}` must be {rule}. Received: {name}={value}.")
-
-    @property
-    def num_samples(self):
-        """Length of the batch's waveforms."""
-        return round(self.clip_seconds * self.sample_rate_hz)
-
-
-def open_split(dataset, split, data_dir=None):
-    """Opens a split of a TFDS dataset in tfavmae's stored form.
+def open_split(dataset: str, split: str, data_dir: str | None = None) -> "ClipSplit":
+    """Opens a split of a TFDS data set in the stored form of tfavmae.
 
     Args:
         dataset: "name", "name/config", either with ":version", or the path of a built
-            dataset. The builder's code is not needed.
-        split: its name, slices as in TFDS ("train[:90%]") included.
-        data_dir: where to look for the name; default `TFDS_DATA_DIR` or
+            data set. The builder's code is not needed.
+        split: name of the split, slices as in TFDS ("train[:90%]") included.
+        data_dir: folder of the data sets, for a name; default: `TFDS_DATA_DIR` or
             `~/tensorflow_datasets`.
 
-    Returns:
-        A `ClipSplit`.
+    Raises:
+        UserError: the data set or the split does not exist, or a file is damaged.
     """
     return ClipSplit(open_info(dataset, data_dir), split)
 
 
 class ClipSplit(Split):
-    """The clips of a split: what is known of them, and batches of them.
+    """A split that gives batches of clips; see `open_split`.
 
     ```python
     split = open_split("sounding_shapes/demo", "train", "data")
@@ -114,22 +54,22 @@ class ClipSplit(Split):
 
     def training_batches(
         self,
-        spec,
-        batch_size,
+        spec: ClipSpec,
+        batch_size: int,
         *,
-        seed,
-        start_step=0,
-        num_steps=None,
-        indices=None,
-        keep=(),
-        sampling_weights=None,
-        replacement=True,
-        draws_per_epoch=None,
-        host_index=0,
-        host_count=1,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        services=(),
-    ):
+        seed: int,
+        start_step: int = 0,
+        num_steps: int | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        keep: Sequence[str] = (),
+        sampling_weights: np.ndarray | None = None,
+        replacement: bool = True,
+        draws_per_epoch: int | None = None,
+        host_index: int = 0,
+        host_count: int = 1,
+        num_parallel_calls: int = tf.data.AUTOTUNE,
+        services: Sequence[str] = (),
+    ) -> tf.data.Dataset:
         """Shuffled batches without end, a pure function of `seed` and the step.
 
         Every clip comes once per epoch; epochs follow each other without a gap, so
@@ -137,46 +77,55 @@ class ClipSplit(Split):
         next.
 
         Args:
-            spec: `ClipSpec`.
-            batch_size: of all hosts together.
-            seed: of order, windows and augmentation.
-            start_step: first step to give; costs nothing.
-            num_steps: how many steps to give, `None` for no end.
-            indices: rows to use, default all.
+            spec: settings of the clips.
+            batch_size: global batch size, over all hosts.
+            seed: seed of order, windows and augmentation.
+            start_step: first step; starting late costs nothing.
+            num_steps: number of steps, `None` for no end.
+            indices: rows to use; default: all.
             keep: modalities that a clip must have to be used.
-            sampling_weights: `(num_examples,)`; draws clips in proportion instead of
-                in epochs, see `sampling.balanced_weights`.
+            sampling_weights: `(num_examples,)`; draws clips in proportion to these
+                instead of in epochs, see `sampling.balanced_weights`.
             replacement: whether the same clip may be drawn twice in an epoch.
-            draws_per_epoch: length of an epoch drawn without replacement, default
+            draws_per_epoch: length of an epoch drawn without replacement; default:
                 the number of clips with a weight.
-            host_index: this host; it gets rows `host_index * batch_size /
-                host_count` on of every batch.
+            host_index: this host; it reads `batch_size / host_count` rows of every
+                batch, from row `host_index * batch_size / host_count` on.
             host_count: number of hosts.
-            num_parallel_calls: clips decoded at a time; changes nothing but speed.
-            services: addresses of `tfavmae.data.service` whose workers make the
-                batches; changes nothing but speed.
+            num_parallel_calls: clips decoded at a time; affects only the speed.
+            services: addresses of `tf.data` services whose workers make the batches,
+                see `tfavmae.data.service`; affects only the speed.
 
         Returns:
             `tf.data.Dataset` of batches of `batch_size / host_count` clips.
+
+        Raises:
+            ValueError: an argument is out of its range.
+            UserError: no clip is left, or a label does not exist.
         """
         rows = self.rows(indices, keep)
         share = sampling.HostShare(batch_size, host_index, host_count)
+        positions = share.positions(start_step)
         if sampling_weights is None:
-            order = sampling.shuffled(share.positions(start_step), len(rows), seed)
+            order = sampling.shuffled(positions, len(rows), seed)
+        elif replacement:
+            weights = np.asarray(sampling_weights)[rows]
+            order = sampling.drawn(positions, weights, seed)
         else:
             weights = np.asarray(sampling_weights)[rows]
-            order = _weighted_order(
-                weights, replacement, draws_per_epoch, share, start_step, seed
+            order = sampling.drawn_without_replacement(
+                weights, draws_per_epoch, share, start_step, seed
             )
         local = share.local_batch_size
         rows = tf.constant(rows)
         make_clip = self._clip_maker(spec)
 
         def clip(position, place):
+            # Of the position, not of the row: the next epoch cuts the clip differently.
             key = tf.stack([tf.constant(seed, tf.int64), position])
             return make_clip(rows[place], key, tf.constant(0, tf.int64), 1)
 
-        def batches(order, num_steps):
+        def batches(order: tf.data.Dataset, num_steps: int) -> tf.data.Dataset:
             clips = order.map(clip, num_parallel_calls, deterministic=True)
             return _batches(clips, local, num_steps)
 
@@ -189,39 +138,43 @@ class ClipSplit(Split):
 
     def evaluation_batches(
         self,
-        spec,
-        batch_size,
+        spec: ClipSpec,
+        batch_size: int,
         *,
-        indices=None,
-        keep=(),
-        num_views=1,
-        host_index=0,
-        host_count=1,
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ):
-        """Every clip (every view of it) exactly once, in the order of the rows.
+        indices: Sequence[int] | np.ndarray | None = None,
+        keep: Sequence[str] = (),
+        num_views: int = 1,
+        host_index: int = 0,
+        host_count: int = 1,
+        num_parallel_calls: int = tf.data.AUTOTUNE,
+    ) -> tf.data.Dataset:
+        """Batches with every view of every clip exactly once, in the order of the rows.
 
-        The last batch is filled up with repeats of the first clip, with
+        The last batch is filled up with repeats of the first clip that have
         `sample_weight` 0 and `example_index` -1.
 
         Args:
-            spec: `ClipSpec`; used with `train=False`.
-            batch_size: of all hosts together.
-            indices: rows to use, default all.
+            spec: settings of the clips; used with `train=False`.
+            batch_size: global batch size, over all hosts.
+            indices: rows to use; default: all.
             keep: modalities that a clip must have to be used.
             num_views: windows (of a longer clip) and frames spread evenly over the
-                clip, each a row of its own with the same `example_index`.
+                clip, each a row of the batch with the same `example_index`.
             host_index: as in `training_batches`.
             host_count: number of hosts.
-            num_parallel_calls: clips decoded at a time.
+            num_parallel_calls: clips decoded at a time; affects only the speed.
 
         Returns:
             `tf.data.Dataset` of batches of `batch_size / host_count` rows.
+
+        Raises:
+            ValueError: an argument is out of its range.
+            UserError: no clip is left, or a label does not exist.
         """
         rows = tf.constant(self.rows(indices, keep))
         share = sampling.HostShare(batch_size, host_index, host_count)
         total = len(rows) * num_views
-        num_steps = -(-total // batch_size)
+        num_steps = -(-total // batch_size)  # rounded up
         make_clip = self._clip_maker(dataclasses.replace(spec, train=False))
 
         def clip(position):
@@ -238,8 +191,8 @@ class ClipSplit(Split):
         clips = positions.map(clip, num_parallel_calls, deterministic=True)
         return _batches(clips, local, num_steps)
 
-    def _clip_maker(self, spec):
-        """Returns `(row, key, view, num_views) -> clip`, run inside tf.data."""
+    def _clip_maker(self, spec: ClipSpec) -> Callable[..., dict[str, tf.Tensor]]:
+        """A graph function `(row, key, view, num_views)` to one clip of a batch."""
         labels = {name: self.label_encoder(name) for name in spec.labels}
         reader, parse = RecordReader(self.index), self.parser(spec.labels)
 
@@ -266,24 +219,15 @@ class ClipSplit(Split):
         return make_clip
 
 
-def _weighted_order(weights, replacement, draws_per_epoch, share, start_step, seed):
-    if replacement:
-        return sampling.drawn(share.positions(start_step), weights, seed)
-    if draws_per_epoch is None:
-        draws_per_epoch = int(np.count_nonzero(weights))
-    return sampling.drawn_without_replacement(
-        weights, draws_per_epoch, share, start_step, seed
-    )
-
-
-def _batches(clips, batch_size, num_steps):
+def _batches(clips: tf.data.Dataset, batch_size: int, num_steps: int):
     batches = clips.batch(batch_size, drop_remainder=True)
     options = tf.data.Options()
     options.deterministic = True
-    # Clips are written where they lie in the batch: one copy less.
+    # Clips are written to their place in the batch: one copy less.
     options.experimental_optimization.map_and_batch_fusion = True
-    # Hosts share by position; tf.distribute must not split the files once more.
+    # Hosts share by position; tf.distribute must not divide the files once more.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     options.experimental_distribute.auto_shard_policy = policy
+    # tf.data cannot count behind a `filter`, as of draws without replacement.
     cardinality = tf.data.experimental.assert_cardinality(num_steps)
     return batches.apply(cardinality).with_options(options).prefetch(2)

@@ -1,26 +1,31 @@
-"""RandAugment (Cubuk et al., 2020) with the Model Garden's operations.
+"""RandAugment (Cubuk et al., 2020) with the operations of the Model Garden.
 
-The Model Garden draws from TensorFlow's global generator, which no clip could repeat.
-Here operations, signs and probabilities are drawn from a seed; `Cutout`, whose place it
-draws inside, is left out.
+The Model Garden draws from TensorFlow's global generator, so no clip could be repeated.
+Here operations, signs and probabilities are drawn from a seed. `Cutout` is left out: it
+draws its place inside the operation.
 """
+
+import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
-_MAX_LEVEL = 10.0  # of the Model Garden: the magnitude of the strongest change
-_GREY = [128, 128, 128]  # what a rotation, a shear or a shift uncovers
+_MAX_LEVEL = 10.0  # the Model Garden's magnitude of the strongest change
+_GREY = [128, 128, 128]  # fills what a rotation, a shear or a translation uncovers
 _TRANSLATION_PIXELS = 100.0
 
 
-def distort(frames, seed, num_layers, magnitude):
+def distort(
+    frames: tf.Tensor, seed: tf.Tensor, num_layers: int, magnitude: float
+) -> tf.Tensor:
     """Applies `num_layers` random operations, the same to all frames.
 
     Args:
         frames: uint8 `(frames, height, width, 3)`.
         seed: int `(2,)`.
-        num_layers: operations one after the other. Each is drawn from 15 and "none",
+        num_layers: operations in sequence. Each is drawn from 15 operations and "none",
             and applied with a probability that is uniform in 0.2 to 0.8.
-        magnitude: their strength, 0 to 10.
+        magnitude: strength of the operations, 0 to 10.
 
     Returns:
         uint8 of the same shape.
@@ -35,20 +40,19 @@ def distort(frames, seed, num_layers, magnitude):
         is_applied = u[2] < 0.2 + 0.6 * u[3]
         frames = tf.switch_case(
             tf.where(is_applied, choice, len(operations)),
-            [_branch(operation, frames, sign) for operation in operations],
-            default=lambda unchanged=frames: tf.identity(unchanged),
+            # `partial`, not a lambda: it must hold the frames of this turn of the loop.
+            [functools.partial(operation, frames, sign) for operation in operations],
+            default=functools.partial(tf.identity, frames),
         )
         frames = tf.ensure_shape(frames, shape)
     return frames
 
 
-def _branch(operation, frames, sign):
-    return lambda: operation(frames, sign)
-
-
-def _operations(strength):
+def _operations(
+    strength: float,
+) -> list[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
     """Functions of frames and a sign; `strength` is from 0 to 1."""
-    # Loads tf_keras, which is of no use to us, and takes two seconds.
+    # Imported late: it loads tf_keras, which nothing here uses, and takes two seconds.
     from official.vision.ops import augment
 
     factor = 1.8 * strength + 0.1

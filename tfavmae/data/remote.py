@@ -1,7 +1,7 @@
-"""Data sets behind a URL: what TFDS needs lies here, the TFRecords stay there.
+"""Data sets behind a URL: the description is copied, the TFRecords are read in place.
 
 TensorFlow reads `gs://` by itself; `s3://`, `az://`, `hdfs://` and `http://` need the
-extra `io`, which works with TensorFlow 2.16 only. TFDS reads its descriptions of a data
+extra `io`, which works with TensorFlow 2.16 only. TFDS reads its description of a data
 set through a library of its own that knows fewer places, so these few small files are
 copied into a temporary folder.
 """
@@ -14,27 +14,29 @@ import tensorflow as tf
 
 from tfavmae.errors import UserError
 
+# Schemes that tensorflow-io 0.37, the last release, registers.
 _OF_THE_EXTRA = ("s3", "az", "azfs", "hdfs", "viewfs", "http", "https", "oss")
 
 
-def scheme(path):
+def scheme(path: str | os.PathLike) -> str | None:
     """`"http"` of `"http://..."`; `None` of a local path."""
     name, found, _ = str(path).partition("://")
     return name.lower() if found else None
 
 
-def enable(path):
-    """Makes TensorFlow able to read a path, if an extra is needed for it.
+def enable(path: str | os.PathLike) -> None:
+    """Registers the file system of a path with TensorFlow, if an extra provides it.
 
     Raises:
-        UserError: if the extra is not there, or not for this TensorFlow.
+        UserError: the extra is not installed, or not made for this TensorFlow.
     """
     if scheme(path) not in _OF_THE_EXTRA:
         return
     remedy = (
         "install tfavmae[io] into an environment of its own, with TensorFlow 2.16, or "
-        "copy the data set to a local disk"
+        "copy the data set to a local disk."
     )
+    # A binary extension: with another TensorFlow the import ends in a linker error.
     if not tf.__version__.startswith("2.16."):
         raise UserError(
             f"{path}: TensorFlow {tf.__version__} cannot read such a path; {remedy}"
@@ -45,29 +47,35 @@ def enable(path):
         raise UserError(f"{path}: tensorflow-io is missing; {remedy}") from error
 
 
-def local_description(directory):
-    """A folder with the files that describe the data set, for TFDS to read.
+def local_description(directory: str) -> str:
+    """A folder from which TFDS can read the description of a data set.
 
-    That is the directory itself unless it lies where only TensorFlow can read.
+    Args:
+        directory: folder or URL of the data set.
+
+    Returns:
+        `directory`, or a temporary folder with copies where TFDS cannot read it.
     """
     if scheme(directory) not in _OF_THE_EXTRA:
         return directory
     folder = tempfile.mkdtemp(prefix="tfavmae-description-")
-    copied = [
-        _copy(directory, folder, n) for n in ("dataset_info.json", "features.json")
-    ]
-    features = json.loads(copied[1]).get("featuresDict", {}).get("features", {})
-    _copy(directory, folder, "metadata.json", is_optional=True)
-    for name in features:
-        _copy(directory, folder, f"{name}.labels.txt", is_optional=True)
+    _copy(directory, folder, "dataset_info.json")
+    description = _copy(directory, folder, "features.json")
+    # Class names lie in a file for each label. HTTP has no folders to list, so every
+    # feature is asked for one.
+    features = json.loads(description).get("featuresDict", {}).get("features", {})
+    for name in ("metadata.json", *(f"{feature}.labels.txt" for feature in features)):
+        if tf.io.gfile.exists(_join(directory, name)):
+            _copy(directory, folder, name)
     return folder
 
 
-def _copy(directory, folder, name, is_optional=False):
-    source = f"{str(directory).rstrip('/')}/{name}"
-    if is_optional and not tf.io.gfile.exists(source):
-        return None
-    with tf.io.gfile.GFile(source, "rb") as file:
+def _join(directory, name):
+    return f"{directory.rstrip('/')}/{name}"
+
+
+def _copy(directory, folder, name):
+    with tf.io.gfile.GFile(_join(directory, name), "rb") as file:
         content = file.read()
     with open(os.path.join(folder, name), "wb") as file:
         file.write(content)

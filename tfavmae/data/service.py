@@ -1,14 +1,16 @@
-"""Clips decoded by other machines, through tf.data's service.
+"""Decoding on other machines, through the tf.data service.
 
-A dispatcher has one worker of its own or several on other machines. Over all workers,
-batch k of a run is made by worker k modulo their number, so that what arrives, and in
-which order, is what the run would have read by itself.
+A dispatcher has one worker in its own process, or several on other machines. Batch k of
+a run is made by worker k modulo the number of all workers, so the batches and their
+order are those that the run would have read by itself.
 """
 
+import contextlib
 import re
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -18,27 +20,36 @@ _CONFIGS = tf.data.experimental.service
 
 
 class _Server:
-    def serve_until_ended(self):
-        """Keeps this process, and what it serves, until it is interrupted."""
-        threading.Event().wait()  # Ctrl-C would not get through the servers' `join`
+    def serve_until_ended(self) -> None:
+        """Keeps this process and its server running until it is interrupted."""
+        # Not the server's own `join`, which Ctrl-C does not interrupt.
+        threading.Event().wait()
 
 
 class Dispatcher(_Server):
-    """A dispatcher, in this process as long as this object; by default with a worker.
+    """A dispatcher of the tf.data service, which runs as long as this object exists.
 
     Args:
-        port: to listen on; 0 takes a free one.
+        port: port to listen on; 0 takes a free one.
         host: name by which other machines reach this one; default: its full name.
-        workers: `host:port` of the `Worker`s that will join; none: one in this process.
+        workers: `host:port` of the `Worker`s that will join; default: a worker in this
+            process.
 
     Attributes:
-        address: what a run has to name: `host:port`, and `/n` for n joined workers.
+        address: the address for a run's `data.services`: `host:port`, followed by `/n`
+            if n workers join.
+
+    Raises:
+        UserError: the port is taken.
     """
 
-    def __init__(self, port, host=None, workers=()):
+    def __init__(
+        self, port: int, host: str | None = None, workers: Sequence[str] = ()
+    ) -> None:
         host = host or socket.getfqdn()
         own_port = _free(0)
-        # Workers that are known from the start can be told which one they are.
+        # A dispatcher gives its workers numbers only if it knows their addresses from
+        # the start; `_read` needs the numbers.
         config = _CONFIGS.DispatcherConfig(
             port=_free(port), worker_addresses=list(workers) or [f"{host}:{own_port}"]
         )
@@ -49,22 +60,28 @@ class Dispatcher(_Server):
         if not workers:
             self._worker = Worker(f"localhost:{port}", own_port, host)
 
-    def wait_for_workers(self):
-        """Until all have joined: a run that began before would miss their share."""
+    def wait_for_workers(self) -> None:
+        """Waits until all workers have joined.
+
+        A run that begins earlier would miss the batches of those that have not.
+        """
         while self._server._num_workers() < self.num_workers:
             time.sleep(0.1)
 
 
 class Worker(_Server):
-    """Makes batches for a dispatcher, in this process as long as this object.
+    """A worker that makes batches for a dispatcher as long as this object exists.
 
     Args:
-        dispatcher: its `host:port`.
-        port: to listen on.
+        dispatcher: `host:port` of the dispatcher.
+        port: port to listen on.
         host: name by which other machines reach this one; default: its full name.
+
+    Raises:
+        UserError: the port is taken, or the dispatcher does not know this worker.
     """
 
-    def __init__(self, dispatcher, port, host=None):
+    def __init__(self, dispatcher: str, port: int, host: str | None = None) -> None:
         address = f"{host or socket.getfqdn()}:{port}"
         config = _CONFIGS.WorkerConfig(
             dispatcher_address=dispatcher, worker_address=address, port=_free(port)
@@ -73,48 +90,63 @@ class Worker(_Server):
             self._server = _CONFIGS.WorkerServer(config)
         except RuntimeError as error:
             raise UserError(
-                f"the dispatcher {dispatcher} does not take {address} as a worker "
-                f"({str(error).splitlines()[0]}); name it among its --workers"
+                f"The dispatcher {dispatcher} does not take {address} as a worker "
+                f"({str(error).splitlines()[0]}); name it among its --workers."
             ) from error
 
 
 def _free(port):
     """The port, or any free one for 0."""
-    # gRPC would share the port with whoever has it already.
+    # gRPC sets SO_REUSEPORT: it would share a port that another server has already.
     try:
         with socket.create_server(("", port)) as server:
             return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"port {port} cannot be served ({error}); choose another with --port."
+            f"Port {port} cannot be used ({error}); choose another with --port."
         ) from error
 
 
-def host_and_port(service):
-    """The part of an address before `/n`."""
+def host_and_port(service: str) -> str:
+    """The part of a service's address before `/n`.
+
+    Raises:
+        UserError: it is not an address.
+    """
     return _parse(service)[0]
 
 
 def _parse(service):
+    """`host:port` and number of workers."""
     found = re.fullmatch(r"([^/]+:\d+)(?:/([1-9]\d*))?", service)
     if not found:
         raise UserError(
             f"data.services: {service!r} is not host:port, or host:port/n for a "
-            "dispatcher with n workers"
+            "dispatcher with n workers."
         )
     return found[1], int(found[2] or 1)
 
 
-def spread(services, order, local_batch_size, num_steps, make_batches):
-    """The batches of `make_batches(order, ...)`, made in turn by all workers.
+def spread(
+    services: Sequence[str],
+    order: tf.data.Dataset,
+    local_batch_size: int,
+    num_steps: int,
+    make_batches: Callable[[tf.data.Dataset, int], tf.data.Dataset],
+) -> tf.data.Dataset:
+    """The batches of `make_batches(order, num_steps)`, made in turn by all workers.
 
     Args:
-        services: `Dispatcher.address` of each; their workers must see the dataset's
-            files where this machine does.
-        order: endless dataset of what makes a clip, in the order of the clips.
+        services: `Dispatcher.address` of each dispatcher; their workers must see the
+            files of the data set under the same paths as this machine.
+        order: endless data set of the elements that clips are made from, in order.
         local_batch_size: clips in a batch of this host.
-        num_steps: batches to give, or `tf.data.INFINITE_CARDINALITY`.
-        make_batches: from a part of `order` and its number of batches to batches.
+        num_steps: number of batches, or `tf.data.INFINITE_CARDINALITY`.
+        make_batches: function from a part of `order` and its number of batches to the
+            batches.
+
+    Raises:
+        UserError: an address is not one.
     """
     workers = [
         (address, i, count)
@@ -129,7 +161,7 @@ def spread(services, order, local_batch_size, num_steps, make_batches):
     turns = tf.data.Dataset.range(len(workers)).repeat()
     batches = tf.data.Dataset.choose_from_datasets(streams, turns)
     batches = batches.enumerate().map(_check_number)
-    if num_steps >= 0:
+    if num_steps >= 0:  # INFINITE_CARDINALITY is -1
         batches = batches.take(num_steps)
     cardinality = tf.data.experimental.assert_cardinality(num_steps)
     return batches.apply(cardinality).prefetch(2)
@@ -138,15 +170,17 @@ def spread(services, order, local_batch_size, num_steps, make_batches):
 def _read(address, worker, num_workers, numbered, make_batches):
     """Numbers and batches from one worker of a dispatcher.
 
-    Its workers all get this dataset; all but one end it before its first batch.
+    The dispatcher gives this data set to all its workers; all but one end it before
+    its first batch.
     """
-    # The dispatcher replaces the hints: a worker counts from its place in their list,
-    # in steps of their number.
+    # Nothing else tells a worker which one it is: the dispatcher replaces the two hints
+    # by the number of workers and the worker's place in their list, so that the
+    # worker's range begins with its place and goes on in steps of their number.
     hint = tf.data.experimental.SHARD_HINT
     counted = tf.data.Dataset.range(2**30).shard(hint, hint).batch(2).take(1).repeat()
 
     def is_mine(_, count):
-        message = f"[Service] [{address}] [has not {num_workers} workers]"
+        message = f"[Service] [{address}] [does not have {num_workers} workers]"
         is_right = count[1] - count[0] == num_workers
         with tf.control_dependencies([tf.debugging.Assert(is_right, [message])]):
             return count[0] == worker
@@ -156,8 +190,8 @@ def _read(address, worker, num_workers, numbered, make_batches):
     order = mine.map(lambda numbered, _: numbered[1]).unbatch()
     batches = make_batches(order, tf.data.INFINITE_CARDINALITY)
     options = tf.data.Options()
-    # A worker takes all its cores from the start. Tuning them runs in a thread that
-    # keeps some workers from ending.
+    # The workers that end at once would wait for the thread that tunes parallelism
+    # (seen in TensorFlow 2.20); without it, a worker uses all its cores from the start.
     options.autotune.enabled = False
     return (
         tf.data.Dataset.zip((numbers, batches))
@@ -166,7 +200,7 @@ def _read(address, worker, num_workers, numbered, make_batches):
             tf.data.experimental.service.distribute(
                 processing_mode=tf.data.experimental.service.ShardingPolicy.HINT,
                 service=f"grpc://{address}",
-                compression=None,  # pixels hardly shrink, and cores are what is short
+                compression=None,  # costs cores, which are scarce, and saves little
             )
         )
     )
@@ -174,7 +208,9 @@ def _read(address, worker, num_workers, numbered, make_batches):
 
 def _check_number(expected, received):
     number, batch = received
-    message = "[Service] [a worker] [was started anew and begins at its first batch]"
+    # A worker that was restarted begins at its first batch: the run would silently read
+    # clips twice.
+    message = "[Service] [a worker] [was restarted and begins at its first batch]"
     right = tf.debugging.Assert(number == expected, [message, number, expected])
     with tf.control_dependencies([right]):
         return tf.nest.map_structure(tf.identity, batch)
@@ -183,17 +219,21 @@ def _check_number(expected, received):
 _PROBLEM = re.compile(r"\[Service\] \[(.*?)\] \[(.*?)\]")
 
 
-class naming_services:
-    """Turns the graph's error about a service into a one-line `UserError`."""
+@contextlib.contextmanager
+def naming_services() -> Iterator[None]:
+    """Turns a graph's error about a service into a one-line `UserError`.
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        found = isinstance(error, tf.errors.OpError) and _PROBLEM.search(str(error))
-        if found:
-            raise UserError(
-                f"data.services: {found[1]} {found[2]}; name them as `tfavmae data "
-                "serve` prints it, and give the same command again"
-            ) from error
-        return False
+    Raises:
+        UserError: a dispatcher has another number of workers, or a worker was
+            restarted.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = _PROBLEM.search(str(error))
+        if not found:
+            raise
+        raise UserError(
+            f"data.services: {found[1]} {found[2]}; give the addresses that `tfavmae "
+            "data serve` prints, and run the same command again."
+        ) from error

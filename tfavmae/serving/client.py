@@ -1,7 +1,7 @@
-"""Asking an exported model, in this process or over TF Serving's REST API.
+"""Clients of an exported model: in this process, or over TF Serving's REST API.
 
 This file stands alone: it needs NumPy, and TensorFlow for `SavedModelClient`, but not
-tfavmae. Copy it to the machine that asks.
+tfavmae. Copy it to the machine that sends the requests.
 
     python client.py EXPORT_DIRECTORY inputs.npz outputs.npz
 """
@@ -11,6 +11,7 @@ import pathlib
 import sys
 import urllib.error
 import urllib.request
+from typing import Any
 
 import numpy as np
 
@@ -22,50 +23,63 @@ class SavedModelClient:
         path: a SavedModel, or a directory of numbered versions, of which the highest
             is taken, as TF Serving does.
 
+    Raises:
+        FileNotFoundError: there is no SavedModel.
+
     Example:
 
     ```python
     client = SavedModelClient("export/sounding_shapes")
-    answer = client.predict(waveform=waveform, video=frames)
+    answer = client.predict(audio=audio, video=video)
     client.labels[answer["probabilities"][0].argmax()]
     ```
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | pathlib.Path) -> None:
+        # Imported here and in `predict` only: `RestClient` runs without TensorFlow.
         import tensorflow as tf
 
         self.path = newest_version(pathlib.Path(path))
-        # The loaded object owns the variables: keep it as long as its signatures.
+        # The loaded object owns the variables: without it, the signatures would read
+        # variables that have been deleted.
         self._loaded = tf.saved_model.load(str(self.path))
         self.signatures = dict(self._loaded.signatures)
         self.labels = read_labels(self.path)
 
-    def inputs(self, signature: str = "serving_default") -> dict:
-        """Names of the inputs of `signature` and their `tf.TensorSpec`."""
+    def inputs(self, signature: str = "serving_default") -> dict[str, Any]:
+        """The `tf.TensorSpec` of each input of `signature`, by name."""
         return self._signature(signature).structured_input_signature[1]
 
-    def predict(self, signature: str = "serving_default", **inputs) -> dict:
-        """Named NumPy outputs of `signature` for named arrays.
+    def predict(
+        self, signature: str = "serving_default", **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature.
 
         Args:
             signature: e.g. `"classify"`, `"embed"`, `"embed_audio"`.
-            **inputs: `waveform` float32 `(batch, samples)` in [-1, 1] at the model's
-                rate, `video` uint8 `(batch, frames, height, width, 3)`.
+            **inputs: `audio` float32 `(batch, samples)` in [-1, 1] at the model's
+                sample rate, `video` uint8 `(batch, frames, height, width, 3)`.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            ValueError: there is no such signature, or it takes other inputs.
         """
         import tensorflow as tf
 
         function, specs = self._signature(signature), self.inputs(signature)
         if set(inputs) != set(specs):
             raise ValueError(
-                f"{signature!r} takes the inputs {sorted(specs)}. "
-                f"Received: {sorted(inputs)}."
+                f"{signature!r} takes the inputs {sorted(specs)}; received "
+                f"{sorted(inputs)}."
             )
         tensors = {k: tf.constant(v, specs[k].dtype) for k, v in inputs.items()}
         for name, tensor in tensors.items():
             if not specs[name].shape.is_compatible_with(tensor.shape):
                 raise ValueError(
-                    f"{name!r} must have the shape {specs[name].shape}. "
-                    f"Received: {tensor.shape}."
+                    f"`{name}` must have the shape {specs[name].shape}; received "
+                    f"{tensor.shape}."
                 )
         return {name: value.numpy() for name, value in function(**tensors).items()}
 
@@ -79,48 +93,59 @@ class SavedModelClient:
 
 
 class RestClient:
-    """A client of TF Serving's REST API that needs no package of it.
+    """A client of TF Serving's REST API that needs no package of TF Serving.
 
     Args:
-        model: name the model is served under.
+        model: name under which the model is served.
         url: address of the server; TF Serving's REST port is 8501.
-        timeout_seconds: how long to wait for an answer.
+        timeout_seconds: time-out of a request.
 
     Example:
 
     ```python
     client = RestClient("sounding_shapes")
-    client.predict("embed_audio", waveform=waveform)["audio_embedding"]
+    client.predict("embed_audio", audio=audio)["audio_embedding"]
     ```
     """
 
-    def __init__(self, model, url="http://localhost:8501", timeout_seconds=60.0):
+    def __init__(
+        self,
+        model: str,
+        url: str = "http://localhost:8501",
+        timeout_seconds: float = 60.0,
+    ) -> None:
         self.address = f"{url.rstrip('/')}/v1/models/{model}"
         self.timeout_seconds = timeout_seconds
-        self._signatures = None
+        self._signatures: dict[str, Any] | None = None
 
-    def status(self) -> dict:
-        """State of the served versions."""
+    def status(self) -> dict[str, Any]:
+        """State of the served versions.
+
+        Raises:
+            RuntimeError: here and below: the server does not answer, or with an error.
+        """
         return self._ask(self.address)
 
-    def signatures(self) -> dict:
-        """Signatures by name, each with `inputs` and `outputs`; asked for once."""
+    def signatures(self) -> dict[str, Any]:
+        """Signatures by name, each with `inputs` and `outputs`; requested once."""
         if self._signatures is None:
             metadata = self._ask(f"{self.address}/metadata")["metadata"]
             self._signatures = metadata["signature_def"]["signature_def"]
         return self._signatures
 
-    def predict(self, signature: str = "serving_default", **inputs) -> dict:
-        """Named outputs of `signature` for named arrays; see `SavedModelClient`."""
+    def predict(
+        self, signature: str = "serving_default", **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature on the server; see `SavedModelClient.predict`."""
         columns = {name: np.asarray(value).tolist() for name, value in inputs.items()}
         request = {"signature_name": signature, "inputs": columns}
         outputs = self._ask(f"{self.address}:predict", request)["outputs"]
-        if not isinstance(outputs, dict):  # a single output comes without its name
+        if not isinstance(outputs, dict):  # TF Serving leaves out a single name
             (name,) = self.signatures()[signature]["outputs"]
             outputs = {name: outputs}
         return {name: np.array(value) for name, value in outputs.items()}
 
-    def _ask(self, address, body=None):
+    def _ask(self, address: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             address, data, {"Content-Type": "application/json"}
@@ -129,11 +154,11 @@ class RestClient:
             with urllib.request.urlopen(request, timeout=self.timeout_seconds) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
-            said = error.read().decode("utf-8", "replace")
-            raise RuntimeError(f"{address} answered {error.code}: {said}") from error
+            reply = error.read().decode("utf-8", "replace")
+            raise RuntimeError(f"{address} answered {error.code}: {reply}") from error
         except urllib.error.URLError as error:
             raise RuntimeError(
-                f"no answer from {address} ({error.reason}); is the server running?"
+                f"No answer from {address} ({error.reason}); is the server running?"
             ) from error
 
 
@@ -155,11 +180,17 @@ def read_labels(path: pathlib.Path) -> list[str]:
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
-def main(export_directory, inputs_file, outputs_file):
-    """Runs every signature on the arrays of an .npz; `signature/output` in another."""
+def main(export_directory: str, inputs_file: str, outputs_file: str) -> None:
+    """Runs every signature on the arrays of a file.
+
+    Args:
+        export_directory: see `SavedModelClient`.
+        inputs_file: .npz with an array for each input name.
+        outputs_file: .npz to write, with names such as `classify/logits`.
+    """
     client = SavedModelClient(export_directory)
     arrays = dict(np.load(inputs_file))
-    answers = {}
+    answers: dict[str, Any] = {}
     for signature in sorted(client.signatures):
         named = {name: arrays[name] for name in client.inputs(signature)}
         for output, value in client.predict(signature, **named).items():

@@ -1,28 +1,29 @@
-"""A trained model as a SavedModel that TF Serving can serve.
+"""Export of a trained model as a SavedModel for TF Serving.
 
-The front end is inside: it takes waveforms and pixels, and it needs none of our code.
+The front end is part of it: a SavedModel takes audio samples and pixels, and it runs
+without tfavmae.
 """
 
-import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
+import keras
 import numpy as np
+import tensorflow as tf
 
+from tfavmae import files
 from tfavmae.errors import UserError
 from tfavmae.layers import exact_products
 from tfavmae.serving import client, warmup
-from tfavmae.tasks.forward import call_unmasked
+from tfavmae.tasks.forward import Batch, call_unmasked
 
-# What a signature calls its input: the model's name of it.
-INPUTS = {"waveform": "audio", "video": "video"}
-DTYPES = {"waveform": "float32", "video": "uint8"}
+DTYPES = {"audio": "float32", "video": "uint8"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,13 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """How far the exported model's answers are from the model's, by output.
+    """Differences between the answers of an exported model and of the model itself.
 
     Args:
         path: the SavedModel.
-        max_abs_difference: by `signature/output`.
-        tolerance: what is allowed, relative to the largest value of an output.
+        max_abs_difference: largest absolute difference, by `signature/output`.
+        tolerance: largest difference allowed, relative to the largest value of an
+            output.
     """
 
     path: pathlib.Path
@@ -50,104 +52,133 @@ class Verification:
 
     @property
     def worst(self) -> float:
+        """The largest difference of all outputs."""
         return max(self.max_abs_difference.values())
 
 
 def export(
-    model,
+    model: keras.Model,
     directory: str | os.PathLike,
     *,
     labels: Sequence[str] = (),
-    batch: dict | None = None,
+    batch: Batch | None = None,
     version: int = 1,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes `directory/version/`, whole or not at all.
+    """Writes the SavedModel `directory/version/`, completely or not at all.
 
-    Signatures, as far as the model has what they need: `classify` (`logits`,
-    `probabilities`), `embed` (both embeddings), `embed_audio`, `embed_video`;
-    `serving_default` is the first of them. Inputs: `waveform` float32
-    `(batch, samples)` in [-1, 1] and `video` uint8 `(batch, frames, height, width, 3)`,
-    any batch size. Embeddings have length 1.
+    Signatures, if the model has the outputs: `classify` (`logits`, `probabilities`),
+    `embed` (both embeddings), `embed_audio`, `embed_video`; `serving_default` is the
+    first of them. Inputs: `audio` float32 `(batch, samples)` in [-1, 1] and `video`
+    uint8 `(batch, frames, height, width, 3)`, any batch size. Embeddings have length 1.
 
     Args:
         model: a built `MaskedAutoencoder` or `AudioVisualClassifier`.
-        directory: its name is the model's name for TF Serving.
+        directory: parent of the versions; its name is the model's name for TF Serving.
         labels: class names, stored as `assets/labels.txt`.
-        batch: a batch of the pipeline, whose clip length and first clip are taken for
-            the signatures and the warm-up requests; default: what the model's inputs
-            say, and silence and black.
-        version: TF Serving serves the highest.
-        overwrite: replace this version if it exists.
+        batch: a batch of the pipeline; its clip length is that of the signatures, its
+            first clip that of the warm-up requests. Default: the sizes of the model's
+            inputs, and a silent, black clip.
+        version: number of the version; TF Serving serves the highest.
+        overwrite: whether to replace this version if it exists.
 
     Returns:
         Path of the SavedModel.
+
+    Raises:
+        UserError: the version exists, the labels do not fit, the model has nothing to
+            serve, or the disk is full.
     """
     target = pathlib.Path(directory) / str(version)
     if target.exists() and not overwrite:
         raise UserError(
-            f"{target} exists already; export another version or ask to overwrite it."
+            f"{target} exists already; export another version, or overwrite it."
         )
     inputs = blank_inputs(model) if batch is None else example_inputs(batch)
     signatures = signatures_of(model, inputs)
     if labels:
         _check_labels(model, inputs, signatures, labels)
-    with _replacing(target) as partial:
+    # The temporary name is not a number: a TF Serving that watches the folder never
+    # loads an incomplete version.
+    with files.replacing(target) as partial:
+        partial.mkdir()
         _write_saved_model(model, partial, signatures, inputs)
-        _write_extras(partial, target.parent.name, signatures, inputs, labels)
+        if labels:
+            (partial / "assets").mkdir(exist_ok=True)
+            text = "".join(f"{label}\n" for label in labels)
+            (partial / "assets" / "labels.txt").write_text(text, encoding="utf-8")
+        requests = {s.name: {k: inputs[k] for k in s.inputs} for s in signatures}
+        extra = partial / "assets.extra" / "tf_serving_warmup_requests"
+        warmup.write_requests(extra, target.parent.name, requests)
     return target
 
 
-def blank_inputs(model) -> dict[str, np.ndarray]:
-    """One silent, black clip of the shape that the model was built for."""
-    shapes = {}
+def blank_inputs(model: keras.Model) -> dict[str, np.ndarray]:
+    """One silent, black clip of the sizes that the model was built for."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for modality, spec in model.inputs_by_modality.items():
         if modality == "audio":
-            num_samples = round(spec.clip_seconds * spec.sample_rate_hz)
-            shapes["waveform"] = (1, num_samples)
+            shapes["audio"] = (1, round(spec.clip_seconds * spec.sample_rate_hz))
         else:
             shapes["video"] = (1, spec.num_frames, spec.height, spec.width, 3)
     return {name: np.zeros(shape, DTYPES[name]) for name, shape in shapes.items()}
 
 
-def example_inputs(batch: dict, num_clips: int = 1) -> dict[str, np.ndarray]:
+def example_inputs(batch: Batch, num_clips: int = 1) -> dict[str, np.ndarray]:
     """The first clips of a batch in the form that the signatures take."""
-    waveform = np.asarray(batch["audio"])[:num_clips]
-    if waveform.dtype == np.int16:
-        waveform = waveform / np.float32(32768)
+    audio = np.asarray(batch["audio"])[:num_clips]
+    if audio.dtype == np.int16:
+        audio = audio / np.float32(32768)
     video = np.asarray(batch["video"])[:num_clips]
-    return {"waveform": waveform.astype("float32"), "video": video.astype("uint8")}
+    return {"audio": audio.astype("float32"), "video": video.astype("uint8")}
 
 
-def signatures_of(model, inputs: dict[str, np.ndarray]) -> list[Signature]:
-    """The signatures that the model's outputs allow, the default one first."""
-    used = tuple(name for name, key in INPUTS.items() if key in model.modalities)
-    found = {name: _outputs(model, {name: inputs[name]}) for name in used}
-    together = _outputs(model, {name: inputs[name] for name in used})
+def signatures_of(model: keras.Model, inputs: dict[str, np.ndarray]) -> list[Signature]:
+    """The signatures that the model's outputs allow, the default one first.
+
+    Args:
+        model: see `export`.
+        inputs: clips in the form that the signatures take.
+
+    Raises:
+        UserError: the model has neither logits nor embeddings.
+    """
+    used = tuple(name for name in DTYPES if name in model.modalities)
+    together = call_unmasked(model, {name: inputs[name] for name in used})
     signatures = []
     if "logits" in together:
         signatures.append(Signature("classify", used, ("logits", "probabilities")))
-    embeddings = {n: f"{INPUTS[n]}_embedding" for n in used}
-    embeddings = {n: e for n, e in embeddings.items() if e in found[n]}
+    embeddings = {}
+    for name in used:
+        # Asked for one modality alone: some models embed only both together.
+        alone = call_unmasked(model, {name: inputs[name]})
+        if f"{name}_embedding" in alone:
+            embeddings[name] = f"{name}_embedding"
     if len(embeddings) == 2:
         signatures.append(Signature("embed", used, tuple(embeddings.values())))
     signatures += [
-        Signature(f"embed_{INPUTS[name]}", (name,), (output,))
+        Signature(f"embed_{name}", (name,), (output,))
         for name, output in embeddings.items()
     ]
     if not signatures:
         raise UserError(
-            "this model returns neither logits nor embeddings: there is nothing to "
-            f"serve. It returns {sorted(together)}."
+            "The model must return logits or embeddings to be served; received "
+            f"{sorted(together)}."
         )
     return signatures
 
 
-def answer(model, signature: Signature, inputs: dict) -> dict:
-    """What `signature` answers: the model's outputs, normalised, as float32."""
-    import tensorflow as tf
+def answer(
+    model: keras.Model, signature: Signature, inputs: Batch
+) -> dict[str, tf.Tensor]:
+    """The outputs of a signature: those of the model, normalized, as float32.
 
-    named = _outputs(model, {name: inputs[name] for name in signature.inputs})
+    Args:
+        model: see `export`.
+        signature: one of `signatures_of`.
+        inputs: arrays or tensors by input name; others are ignored.
+    """
+    named = call_unmasked(model, {name: inputs[name] for name in signature.inputs})
     if "logits" in named:
         logits = tf.cast(named["logits"], "float32")
         activation = tf.nn.sigmoid if model.multi_label else tf.nn.softmax
@@ -160,76 +191,39 @@ def answer(model, signature: Signature, inputs: dict) -> dict:
     }
 
 
-def _outputs(model, inputs):
-    renamed = {INPUTS[name]: value for name, value in inputs.items()}
-    return call_unmasked(model, renamed)
-
-
 def _check_labels(model, inputs, signatures, labels):
     if signatures[0].name != "classify":
-        raise UserError("labels were given, but this model has no classes to name.")
+        raise UserError(
+            "`labels` must be empty for a model without classes; received "
+            f"{len(labels)} labels."
+        )
     num_classes = answer(model, signatures[0], inputs)["logits"].shape[-1]
     if len(labels) != num_classes:
         raise UserError(
-            f"{len(labels)} labels for {num_classes} classes; give one per class, in "
-            "the order of the data set that the model was fine-tuned on."
+            f"Received {len(labels)} labels for {num_classes} classes; give one per "
+            "class, in the order of the data set that the model was fine-tuned on."
         )
 
 
 def _write_saved_model(model, path, signatures, inputs):
-    import keras
-    import tensorflow as tf
-
-    # The endpoints bring their variables along. `track` would look for lookup tables by
-    # tracing every layer with default arguments: we have none, and it masks.
+    # The endpoints bring their variables along. `archive.track(model)` is for lookup
+    # tables, which we have none of, and makes TensorFlow trace the layers with default
+    # arguments (Keras 3.15), with which they mask.
     archive = keras.export.ExportArchive()
-    with exact_products.portable():  # it may be served on a GPU
+    # It may be served on a GPU, which rounds the factors of plain float32 products.
+    with exact_products.portable():
         for signature in signatures:
             specs = {
                 name: tf.TensorSpec((None, *inputs[name].shape[1:]), DTYPES[name], name)
                 for name in signature.inputs
             }
-            function = _endpoint(model, signature)
+            function = tf.function(functools.partial(answer, model, signature))
             # The first endpoint becomes serving_default as well.
-            archive.add_endpoint(signature.name, tf.function(function), [specs])
+            archive.add_endpoint(signature.name, function, [specs])
         archive.write_out(str(path), verbose=False)
 
 
-def _endpoint(model, signature):
-    def serve(inputs):
-        return answer(model, signature, inputs)
-
-    return serve
-
-
-def _write_extras(path, name, signatures, inputs, labels):
-    if labels:
-        text = "".join(f"{label}\n" for label in labels)
-        (path / "assets").mkdir(exist_ok=True)
-        (path / "assets" / "labels.txt").write_text(text, encoding="utf-8")
-    requests = {s.name: {k: inputs[k] for k in s.inputs} for s in signatures}
-    extra = path / "assets.extra" / "tf_serving_warmup_requests"
-    warmup.write_requests(extra, name, requests)
-
-
-@contextlib.contextmanager
-def _replacing(target: pathlib.Path):
-    """A directory beside `target` that takes its place once the block has succeeded.
-
-    Its name is no number, so that a watching TF Serving never sees it half-written.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    try:
-        (scratch / "new").mkdir(mode=0o755)
-        yield scratch / "new"
-        if target.exists():
-            target.rename(scratch / "old")
-        (scratch / "new").rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
+# Runs `client.main` while every import of our packages fails.
 _WITHOUT_TFAVMAE = """
 import runpy, sys
 
@@ -245,39 +239,45 @@ runpy.run_path(sys.argv[1], run_name="client")["main"](*sys.argv[2:])
 
 def verify_export(
     path: str | os.PathLike,
-    model,
-    batch: dict,
+    model: keras.Model,
+    batch: Batch,
     *,
     num_clips: int = 4,
     tolerance: float = 1e-4,
 ) -> Verification:
-    """Compares the answers of a SavedModel with the model's.
+    """Compares the answers of a SavedModel with those of the model.
 
     The SavedModel runs in a fresh process, in another directory, in which `tfavmae`
     cannot be imported.
 
     Args:
-        path: from `export`.
+        path: path of the SavedModel, from `export`.
         model: the model that was exported.
-        batch: any batch of the pipeline; its first `num_clips` are asked about.
-        num_clips: clips to ask about.
+        batch: any batch of the pipeline.
+        num_clips: the first clips of the batch to compare.
         tolerance: largest difference allowed, relative to the largest value.
+
+    Raises:
+        RuntimeError: an answer differs, or the SavedModel does not run.
     """
     inputs = example_inputs(batch, num_clips)
     answers = _run_without_tfavmae(pathlib.Path(path).resolve(), inputs)
     signatures = signatures_of(model, inputs)
     signatures.append(dataclasses.replace(signatures[0], name="serving_default"))
-    differences, failures = {}, []
+    differences: dict[str, float] = {}
+    failures = []
     for signature in signatures:
         for name, value in answer(model, signature, inputs).items():
             key, value = f"{signature.name}/{name}", np.asarray(value)
             differences[key] = float(np.abs(answers.pop(key) - value).max())
-            # Written so that a NaN fails.
+            # Not `>`: it would be False for NaN.
             if not differences[key] <= tolerance * max(1.0, np.abs(value).max()):
                 failures.append(f"{key} by {differences[key]:.2g}")
     if failures or answers:
         extra = [f"{key} is not the model's" for key in answers]
-        raise RuntimeError(f"{path} answers differently: {', '.join(failures + extra)}")
+        raise RuntimeError(
+            f"{path} answers differently: {', '.join(failures + extra)}."
+        )
     return Verification(pathlib.Path(path), differences, tolerance)
 
 

@@ -1,15 +1,17 @@
 """Warm-up requests for TF Serving, written without its Python package.
 
 TF Serving replays `assets.extra/tf_serving_warmup_requests`, a TFRecord file of
-`PredictionLog` messages, before it says that a model is ready, so that the first user
-does not wait for it. Of these messages only nested fields are needed, and their wire
-format is a key, a length and the content.
+`PredictionLog` messages, before it reports a model as ready, so that the first request
+is as fast as the others. These messages need only nested fields, whose wire format is a
+key, a length and the content.
 """
 
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
+# Written by hand: tensorflow-serving-api would be a dependency for these few fields.
 # Field numbers in tensorflow_serving/apis: prediction_log.proto, predict.proto and
 # model.proto.
 _LOG_PREDICT = 6
@@ -26,11 +28,9 @@ def write_requests(
 
     Args:
         path: the file to write.
-        model: name the model will be served under.
-        requests: named inputs for each signature.
+        model: name under which the model will be served.
+        requests: signature -> input name -> array.
     """
-    import tensorflow as tf
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, inputs in requests.items():
@@ -38,9 +38,13 @@ def write_requests(
 
 
 def prediction_log(model: str, signature: str, inputs: dict[str, np.ndarray]) -> bytes:
-    """A serialised `tensorflow.serving.PredictionLog` of one predict request."""
-    import tensorflow as tf
+    """A serialized `tensorflow.serving.PredictionLog` of one predict request.
 
+    Args:
+        model: name under which the model will be served.
+        signature: name of the signature.
+        inputs: arrays by input name.
+    """
     spec = _field(_SPEC_NAME, model.encode())
     spec += _field(_SPEC_SIGNATURE, signature.encode())
     request = _field(_REQUEST_MODEL_SPEC, spec)
@@ -52,11 +56,12 @@ def prediction_log(model: str, signature: str, inputs: dict[str, np.ndarray]) ->
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """One length-delimited protocol buffer field."""
+    """One length-delimited protocol buffer field (wire type 2)."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the top bit says that more follow."""
     digits = bytearray()
     while value > 0x7F:
         digits.append(value & 0x7F | 0x80)

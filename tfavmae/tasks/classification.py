@@ -1,20 +1,34 @@
-"""How well a fine-tuned model names what it sees and hears."""
+"""Classification scores of a fine-tuned model, overall and per class."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
+import keras
 import numpy as np
+import scipy.special
+from rich.table import Table
 
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
-from tfavmae.tasks.forward import MODALITIES, first_views, forward, mean_over_views
+from tfavmae.tasks.forward import (
+    MODALITIES,
+    Batch,
+    first_views,
+    forward,
+    mean_over_views,
+)
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.results import Result
 
 
 @dataclasses.dataclass
 class ClassScore:
-    """One class: positives among the evaluated clips, recall, AP and AUC."""
+    """Scores of one class; `num_clips` is the number of its positives.
+
+    Recall is of the highest probability, for multi-label sets of probabilities from 0.5
+    on. A score that is not defined without positives (or negatives) is NaN.
+    """
 
     name: str
     num_clips: int
@@ -28,17 +42,19 @@ class ClassificationResult(Result):
     """Scores of a classifier on `num_clips` clips.
 
     Args:
-        modalities: what the model was given.
+        modalities: modalities that each clip must have had.
         num_clips: clips evaluated.
         num_left_out: clips not evaluated because they lack a modality or a label.
-        num_views: frames (views) per clip whose probabilities were averaged.
-        accuracy: highest probability at the label (absent for multi-label sets).
-        top5_accuracy: same with five guesses; None for fewer than ten classes.
+        num_views: views per clip whose probabilities were averaged.
+        accuracy: share of clips with the highest probability at their label; `None` for
+            multi-label sets.
+        top5_accuracy: share of clips with their label among the five highest
+            probabilities; `None` for multi-label sets and fewer than ten classes.
         mean_average_precision: mean over the classes that have positives.
         mean_auc: mean over the classes that have positives and negatives.
-        d_prime: from `mean_auc`.
+        d_prime: d-prime of `mean_auc`.
         classes: scores of each class.
-        confusion: counts `(true, predicted)`; None for multi-label sets.
+        confusion: counts `(true, predicted)`; `None` for multi-label sets.
     """
 
     modalities: tuple[str, ...]
@@ -53,9 +69,7 @@ class ClassificationResult(Result):
     classes: list[ClassScore]
     confusion: np.ndarray | None
 
-    def table(self):
-        from rich.table import Table
-
+    def table(self) -> Table:
         num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
         table = Table(
             "figure",
@@ -65,66 +79,70 @@ class ClassificationResult(Result):
             f"{self.num_views:g} views a clip; "
             f"{num_defined} of {len(self.classes)} classes occur",
         )
-        for name, value in self._rows():
-            table.add_row(name, value)
+        if self.accuracy:
+            table.add_row("accuracy", str(self.accuracy))
+        if self.top5_accuracy:
+            table.add_row("top-5 accuracy", str(self.top5_accuracy))
+        table.add_row("mAP", f"{self.mean_average_precision:.4f}")
+        table.add_row("AUC", f"{self.mean_auc:.4f}")
+        table.add_row("d-prime", f"{self.d_prime:.3f}")
         return table
 
-    def class_table(self):
-        """One line per class as a `rich.table.Table`."""
-        from rich.table import Table
-
+    def class_table(self) -> Table:
+        """A table with one row per class."""
         table = Table("class", "clips", "recall", "AP", "AUC")
         for one in self.classes:
             values = (one.recall, one.average_precision, one.auc)
             table.add_row(one.name, str(one.num_clips), *[f"{v:.3f}" for v in values])
         return table
 
-    def _rows(self):
-        if self.accuracy:
-            yield "accuracy", str(self.accuracy)
-        if self.top5_accuracy:
-            yield "top-5 accuracy", str(self.top5_accuracy)
-        yield "mAP", f"{self.mean_average_precision:.4f}"
-        yield "AUC", f"{self.mean_auc:.4f}"
-        yield "d-prime", f"{self.d_prime:.3f}"
-
 
 def evaluate(
-    model,
-    batches: Iterable[dict],
+    model: keras.Model,
+    batches: Iterable[Batch],
     *,
     label: str = "label",
     class_names: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
 ) -> ClassificationResult:
-    """Scores `model` on every clip of `batches` that has what it needs.
+    """Scores a classifier on every clip that has the modalities and a label.
 
     Probabilities (softmax for one label per clip, sigmoid for several) are averaged
-    over the views of a clip.
+    over the views of a clip, as CAV-MAE averages over ten frames.
 
     Args:
-        model: a classifier returning `logits` `(batch, classes)`.
+        model: a classifier with the output `logits` `(batch, classes)`.
         batches: evaluation batches.
         label: name of the label entry: class number `(batch,)`, negative for none, or
             0/1 `(batch, classes)`.
         class_names: names of the classes.
-        modalities: what a clip must have to be evaluated; default: what the model
-            uses.
+        modalities: modalities that a clip must have to be evaluated; default: those
+            of the model.
+
+    Raises:
+        UserError: no clip can be evaluated, or the names are those of other classes.
     """
     modalities = tuple(modalities or model.modalities)
     keep = ["example_index", label, *[f"{m}_present" for m in MODALITIES]]
     rows = forward(model, batches, ["logits"], keep)
     index = rows["example_index"]
     targets = first_views(rows[label], index)
-    activation = _sigmoid if targets.ndim == 2 else _softmax
-    probabilities = mean_over_views(activation(rows["logits"]), index)
-    usable = np.ones(len(targets), bool) if targets.ndim == 2 else targets >= 0
+    if targets.ndim == 2:
+        activation = scipy.special.expit
+        usable = np.ones(len(targets), bool)
+    else:
+        activation = functools.partial(scipy.special.softmax, axis=-1)
+        usable = targets >= 0
+    # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
+    # depend on the order alone.
+    probabilities = activation(rows["logits"].astype("float64"))
+    probabilities = mean_over_views(probabilities, index)
     for modality in modalities:
         usable &= first_views(rows[f"{modality}_present"], index) > 0
     if not usable.any():
         raise UserError(
-            f"none of the {len(usable)} clips has {' and '.join(modalities)} and a "
-            f"{label!r}: there is nothing to evaluate; check the labels of the split."
+            f"None of the {len(usable)} clips has {' and '.join(modalities)} and a "
+            f"{label!r}, so nothing can be evaluated; check the labels of the split."
         )
     result = score(probabilities[usable], targets[usable], class_names)
     return dataclasses.replace(
@@ -140,67 +158,58 @@ def score(
     targets: np.ndarray,
     class_names: Sequence[str] | None = None,
 ) -> ClassificationResult:
-    """Scores from arrays alone.
+    """Scores from arrays, without a model.
 
     Args:
         probabilities: `(clips, classes)`.
         targets: class numbers `(clips,)` or 0/1 `(clips, classes)`.
-        class_names: names of the classes.
+        class_names: names of the classes; default: their numbers.
+
+    Raises:
+        UserError: the number of names is not that of the classes.
     """
     num_clips, num_classes = probabilities.shape
     names = list(class_names or [f"class {i}" for i in range(num_classes)])
     if len(names) != num_classes:
         raise UserError(
-            f"{len(names)} class names for a model with {num_classes} classes: "
-            "evaluate it on the data set that it was fine-tuned on."
+            f"Received {len(names)} class names for a model with {num_classes} "
+            "classes; evaluate it on the data set that it was fine-tuned on."
         )
-    single = targets.ndim == 1
-    onehot = np.eye(num_classes)[targets] if single else targets
-    auc = metrics.mean_over_classes(aucs := metrics.roc_auc(onehot, probabilities))
-    precision = metrics.average_precision(onehot, probabilities)
+    is_single = targets.ndim == 1
+    onehot = np.eye(num_classes)[targets] if is_single else targets
+    aucs = metrics.roc_auc(onehot, probabilities)
+    precisions = metrics.average_precision(onehot, probabilities)
     predicted = probabilities.argmax(-1)
-    hit = np.eye(num_classes)[predicted] if single else probabilities >= 0.5
+    is_hit = np.eye(num_classes)[predicted] if is_single else probabilities >= 0.5
     counts = onehot.sum(0)
-    recall = (hit * onehot).sum(0) / np.where(counts, counts, np.nan)
+    recalls = (is_hit * onehot).sum(0) / np.where(counts, counts, np.nan)
+    accuracy = top5_accuracy = confusion = None
+    if is_single:
+        accuracy = _accuracy(probabilities, targets, 1)
+        confusion = metrics.confusion_matrix(predicted, targets, num_classes)
+    # Of fewer classes, guessing five finds half of them or more.
+    if is_single and num_classes >= 10:
+        top5_accuracy = _accuracy(probabilities, targets, 5)
+    mean_auc = metrics.mean_over_classes(aucs)
     return ClassificationResult(
         modalities=(),
         num_clips=num_clips,
         num_left_out=0,
         num_views=1,
-        accuracy=_accuracy(probabilities, targets, 1) if single else None,
-        top5_accuracy=(
-            _accuracy(probabilities, targets, 5)
-            if single and num_classes >= 10
-            else None
-        ),
-        mean_average_precision=metrics.mean_over_classes(precision),
-        mean_auc=auc,
-        d_prime=metrics.d_prime(auc),
+        accuracy=accuracy,
+        top5_accuracy=top5_accuracy,
+        mean_average_precision=metrics.mean_over_classes(precisions),
+        mean_auc=mean_auc,
+        d_prime=metrics.d_prime(mean_auc),
         classes=[
             ClassScore(name, int(n), float(r), float(p), float(a))
             for name, n, r, p, a in zip(
-                names, counts, recall, precision, aucs, strict=True
+                names, counts, recalls, precisions, aucs, strict=True
             )
         ],
-        confusion=(
-            metrics.confusion_matrix(predicted, targets, num_classes)
-            if single
-            else None
-        ),
+        confusion=confusion,
     )
 
 
 def _accuracy(probabilities, targets, k):
     return metrics.bootstrap(metrics.top_k_hits(probabilities, targets, k))
-
-
-def _softmax(logits):
-    from scipy.special import softmax
-
-    return softmax(logits.astype("float64"), axis=-1)
-
-
-def _sigmoid(logits):
-    from scipy.special import expit
-
-    return expit(logits.astype("float64"))

@@ -1,28 +1,36 @@
-"""Embeddings of a whole split."""
+"""Embeddings of all clips of a split."""
 
 from collections.abc import Iterable, Sequence
 
+import keras
 import numpy as np
 
-from tfavmae.tasks.forward import MODALITIES, first_views, forward, mean_over_views
+from tfavmae.tasks.forward import (
+    MODALITIES,
+    Batch,
+    first_views,
+    forward,
+    mean_over_views,
+)
 
 
 def embed(
-    model, batches: Iterable[dict], *, labels: Sequence[str] = ()
+    model: keras.Model, batches: Iterable[Batch], *, labels: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
     """Embeds each clip once; the embeddings of its views are averaged.
 
     Args:
-        model: returns `audio_embedding` and/or `video_embedding`.
-        batches: evaluation batches; padded rows (`sample_weight` 0) are dropped.
-        labels: names of the label entries of the batches to return as well.
+        model: a model with the output `audio_embedding`, `video_embedding` or both.
+        batches: evaluation batches; rows with `sample_weight` 0 are dropped.
+        labels: names of label entries of the batches to return as well.
 
     Returns:
         Dict of arrays with one row per clip, ordered by `example_index`:
         `example_index` int32 `(clips,)`; for each modality `*_embedding` float32
-        `(clips, hidden_dim)` and `*_present` bool `(clips,)`; the labels asked for.
-        The embedding of a modality that a clip does not have is NaN: it can't be
-        mistaken for an answer.
+        `(clips, hidden_dim)` and `*_present` bool `(clips,)`; the labels.
+
+    Raises:
+        UserError: the batches hold no clip.
     """
     names = [f"{modality}_embedding" for modality in MODALITIES]
     present = [f"{modality}_present" for modality in MODALITIES]
@@ -34,6 +42,8 @@ def embed(
         result[f"{modality}_present"] = has
         if f"{modality}_embedding" in rows:
             means = mean_over_views(rows[f"{modality}_embedding"], index)
+            # The model embeds the zeros of a missing modality like any input: NaN
+            # cannot be mistaken for an embedding.
             means[~has] = np.nan
             result[f"{modality}_embedding"] = means.astype("float32")
     return result

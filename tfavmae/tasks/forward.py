@@ -1,8 +1,11 @@
-"""Running a model over evaluation batches: one row per clip comes back."""
+"""Forward passes over evaluation batches, and means over the views of a clip."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from tfavmae.errors import UserError
 from tfavmae.models.masked_autoencoder import MaskedAutoencoder
@@ -10,28 +13,43 @@ from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 MODALITIES = ("audio", "video")
 
 
-def call_unmasked(model, inputs: dict) -> dict:
-    """Outputs of a pretraining model or a classifier that sees everything."""
+# A batch of the pipeline: NumPy arrays or tensors by name.
+Batch = dict[str, Any]
+
+
+def call_unmasked(model: keras.Model, inputs: Batch) -> dict[str, tf.Tensor]:
+    """Outputs of a pretraining model or a classifier for all tokens, none masked."""
+    # A classifier has no masking and no such argument.
     options = {"masked": False} if isinstance(model, MaskedAutoencoder) else {}
     return model(inputs, training=False, **options)
 
 
 def forward(
-    model, batches: Iterable[dict], outputs: Sequence[str], keep: Sequence[str] = ()
+    model: keras.Model,
+    batches: Iterable[Batch],
+    outputs: Sequence[str],
+    keep: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Unmasked outputs of `model` for every row that is not padding.
 
     Args:
         model: a `MaskedAutoencoder` or a classifier.
-        batches: dicts of arrays; rows with `sample_weight` 0 are padding and dropped.
-        outputs: names of the model's outputs wanted; absent ones are left out.
+        batches: evaluation batches; rows with `sample_weight` 0 are padding and
+            dropped.
+        outputs: names of the model's outputs to return; those that it does not have
+            are left out.
         keep: names of batch entries to return beside them.
 
     Returns:
-        Dict of arrays with one row per view of a clip, in the order of the batches.
-    """
-    import tensorflow as tf
+        Dict of arrays with one row per view of a clip, in the order of the batches;
+        the outputs as float32.
 
+    Raises:
+        UserError: there is no row at all.
+    """
+
+    # Not `model.predict`: it returns all outputs, the largest of which (tokens,
+    # predictions) would fill the memory over a whole split.
     @tf.function
     def step(batch):
         named = call_unmasked(model, batch)
@@ -45,14 +63,17 @@ def forward(
             for name, value in (step(batch) | {k: batch[k] for k in keep}).items():
                 chunks.setdefault(name, []).append(value.numpy()[rows])
     if not chunks:
-        raise UserError("no clips to evaluate: the split is empty; check its name.")
+        raise UserError("There are no clips to evaluate; check the name of the split.")
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
 
 def mean_over_views(values: np.ndarray, example_index: np.ndarray) -> np.ndarray:
-    """Mean of the rows of each clip: `(views, ...)` -> `(clips, ...)`.
+    """Mean of the rows of each clip: `(views, ...)` -> `(clips, ...)`, float64.
 
-    Clips come in the order of their index; `clips_of` gives the indices.
+    Args:
+        values: `(views, ...)`.
+        example_index: int `(views,)`, the clip of each row; clips are returned in the
+            order of their index.
     """
     _, group = np.unique(example_index, return_inverse=True)
     sums = np.zeros((group.max() + 1, *values.shape[1:]), "float64")
@@ -62,5 +83,10 @@ def mean_over_views(values: np.ndarray, example_index: np.ndarray) -> np.ndarray
 
 
 def first_views(values: np.ndarray, example_index: np.ndarray) -> np.ndarray:
-    """The first row of each clip, for what is the same in all its views."""
+    """The first row of each clip, for entries that are the same in all its views.
+
+    Args:
+        values: `(views, ...)`.
+        example_index: int `(views,)`, as in `mean_over_views`.
+    """
     return values[np.unique(example_index, return_index=True)[1]]

@@ -1,19 +1,23 @@
-"""Figures of merit as pure functions of NumPy arrays.
+"""Metrics of retrieval and classification as pure functions of NumPy arrays.
 
-Retrieval counts are kept as `(num_better, num_equal)` per query, so that every
-convention for ties can be read from one pass over the gallery.
+Retrieval: `paired_ranks`, `recall_at_k`, `Ranks.median`. Classification: `accuracy`,
+`top_k_hits`, `confusion_matrix`, `average_precision`, `roc_auc`, `d_prime`. Confidence
+intervals: `bootstrap`.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
+import scipy.special
 
+# Conventions for ties, see `recall_at_k`.
 TIES = ("expected", "pessimistic", "repeated")
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean with its bootstrap confidence interval, all as fractions in [0, 1]."""
+    """A mean and its bootstrap confidence interval, all as fractions in [0, 1]."""
 
     value: float
     low: float
@@ -24,13 +28,18 @@ class Estimate:
         return f"{100 * self.value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
+# --- Retrieval ---
+
+
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """How the paired item of each query stands in the gallery.
+    """Rank of the paired item of each query in the gallery.
+
+    A rank is kept as two counts, from which every convention for ties can be read.
 
     Args:
         num_better: int array `(queries,)`, items more similar than the paired one.
-        num_equal: int array `(queries,)`, items exactly as similar, the paired one
+        num_equal: int array `(queries,)`, items as similar as the paired one, which is
             included (so at least 1).
     """
 
@@ -38,7 +47,7 @@ class Ranks:
     num_equal: np.ndarray
 
     def with_misses(self, count: int) -> "Ranks":
-        """These and `count` queries whose item stands behind the whole gallery."""
+        """These ranks and `count` more, of queries whose item is behind all others."""
         behind = np.full(count, len(self.num_better))
         return Ranks(
             np.concatenate([self.num_better, behind]),
@@ -46,10 +55,13 @@ class Ranks:
         )
 
     def hits(self, k: int, ties: str = "expected") -> np.ndarray:
-        """Float array of how far each query counts as found among the first `k`.
+        """Whether each query's item is among the first `k`: float array in [0, 1].
 
-        With `ties="repeated"` the array is longer than the number of queries: CAV-MAE's
-        evaluation lists a tied query once for each place its score occurs at.
+        Args:
+            k: length of the result list.
+            ties: see `recall_at_k`. With `"repeated"` the array is longer than the
+                number of queries: CAV-MAE's evaluation lists a tied query once for each
+                place at which its score occurs.
         """
         if ties == "repeated":
             return (self._repeated() < k).astype("float64")
@@ -59,7 +71,7 @@ class Ranks:
         return np.clip((k - self.num_better) / self.num_equal, 0.0, 1.0)
 
     def median(self, ties: str = "expected") -> float:
-        """Median rank, 1 being the best."""
+        """Median rank, 1 being the best; for `ties` see `recall_at_k`."""
         if ties == "repeated":
             return float(np.median(self._repeated()) + 1)
         if ties == "pessimistic":
@@ -78,14 +90,14 @@ class Ranks:
 
 def _check_ties(ties: str) -> None:
     if ties not in TIES:
-        raise ValueError(f"`ties` must be one of {TIES}. Received: ties={ties!r}.")
+        raise ValueError(f"`ties` must be one of {TIES}; received ties={ties!r}.")
 
 
 def normalize(embeddings: np.ndarray) -> np.ndarray:
-    """Scales each row of `(clips, hidden_dim)` to length 1, in float64."""
+    """Scales each row of `(..., hidden_dim)` to length 1, in float64."""
     rows = np.asarray(embeddings, "float64")
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    # A zero vector stays zero: it is equally unlike everything, a tie, not a NaN.
+    # A zero vector stays zero: equally unlike all others, a tie instead of NaN.
     return rows / np.where(lengths == 0, 1.0, lengths)
 
 
@@ -96,7 +108,7 @@ def paired_ranks(
     tie_tolerance: float = 1e-9,
     chunk_size: int = 1024,
 ) -> Ranks:
-    """Ranks of gallery row i among all rows for query row i, by cosine similarity.
+    """Ranks gallery row i among all gallery rows for query row i, by cosine similarity.
 
     Args:
         queries: float array `(clips, hidden_dim)`.
@@ -105,29 +117,27 @@ def paired_ranks(
             Matrix products round the same product differently from column to
             column, so that comparing for equality would break ties at random.
         chunk_size: queries compared at once; bounds the memory.
+
+    Raises:
+        ValueError: the arrays are not pairs, or not finite.
     """
     queries, gallery = normalize(queries), normalize(gallery)
     if queries.shape != gallery.shape or len(queries) == 0:
         raise ValueError(
-            "`queries` and `gallery` must be pairs of at least one row. Received: "
+            "`queries` and `gallery` must be pairs of at least one row; received "
             f"queries.shape={queries.shape}, gallery.shape={gallery.shape}."
         )
-    # A comparison with NaN is False: a model that diverged would rank first.
+    # A comparison with NaN is False, so a model that diverged would rank first.
     if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
-        raise ValueError("Embeddings must be finite. Received NaN or infinity.")
-    chunks = [
-        _ranks_of_rows(queries, gallery, start, chunk_size, tie_tolerance)
-        for start in range(0, len(queries), chunk_size)
-    ]
-    better, equal = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-    return Ranks(better, equal)
-
-
-def _ranks_of_rows(queries, gallery, start, size, tolerance):
-    similarity = queries[start : start + size] @ gallery.T  # (rows, clips)
-    rows = np.arange(len(similarity))
-    excess = similarity - similarity[rows, start + rows][:, None]
-    return (excess > tolerance).sum(1), (np.abs(excess) <= tolerance).sum(1)
+        raise ValueError("Embeddings must be finite; received NaN or infinity.")
+    better, equal = [], []
+    for start in range(0, len(queries), chunk_size):
+        similarity = queries[start : start + chunk_size] @ gallery.T  # (rows, clips)
+        rows = np.arange(len(similarity))
+        excess = similarity - similarity[rows, start + rows][:, None]
+        better.append((excess > tie_tolerance).sum(1))
+        equal.append((np.abs(excess) <= tie_tolerance).sum(1))
+    return Ranks(np.concatenate(better), np.concatenate(equal))
 
 
 def recall_at_k(ranks: Ranks, k: int, ties: str = "expected") -> float:
@@ -135,14 +145,20 @@ def recall_at_k(ranks: Ranks, k: int, ties: str = "expected") -> float:
 
     Args:
         ranks: from `paired_ranks`.
-        k: length of the list that is looked at.
+        k: length of the result list.
         ties: `"expected"` (default) is the exact mean over all ways to break the
             ties, so identical embeddings score chance; `"pessimistic"` puts the
-            paired item last among its equals; `"repeated"` is what CAV-MAE's
-            published evaluation does: each tie adds an entry to numerator and
-            denominator.
+            paired item last among its equals; `"repeated"` is the convention of
+            CAV-MAE's published evaluation, in which each tie adds an entry to numerator
+            and denominator.
+
+    Raises:
+        ValueError: there is no such convention.
     """
     return float(ranks.hits(k, ties).mean())
+
+
+# --- Confidence intervals ---
 
 
 def bootstrap(
@@ -152,12 +168,22 @@ def bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of `values` `(clips,)` with a percentile interval over resampled clips."""
+    """Mean over clips with a percentile interval over resampled clips.
+
+    Args:
+        values: `(clips,)`, one score per clip.
+        num_resamples: resamples with replacement.
+        confidence: probability that the interval is to cover.
+        seed: seed of the resamples.
+
+    Raises:
+        ValueError: `values` is empty or not a vector.
+    """
     values = np.asarray(values, "float64")
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(
-            "`values` must be a vector with one number per clip. "
-            f"Received: values.shape={values.shape}."
+            "`values` must be a vector with one number per clip; received "
+            f"values.shape={values.shape}."
         )
     rng = np.random.default_rng(seed)
     size = len(values)
@@ -167,25 +193,37 @@ def bootstrap(
     return Estimate(float(values.mean()), float(low), float(high))
 
 
+# --- Classification ---
+
+
 def top_k_hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
-    """1.0 where the label is among the `k` highest scores: `(clips,)`.
+    """Whether the label is among the `k` highest scores: 0.0 or 1.0, `(clips,)`.
 
     Args:
         scores: float array `(clips, classes)`.
         labels: int array `(clips,)`.
         k: number of guesses.
     """
+    # Stable: among equal scores the first class counts, as with `argmax`.
     order = np.argsort(-np.asarray(scores), axis=-1, kind="stable")[:, :k]
     return (order == np.asarray(labels)[:, None]).any(-1).astype("float64")
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Fraction of clips whose highest score is at their label."""
+    """Fraction of clips with the highest score at their label; see `top_k_hits`."""
     return float(top_k_hits(scores, labels).mean())
 
 
-def confusion_matrix(predicted, labels, num_classes: int) -> np.ndarray:
-    """Counts `(classes, classes)`; row = true class, column = predicted class."""
+def confusion_matrix(
+    predicted: np.ndarray, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Counts of clips `(classes, classes)`: rows are true classes, columns predictions.
+
+    Args:
+        predicted: int array `(clips,)`.
+        labels: int array `(clips,)`.
+        num_classes: number of classes.
+    """
     cells = np.asarray(labels) * num_classes + np.asarray(predicted)
     counts = np.bincount(cells.astype("int64"), minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
@@ -198,19 +236,30 @@ def average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
         targets: 0/1 array `(clips, classes)`.
         scores: float array `(clips, classes)`; only their order matters.
     """
+    # Imported late, here and below: scikit-learn takes a second to import.
     from sklearn.metrics import average_precision_score
 
     return _per_class(targets, scores, average_precision_score, needs_negatives=False)
 
 
 def roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve per class; NaN without positives or negatives."""
+    """Area under the ROC curve per class `(classes,)`.
+
+    NaN for a class without positives or without negatives. Arguments as of
+    `average_precision`.
+    """
     from sklearn.metrics import roc_auc_score
 
     return _per_class(targets, scores, roc_auc_score, needs_negatives=True)
 
 
-def _per_class(targets, scores, score, needs_negatives):
+def _per_class(
+    targets: np.ndarray,
+    scores: np.ndarray,
+    score: Callable[[np.ndarray, np.ndarray], float],
+    needs_negatives: bool,
+) -> np.ndarray:
+    # Class by class: scikit-learn's own mean fails or warns if a class does not occur.
     targets = np.asarray(targets) > 0.5
     values = np.full(targets.shape[1], np.nan)
     for index in range(targets.shape[1]):
@@ -221,14 +270,16 @@ def _per_class(targets, scores, score, needs_negatives):
 
 
 def mean_over_classes(values: np.ndarray) -> float:
-    """Mean over the classes for which the metric is defined; NaN if there is none."""
+    """Mean over the classes for which the metric is not NaN; NaN if there is none."""
     values = np.asarray(values, "float64")
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
 
 
 def d_prime(mean_auc: float) -> float:
-    """Separation of positives and negatives in standard deviations."""
-    from scipy.special import ndtri
+    """Separation of positives and negatives in standard deviations.
 
-    return float(np.sqrt(2.0) * ndtri(mean_auc))
+    The distance of two normal distributions of variance 1 with this AUC (reported
+    for AudioSet since Gemmeke et al., 2017).
+    """
+    return float(np.sqrt(2.0) * scipy.special.ndtri(mean_auc))

@@ -1,39 +1,49 @@
-"""What every result of a task can do: become JSON, become a table."""
+"""Base class of task results: as a dict, as JSON, as a table."""
 
 import abc
 import dataclasses
 import json
 import math
-import pathlib
+import os
+from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tfavmae.files import write_atomically
 
 
+@dataclasses.dataclass
 class Result(abc.ABC):
     """Base of the result dataclasses; a subclass defines `table`."""
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """The result as nested dicts and lists of plain Python values."""
         return plain(dataclasses.asdict(self))
 
-    def to_json(self, path: str | pathlib.Path | None = None) -> str:
-        """The result as JSON text, also written to `path` if one is given."""
+    def to_json(self, path: str | os.PathLike | None = None) -> str:
+        """The result as JSON text, also written to `path` if one is given.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
         if path is not None:
-            pathlib.Path(path).write_text(text + "\n", encoding="utf-8")
+            write_atomically(path, text + "\n")
         return text
 
     @abc.abstractmethod
-    def table(self):
-        """The result as a `rich.table.Table`."""
+    def table(self) -> Table:
+        """The result as a table for the terminal."""
 
-    def print(self, console=None) -> None:
-        from rich.console import Console
-
+    def print(self, console: Console | None = None) -> None:
+        """Prints `table` to the terminal."""
         (console or Console()).print(self.table())
 
 
-def plain(value):
-    """`value` with arrays as lists and NaN as None, which is all JSON knows."""
+def plain(value: Any) -> Any:
+    """`value` with arrays as lists and NaN as `None`: JSON has neither."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

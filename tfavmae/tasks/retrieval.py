@@ -1,12 +1,14 @@
-"""Zero-shot retrieval across modalities: which sound belongs to which picture?"""
+"""Zero-shot retrieval across modalities: video by audio and audio by video."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from rich.table import Table
 
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
+from tfavmae.tasks.forward import MODALITIES
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.results import Result
 
@@ -15,14 +17,14 @@ DIRECTIONS = {
     "video_to_audio": ("video", "audio"),
 }
 
-# A label: this clip cannot be found, and counts as a query that failed. So the audio
-# protocol of MSR-VTT has it for test clips without sound.
+# Name of a label: the clip is not in the gallery and counts as a query that failed, as
+# test clips without audio do in the audio protocol of MSR-VTT.
 COUNTS_AS_MISS = "counts_as_miss"
 
 
 @dataclasses.dataclass
 class Direction:
-    """One direction: recall at each k, its chance level, median rank."""
+    """Scores of one direction: recall at each k, chance level of each, median rank."""
 
     recall: dict[int, Estimate]
     chance: dict[int, float]
@@ -35,7 +37,7 @@ class RetrievalResult(Result):
 
     Args:
         num_clips: size of the gallery and number of queries.
-        num_left_out: clips that lack a modality and were not used.
+        num_left_out: clips that lack a modality and are not used.
         ties: convention for ties, see `metrics.recall_at_k`.
         directions: `audio_to_video` and `video_to_audio`.
         num_misses: further queries that count as failed, see `COUNTS_AS_MISS`.
@@ -47,9 +49,7 @@ class RetrievalResult(Result):
     directions: dict[str, Direction]
     num_misses: int = 0
 
-    def table(self):
-        from rich.table import Table
-
+    def table(self) -> Table:
         ks = list(next(iter(self.directions.values())).recall)
         caption = f"{self.num_clips} clips evaluated, {self.num_left_out} left out"
         if self.num_misses:
@@ -65,20 +65,21 @@ class RetrievalResult(Result):
             cells = [str(one.recall[k]) for k in ks]
             table.add_row(name.replace("_", " "), *cells, f"{one.median_rank:g}")
         chance = [f"{100 * one.chance[k]:.1f} %" for k in ks]
+        # Chance is the same in both directions: the last one's stands for both.
         table.add_row("chance", *chance, f"{(self.num_clips + 1) / 2:g}")
         return table
 
 
 @dataclasses.dataclass
 class RetrievalExample:
-    """One query and the first results.
+    """One query and its first results.
 
     Args:
         direction: `"audio_to_video"` or `"video_to_audio"`.
         query: `example_index` of the query clip.
         results: `example_index` of the results, best first.
-        similarities: their cosine similarities.
-        rank: rank of the right clip, 1 being the best.
+        similarities: cosine similarities of the results.
+        rank: rank of the paired clip, 1 being the best.
     """
 
     direction: str
@@ -100,9 +101,12 @@ def evaluate(
     Args:
         embeddings: from `embedding.embed`; with the label `counts_as_miss` if the data
             set has it.
-        ks: list lengths.
+        ks: lengths of the result lists.
         ties: see `metrics.recall_at_k`.
         num_resamples: bootstrap resamples of the queries (the gallery stays).
+
+    Raises:
+        UserError: see `paired`.
     """
     pairs = paired(embeddings)
     num_clips, num_misses = len(pairs["example_index"]), int(_misses(embeddings).sum())
@@ -132,7 +136,17 @@ def examples(
     top: int = 5,
     seed: int = 0,
 ) -> list[RetrievalExample]:
-    """Queries drawn at random, not chosen by result, in both directions."""
+    """Example queries in both directions, drawn at random, not chosen by result.
+
+    Args:
+        embeddings: from `embedding.embed`.
+        num_queries: queries per direction; the same clips in both.
+        top: results per query.
+        seed: seed of the draw.
+
+    Raises:
+        UserError: see `paired`.
+    """
     pairs = paired(embeddings)
     index = pairs["example_index"]
     rng = np.random.default_rng(seed)
@@ -152,8 +166,15 @@ def examples(
     return found
 
 
-def search(query: np.ndarray, gallery: np.ndarray, top: int = 5):
-    """Rows of `gallery` `(clips, hidden_dim)` most similar to `query` `(hidden_dim,)`.
+def search(
+    query: np.ndarray, gallery: np.ndarray, top: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the rows of a gallery that are most similar to a query.
+
+    Args:
+        query: `(hidden_dim,)`.
+        gallery: `(clips, hidden_dim)`.
+        top: number of rows.
 
     Returns:
         Row numbers and cosine similarities, best first.
@@ -164,28 +185,36 @@ def search(query: np.ndarray, gallery: np.ndarray, top: int = 5):
 
 
 def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`audio`, `video` and `example_index` of the clips that have both modalities.
+    """Embeddings of the clips that have both modalities and do not count as misses.
 
-    Without those that count as misses.
+    Args:
+        embeddings: from `embedding.embed`.
+
+    Returns:
+        `audio` and `video` `(pairs, hidden_dim)`, and `example_index` `(pairs,)`.
+
+    Raises:
+        UserError: there is no such clip, a modality has no embeddings, or they are not
+            finite.
     """
-    missing = [m for m in ("audio", "video") if f"{m}_embedding" not in embeddings]
+    missing = [m for m in MODALITIES if f"{m}_embedding" not in embeddings]
     if missing:
         raise UserError(
-            f"retrieval needs embeddings of both modalities, {missing[0]} is absent: "
+            f"Retrieval needs embeddings of both modalities, {missing[0]} is absent; "
             "use a model that was pretrained on both."
         )
     both = embeddings["audio_present"] & embeddings["video_present"]
     both &= ~_misses(embeddings)
     if not both.any():
         raise UserError(
-            f"none of the {len(both)} clips has both sound and picture: "
-            "retrieval has nothing to compare."
+            f"None of the {len(both)} clips has both audio and video, which retrieval "
+            "compares; use another split."
         )
-    chosen = {m: embeddings[f"{m}_embedding"][both] for m in ("audio", "video")}
+    chosen = {m: embeddings[f"{m}_embedding"][both] for m in MODALITIES}
     for modality, values in chosen.items():
         if not np.isfinite(values).all():
             raise UserError(
-                f"the {modality} embeddings are not finite: the training diverged; "
-                "lower optimizer.learning_rate and train again."
+                f"The {modality} embeddings are not finite: the training diverged. "
+                "Lower optimizer.learning_rate and train again."
             )
     return chosen | {"example_index": embeddings["example_index"][both]}

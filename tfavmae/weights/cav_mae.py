@@ -1,17 +1,22 @@
-"""Weights of the authors' CAV-MAE (PyTorch) to ours.
+"""CAV-MAE checkpoints of the authors (PyTorch).
 
-Theirs is frequency-major with time fastest, in tokens and within a patch; ours is
-time-major. A linear layer is `(out, in)`, a convolution `(out, in, rows, columns)`.
+Their audio is frequency-major with time fastest, in tokens and within a patch; ours is
+time-major. A linear layer of theirs is `(out, in)`, a convolution
+`(out, in, rows, columns)`.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfavmae.errors import UserError
 from tfavmae.weights.rules import Rule, WeightTable
 
-FREQUENCIES, PATCH = 8, 16  # Both are fixed in their code, and so is the depth:
+# Constants of their code: rows of audio tokens (128 mel bins), patch size and depth.
+FREQUENCIES, PATCH = 8, 16
 NUM_LAYERS = 12
-# The other arguments of their constructor that have a counterpart.
+# The arguments of their constructor that have a counterpart.
 KNOWN = {
     "img_size",
     "audio_length",
@@ -26,24 +31,26 @@ KNOWN = {
 }
 
 
-def arguments(config):
-    """Arguments of our `CAVMAE` from those of theirs.
-
-    Args:
-        config: dict of their constructor's arguments.
+def arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of our `CAVMAE` from the arguments of their constructor.
 
     Raises:
-        UserError: a setting that their own code does not run with either.
+        UserError: a setting has no counterpart.
     """
+    # Their code does not run with other values of these either.
     fixed = {"patch_size": PATCH, "in_chans": 3, "tr_pos": False}
     for key, value in fixed.items():
         if config.get(key, value) != value:
-            raise UserError(f"{key}={config[key]} is not supported; only {value} is.")
+            raise UserError(f"`{key}` must be {value}; received {key}={config[key]}.")
     unknown = sorted(set(config) - set(fixed) - KNOWN)
     if unknown:
-        raise UserError(f"{', '.join(unknown)}: no counterpart here.")
+        raise UserError(
+            f"{', '.join(unknown)}: no counterpart in tfavmae; known: "
+            f"{', '.join(sorted(KNOWN))}."
+        )
     width, ratio = config["embed_dim"], config.get("mlp_ratio", 4.0)
     decoder_width, size = config["decoder_embed_dim"], config.get("img_size", 224)
+    # Defaults above and below are those of their constructor.
     return {
         "hidden_dim": width,
         "num_heads": config["num_heads"],
@@ -58,52 +65,87 @@ def arguments(config):
         },
         "audio": {"num_frames": config["audio_length"]},
         "video": {"height": size, "width": size},
+        # Their pretraining applies only the last joint block to a modality alone; the
+        # paper says otherwise (docs/papers.md).
         "chain_streams": False,
         "target_normalization": "patch" if config.get("norm_pix_loss", True) else None,
     }
 
 
-def audio_tokens(table):
-    """Rows of a table of audio tokens, frequency-major, in our order."""
+def audio_tokens(table: np.ndarray) -> np.ndarray:
+    """Rows of a table of audio tokens in our order.
+
+    Args:
+        table: `(1, tokens, dim)`, frequency-major.
+
+    Returns:
+        `(tokens, dim)`, time-major.
+    """
     rows = table.reshape(FREQUENCIES, -1, table.shape[-1])
     return rows.transpose(1, 0, 2).reshape(-1, table.shape[-1])
 
 
-def _video_tokens(table):
-    return table[0]
-
-
-def _audio_kernel(kernel):
-    return kernel.transpose(3, 2, 1, 0).reshape(-1, kernel.shape[0])
-
-
-def _video_kernel(kernel):
-    return kernel.transpose(2, 3, 1, 0).reshape(-1, kernel.shape[0])
-
-
 def _audio_head(array):
-    """A head's weight, transposed, or bias: its patches `(mel, time)` to ours."""
+    """A head's weight, transposed, or its bias, with patches `(mel, time)` as ours."""
     array = np.transpose(array)
     patch = array.reshape(*array.shape[:-1], PATCH, PATCH)
     return np.swapaxes(patch, -1, -2).reshape(array.shape)
 
 
-def _norm(theirs, ours):
+class _Modality(NamedTuple):
+    """Names of a modality, and the transforms that depend on its order of values.
+
+    Attributes:
+        letter: their suffix.
+        name: our name.
+        table: transform of a table of tokens, `(1, tokens, dim)`.
+        kernel: transform of the patch projection, a convolution.
+        head: transform of the weight and the bias of the decoder's head.
+    """
+
+    letter: str
+    name: str
+    table: Callable[[np.ndarray], np.ndarray]
+    kernel: Callable[[np.ndarray], np.ndarray]
+    head: Callable[[np.ndarray], np.ndarray]
+
+
+_AUDIO = _Modality(
+    letter="a",
+    name="audio",
+    table=audio_tokens,
+    # Their spectrogram is (mel, time), ours (time, mel).
+    kernel=lambda x: x.transpose(3, 2, 1, 0).reshape(-1, x.shape[0]),
+    head=_audio_head,
+)
+_VIDEO = _Modality(
+    letter="v",
+    name="video",
+    table=lambda x: x[0],
+    kernel=lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+    head=np.transpose,
+)
+STREAMS = tuple((x.letter, x.name) for x in (_AUDIO, _VIDEO))
+
+
+def _norm(theirs: str, ours: str) -> list[Rule]:
     return [
         Rule(rf"{theirs}\.weight", f"{ours}/gamma"),
         Rule(rf"{theirs}\.bias", f"{ours}/beta"),
     ]
 
 
-def _dense(theirs, ours):
+def _dense(theirs: str, ours: str) -> list[Rule]:
     return [
         Rule(rf"{theirs}\.weight", f"{ours}/kernel", np.transpose),
         Rule(rf"{theirs}\.bias", f"{ours}/bias"),
     ]
 
 
-def _blocks(theirs, ours, streams=()):
-    """Rules of a stack; every block has norms for both streams, used or not."""
+def _blocks(
+    theirs: str, ours: str, streams: Sequence[tuple[str, str]] = ()
+) -> list[Rule]:
+    """Rules of a stack of blocks; `streams` are those that run through it."""
     theirs, ours = rf"{theirs}\.(\d+)", rf"{ours}/block_\1"
     rules = [
         *_dense(rf"{theirs}\.attn\.qkv", f"{ours}/attention/qkv"),
@@ -115,34 +157,32 @@ def _blocks(theirs, ours, streams=()):
         rules += _norm(rf"{theirs}\.norm{i}", f"{ours}/norm_{i}")
         for letter, name in streams:
             rules += _norm(rf"{theirs}\.norm{i}_{letter}", f"{ours}/norm_{i}_{name}")
+    # Every block of theirs makes norms for both streams, also where only one runs.
     return [*rules, Rule(rf"{theirs}\.norm[12]_[av]\.(weight|bias)", None)]
 
 
-def _modality(letter, name):
-    rows = audio_tokens if letter == "a" else _video_tokens
-    kernel = _audio_kernel if letter == "a" else _video_kernel
-    head = _audio_head if letter == "a" else np.transpose
+def _of_modality(modality: _Modality) -> list[Rule]:
+    """Rules of the weights that only one modality uses."""
+    letter, name, table, kernel, head = modality
     tokenizer, patches = f"{name}_tokenizer", rf"patch_embed_{letter}\.proj"
     return [
         Rule(f"modality_{letter}", f"{tokenizer}/modality", np.ravel),
-        Rule(f"pos_embed_{letter}", f"{tokenizer}/positions/table", rows),
+        Rule(f"pos_embed_{letter}", f"{tokenizer}/positions/table", table),
         Rule(rf"{patches}\.weight", f"{tokenizer}/projection/kernel", kernel),
         Rule(rf"{patches}\.bias", f"{tokenizer}/projection/bias"),
         *_blocks(f"blocks_{letter}", f"encoder/{name}"),
         *_norm(f"norm_{letter}", f"encoder/{name}_norm"),
         Rule(f"decoder_modality_{letter}", f"decoder/{name}_modality", np.ravel),
-        Rule(f"decoder_pos_embed_{letter}", f"decoder/{name}_positions/table", rows),
+        Rule(f"decoder_pos_embed_{letter}", f"decoder/{name}_positions/table", table),
         Rule(rf"decoder_pred_{letter}\.weight", f"decoder/{name}_head/kernel", head),
         Rule(rf"decoder_pred_{letter}\.bias", f"decoder/{name}_head/bias", head),
     ]
 
 
-STREAMS = (("a", "audio"), ("v", "video"))
-
 PRETRAINING = WeightTable(
     (
-        *_modality("a", "audio"),
-        *_modality("v", "video"),
+        *_of_modality(_AUDIO),
+        *_of_modality(_VIDEO),
         *_blocks("blocks_u", "encoder/joint", STREAMS),
         *_norm("norm", "encoder/joint_norm"),
         *_dense("decoder_embed", "decoder/both_projection"),

@@ -1,28 +1,32 @@
-"""Other people's weights to ours: an ordered table, complete on both sides."""
+"""Conversion of foreign checkpoints by a table of rules that must be complete."""
 
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from tfavmae.errors import UserError
 from tfavmae.models.transfer import address
 
 
-def as_is(array):
+def as_is(array: np.ndarray) -> np.ndarray:
+    """The transform of weights that have the same layout on both sides."""
     return array
 
 
 class Rule(NamedTuple):
-    """What becomes of the foreign weights whose whole name matches.
+    """A rule for the foreign weights whose whole name matches a pattern.
 
     Attributes:
         pattern: regular expression.
-        address: ours, see `models.transfer`; a template of the pattern's groups.
-            `None` for weights that the authors' own code never uses.
-        transform: foreign array to ours.
-        part, parts: several weights make up one of ours, side by side on its last axis.
+        address: our address, see `models.transfer`, in which `\\1` stands for the first
+            group of the pattern; `None` for weights that the authors' own code never
+            uses.
+        transform: function from the foreign array to ours.
+        part, parts: place and number of the foreign weights that make up one of ours,
+            side by side on its last axis.
     """
 
     pattern: str
@@ -33,18 +37,18 @@ class Rule(NamedTuple):
 
 
 class WeightTable(NamedTuple):
-    """Rules, of which the first that matches counts.
+    """Ordered rules for all weights of a checkpoint; the first match counts.
 
     Attributes:
-        rules: for their weights.
-        ours_alone: regular expressions of the addresses that they have no weight for.
+        rules: rules for the foreign weights.
+        ours_alone: regular expressions of our addresses without a foreign weight.
     """
 
     rules: tuple[Rule, ...]
     ours_alone: tuple[str, ...] = ()
 
-    def place(self, name):
-        """The rule of a foreign weight, its address filled in.
+    def place(self, name: str) -> Rule:
+        """The rule of a foreign weight, with the groups filled into its address.
 
         Raises:
             UserError: no rule matches.
@@ -55,12 +59,18 @@ class WeightTable(NamedTuple):
                 ours = rule.address and match.expand(rule.address)
                 return rule._replace(address=ours)
         raise UserError(
-            f"The checkpoint's weight {name} has no rule; it is of another model."
+            f"The checkpoint's weight {name} has no rule: the checkpoint is of another "
+            "model. Choose the importer of its model."
         )
 
-    def convert(self, arrays):
-        """Dict of foreign name to array -> dict of our address to array."""
-        parts = {}
+    def convert(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Converts arrays by foreign name to arrays by our address.
+
+        Raises:
+            UserError: a weight has no rule, or only some of the weights that make up
+                one of ours are there.
+        """
+        parts: dict[str, list] = {}
         for name, array in arrays.items():
             rule = self.place(name)
             if rule.address is not None:
@@ -74,17 +84,21 @@ class WeightTable(NamedTuple):
                 )
         return {ours: np.concatenate(x, axis=-1) for ours, x in parts.items()}
 
-    def is_ours_alone(self, ours):
+    def is_ours_alone(self, ours: str) -> bool:
+        """Whether our address has no foreign weight."""
+        # No checkpoint counts steps as our models do.
         return any(re.fullmatch(x, ours) for x in (*self.ours_alone, "training_step"))
 
 
-def load_weights(model, table, arrays):
-    """Fills a model with foreign weights, every one of its own and every one of theirs.
+def load_weights(
+    model: keras.Model, table: WeightTable, arrays: dict[str, np.ndarray]
+) -> None:
+    """Fills a model with foreign weights; none may be left over on either side.
 
     Args:
         model: a built model.
-        table: a `WeightTable`.
-        arrays: dict of foreign name to array.
+        table: the rules.
+        arrays: foreign weights by name.
 
     Raises:
         UserError: a weight of either side has no counterpart, or another shape.
@@ -95,15 +109,16 @@ def load_weights(model, table, arrays):
     unknown = [a for a in given if a not in wanted]
     if missing or unknown:
         raise UserError(
-            f"Checkpoint and model differ: {len(missing)} weights are in the model "
-            f"only, {len(unknown)} in the checkpoint only, e.g. "
-            f"{', '.join([*missing[:2], *unknown[:2]])}; build the model with the "
+            f"Checkpoint and model differ: {len(missing)} weights are only in the "
+            f"model, {len(unknown)} only in the checkpoint, e.g. "
+            f"{', '.join([*missing[:2], *unknown[:2]])}. Build the model with the "
             "checkpoint's settings."
         )
     for ours, array in given.items():
         if tuple(wanted[ours].shape) != array.shape:
             raise UserError(
-                f"Weight {ours} has shape {array.shape} in the checkpoint and "
-                f"{tuple(wanted[ours].shape)} in the model; make their settings agree."
+                f"Weight {ours} must have the shape {tuple(wanted[ours].shape)} of the "
+                f"model; received {array.shape}. Build the model with the checkpoint's "
+                "settings."
             )
         wanted[ours].assign(array)

@@ -1,10 +1,14 @@
-"""Weights of the authors' AV-MAE (Scenic, Flax) to ours."""
+"""AV-MAE checkpoints of the authors (Scenic, Flax)."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, did_you_mean
 from tfavmae.weights.rules import Rule, WeightTable
 
+# Their names to ours.
 MODALITIES = {"spectrogram": "audio", "rgb": "video"}
 FUSIONS = {
     "concat_and_encode": "early",
@@ -19,7 +23,7 @@ DECODER_SHARINGS = {
 }
 POSITIONS = {"sinusoidal_1d": "sincos_1d", "learned_1d": "learned"}
 
-# Settings that have no counterpart here, and the value at which none is needed.
+# Settings without a counterpart here, and the value with which they change nothing.
 _ATTENTION = {
     "attention_config": {"type": "spacetime"},
     "dropout_rate": 0.0,
@@ -40,7 +44,7 @@ NEUTRAL = {
         "masking_strategy": "random",
     },
 }
-# Those that have one, or that only say how the first weights are drawn.
+# Settings with a counterpart, and those of the initial weights.
 _SIZES = {"hidden_size", "num_heads", "mlp_dim", "num_layers"}
 KNOWN = {
     "model": {
@@ -68,22 +72,27 @@ KNOWN = {
 }
 
 
-def av_mae_arguments(config):
+def av_mae_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of our `AVMAE` from a pretraining config of theirs.
 
-    Sizes of inputs are not in it: `audio` and `video` are to be completed.
+    Their configs do not hold the sizes of inputs: the caller completes `audio` and
+    `video`.
 
     Args:
         config: nested dict with `model` and `masked_feature_loss`.
 
     Raises:
-        UserError: a setting that has no counterpart.
+        UserError: a setting has no counterpart.
     """
     model, loss = config["model"], config["masked_feature_loss"]
     decoder = model["decoder_config"]
-    _check_settings("model", model)
-    _check_settings("decoder_config", decoder)
-    _check_settings("masked_feature_loss", loss)
+    sections = {"model": model, "decoder_config": decoder, "masked_feature_loss": loss}
+    for name, section in sections.items():
+        for key in sorted(set(section) - KNOWN[name]):
+            if key not in NEUTRAL[name] or section[key] != NEUTRAL[name][key]:
+                raise UserError(
+                    f"{name}.{key}={section[key]!r} has no counterpart in tfavmae."
+                )
     rows, columns, frames = model["patches"]["size"]
     targets = [MODALITIES[target] for target in loss["target"]]
     ratios = by_modality(loss["token_mask_probability_dict"])
@@ -94,7 +103,7 @@ def av_mae_arguments(config):
         "mlp_dim": model["mlp_dim"],
         "num_layers": model["num_layers"],
         "fusion": _look_up(FUSIONS, "encoder_strategy", model),
-        "num_fusion_layers": model["fusion_layers"] or 0,
+        "num_fusion_layers": model["fusion_layers"] or 0,  # `None` without mid-fusion
         "decoder": {
             "sharing": _look_up(DECODER_SHARINGS, "decoder_strategy", model),
             "hidden_dim": decoder["hidden_size"],
@@ -117,59 +126,61 @@ def av_mae_arguments(config):
     }
 
 
-def _check_settings(name, section):
-    neutral = NEUTRAL[name]
-    for key in sorted(set(section) - KNOWN[name]):
-        if key not in neutral or section[key] != neutral[key]:
-            value = section[key]
-            raise UserError(f"{name}.{key}={value!r} has no counterpart here.")
-
-
-def by_modality(section):
-    """A dict of theirs by our names of the modalities."""
+def by_modality(section: dict[str, Any]) -> dict[str, Any]:
+    """A dict of theirs with our names of the modalities as keys."""
     return {MODALITIES[m]: value for m, value in section.items()}
 
 
-def target_normalization(loss):
+def target_normalization(loss: dict[str, Any]) -> str | None:
     """Our `target_normalization` for a `masked_feature_loss` of theirs."""
     if loss["standardise_per_patch_channels"]:
         return "patch_channels"
+    # They divide by the population variance, where MAE divides by the sample variance.
     return "patch_biased" if loss["standardise_per_patch"] else None
 
 
-def _look_up(table, key, section):
+def _look_up(table: dict[str, str], key: str, section: dict[str, Any]) -> str:
     if section[key] not in table:
-        known = ", ".join(table)
-        raise UserError(f"{key}={section[key]!r} has no counterpart; known: {known}.")
+        raise UserError(
+            f"{key}={section[key]!r} has no counterpart; "
+            f"{did_you_mean(section[key], table)}"
+        )
     return table[section[key]]
 
 
-def _rows(kernel):
-    """All axes but the last as one."""
+def _rows(kernel: np.ndarray) -> np.ndarray:
+    """All axes but the last as one, as for inputs that are split into heads."""
     return kernel.reshape(-1, kernel.shape[-1])
 
 
-def _columns(kernel):
-    """All axes but the first as one."""
+def _columns(kernel: np.ndarray) -> np.ndarray:
+    """All axes but the first as one, as for outputs that are split into heads."""
     return kernel.reshape(kernel.shape[0], -1)
 
 
-def _norm(theirs, ours):
+def _norm(theirs: str, ours: str) -> list[Rule]:
     return [
         Rule(f"{theirs}/scale", f"{ours}/gamma"),
         Rule(f"{theirs}/bias", f"{ours}/beta"),
     ]
 
 
-def _dense(theirs, ours, kernel=_rows):
+def _dense(
+    theirs: str, ours: str, kernel: Callable[[np.ndarray], np.ndarray] = _rows
+) -> list[Rule]:
     return [
         Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel),
         Rule(f"{theirs}/bias", f"{ours}/bias", np.ravel),
     ]
 
 
-def stack(theirs, ours):
-    """Rules of an encoder or decoder stack and its final norm."""
+def stack(theirs: str, ours: str) -> list[Rule]:
+    """Rules of an encoder or decoder stack and its final norm.
+
+    Args:
+        theirs: name of their stack, e.g. "Transformer".
+        ours: address of our stack, e.g. "encoder/audio".
+    """
     block, own = rf"{theirs}/encoderblock_(\d+)", rf"{ours}/block_\1"
     attention = f"{block}/MultiHeadDotProductAttention_0"
     rules = [
@@ -180,14 +191,15 @@ def stack(theirs, ours):
         *_dense(f"{block}/MlpBlock_0/Dense_0", f"{own}/mlp/expand"),
         *_dense(f"{block}/MlpBlock_0/Dense_1", f"{own}/mlp/contract"),
     ]
+    # Their three kernels make up ours, side by side.
     for part, name in enumerate(("query", "key", "value")):
         for rule in _dense(f"{attention}/{name}", f"{own}/attention/qkv", _columns):
             rules.append(rule._replace(part=part, parts=3))
     return rules
 
 
-def _modality(name, suffix):
-    """Rules of one modality's own weights; theirs end in `suffix`."""
+def _of_modality(name: str, suffix: str) -> list[Rule]:
+    """Rules of the weights that only one modality uses; theirs end in `suffix`."""
     return [
         *_dense(f"embedding{suffix}", f"{name}_tokenizer/projection"),
         Rule(
@@ -203,38 +215,44 @@ def _modality(name, suffix):
     ]
 
 
-def _encoder_stacks(fusion, modalities):
-    if fusion in ("early", "shared"):
-        name = "joint" if fusion == "early" else "shared"
-        return {"Transformer": f"encoder/{name}"}
-    stacks = {f"Transformer_{m}": f"encoder/{MODALITIES[m]}" for m in modalities}
+def av_mae_table(arguments: dict[str, Any]) -> WeightTable:
+    """The table for an `AVMAE`.
+
+    Args:
+        arguments: the model's arguments, from `av_mae_arguments`.
+    """
+    wanted, fusion = arguments["modality"].split("_"), arguments["fusion"]
+    modalities = [m for m, ours in MODALITIES.items() if ours in wanted]
+    if fusion == "early":
+        stacks = {"Transformer": "encoder/joint"}
+    elif fusion == "shared":
+        stacks = {"Transformer": "encoder/shared"}
+    else:
+        stacks = {f"Transformer_{m}": f"encoder/{MODALITIES[m]}" for m in modalities}
     if fusion == "mid":
         stacks["Transformer_concat"] = "encoder/joint"
-    return stacks
-
-
-def av_mae_table(arguments):
-    """The table for an `AVMAE` of the given arguments; see `av_mae_arguments`."""
-    wanted = arguments["modality"].split("_")
-    modalities = [m for m, ours in MODALITIES.items() if ours in wanted]
-    stacks = _encoder_stacks(arguments["fusion"], modalities)
     if arguments["decoder"]["sharing"] == "separate":
         stacks |= {f"Decoder_{m}": f"decoder/{MODALITIES[m]}" for m in modalities}
     else:
         stacks["Decoder"] = "decoder/both"
-    rules = [rule for m in modalities for rule in _modality(MODALITIES[m], f"_{m}")]
+    rules = [r for m in modalities for r in _of_modality(MODALITIES[m], f"_{m}")]
     rules += [rule for names in stacks.items() for rule in stack(*names)]
+    # Fixed tables are constants of their code, and variables of our models.
     alone = [r"decoder/.*_positions/table"]
     if arguments["positions"]["kind"] != "learned":
         alone.append(r".*_tokenizer/positions/table")
     return WeightTable(tuple(rules), tuple(alone))
 
 
-def unimodal_table(modality):
-    """The table for their masked autoencoder of one modality, whose names lack it."""
+def unimodal_table(modality: str) -> WeightTable:
+    """The table for their masked autoencoder of one modality.
+
+    Args:
+        modality: "audio" or "video". Their names do not say it.
+    """
     return WeightTable(
         (
-            *_modality(modality, ""),
+            *_of_modality(modality, ""),
             *stack("Transformer", f"encoder/{modality}"),
             *stack("Decoder", "decoder/both"),
         ),

@@ -1,0 +1,81 @@
+"""Settings of a clip: length, frames, size, modalities and augmentation."""
+
+import dataclasses
+
+from tfavmae.data.augment import Augmentation
+from tfavmae.data.resizing import INTERPOLATIONS
+from tfavmae.data.splits import MODALITIES, STORED_SAMPLE_RATE_HZ
+
+NO_AUGMENTATION = Augmentation()
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSpec:
+    """The clip to cut out of a stored example.
+
+    Args:
+        clip_seconds: length of the audio window, and of the time in which the frames
+            lie. A longer example gives a random window in training and a centred one
+            in evaluation; a shorter one is padded with zeros at the end
+            (`audio_samples` is its true length).
+        num_frames: frames per clip. A single frame is a random one of the window in
+            training (CAV-MAE) and the middle one in evaluation.
+        frame_size: (height, width) in pixels.
+        shorter_side: pixels to which the shorter side of a stored frame is resized
+            before the crop; by default the least that covers `frame_size`. Frames
+            stored at this size are not resized.
+        frame_stride_seconds: time between frames. The first frame is random in
+            training; in evaluation the frames are centred in the window. `None`
+            spreads them over the window.
+        labels: features to batch as labels.
+        modalities: modalities to read; without "video" no JPEG is decoded.
+        train: random windows and augmentation. `evaluation_batches` switches it off.
+        augmentation: random changes to a training clip.
+        interpolation: "bilinear" or "bicubic", for resizing frames.
+        sample_rate_hz: rate of the stored audio; nothing is resampled here.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    clip_seconds: float
+    num_frames: int = 1
+    frame_size: tuple[int, int] = (224, 224)
+    shorter_side: int | None = None
+    frame_stride_seconds: float | None = None
+    labels: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = MODALITIES
+    train: bool = True
+    augmentation: Augmentation = NO_AUGMENTATION
+    interpolation: str = "bilinear"
+    sample_rate_hz: int = STORED_SAMPLE_RATE_HZ
+
+    def __post_init__(self) -> None:
+        stride = self.frame_stride_seconds
+        is_known = self.modalities and set(self.modalities) <= set(MODALITIES)
+        rules = (
+            ("clip_seconds", self.clip_seconds > 0, "positive"),
+            ("num_frames", self.num_frames >= 1, "at least 1"),
+            ("frame_size", min(self.frame_size) >= 1, "positive"),
+            ("frame_stride_seconds", stride is None or stride > 0, "positive"),
+            ("modalities", is_known, f"some of {MODALITIES}"),
+            (
+                "interpolation",
+                self.interpolation in INTERPOLATIONS,
+                f"one of {INTERPOLATIONS}",
+            ),
+            (
+                "sample_rate_hz",
+                self.sample_rate_hz == STORED_SAMPLE_RATE_HZ,
+                f"{STORED_SAMPLE_RATE_HZ}, the rate of the stored audio",
+            ),
+        )
+        for name, is_met, rule in rules:
+            if not is_met:
+                value = getattr(self, name)
+                raise ValueError(f"`{name}` must be {rule}; received {name}={value!r}.")
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the audio window."""
+        return round(self.clip_seconds * self.sample_rate_hz)
