@@ -34,7 +34,7 @@ def plain(name, *x):
         x = ops.gelu(x[0], approximate=name.endswith("tanh")), *x[1:]
     if "dense" in name:
         return ops.matmul(x[0], x[1]) + x[2]
-    return transformer._attend_at_once(*x, num_heads=3)
+    return transformer.attend_at_once(*x, num_heads=3)
 
 
 def value_and_gradients(function, arguments, upstream):

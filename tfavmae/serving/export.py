@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfavmae.errors import UserError
-from tfavmae.layers import exact_products
+from tfavmae.layers import exact_matmul
 from tfavmae.serving import client, warmup
 from tfavmae.tasks.forward import call_unmasked
 
@@ -183,7 +183,7 @@ def _write_saved_model(model, path, signatures, inputs):
     # The endpoints bring their variables along. `track` would look for lookup tables by
     # tracing every layer with default arguments: we have none, and it masks.
     archive = keras.export.ExportArchive()
-    with exact_products.portable():  # it may be served on a GPU
+    with exact_matmul.portable():  # it may be served on a GPU
         for signature in signatures:
             specs = {
                 name: tf.TensorSpec((None, *inputs[name].shape[1:]), DTYPES[name], name)
