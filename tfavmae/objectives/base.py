@@ -39,8 +39,8 @@ class Objective:
     """
 
     requires: tuple[str, ...] = ()
-    # True costs gradient accumulation a second forward pass: all embeddings of the batch
-    # have to be there before the first part can be differentiated.
+    # True costs gradient accumulation a second forward pass: it needs all embeddings of
+    # the batch before it can differentiate the first part.
     couples_examples = False
 
     def __init__(self, weight: float = 1.0) -> None:

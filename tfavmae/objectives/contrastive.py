@@ -66,9 +66,6 @@ class Contrast(Objective):
         ValueError: the temperature is not positive.
     """
 
-    # Attributes and no arguments: they belong to the replicas of a run, not to the
-    # objective, and must not end up in a saved config.
-
     requires: tuple[str, ...] = ("embedding",)
     couples_examples = True
 
@@ -79,6 +76,8 @@ class Contrast(Objective):
                 f"`temperature` must be positive. Received: {temperature}."
             )
         self.temperature = temperature
+        # Attributes and no arguments: they belong to the replicas of a run and must not
+        # end up in a saved config.
         self.all_gather: Callable[[KerasTensor], KerasTensor] = identity
         self.first_row: Callable[[Any], KerasTensor | int] = lambda num_rows: 0
 
