@@ -85,7 +85,6 @@ def under_fit(
             bar,
         ]
         watch = callbacks.Watch(0, 10, loggers, size, lambda step: 1e-4, None)
-        # The plan ends one step later: at its end `Checkpointer` would save.
         plan = Plan(steps, steps + 1)
         saver = callbacks.Checkpointer(0, None, watch, plan, 10**9, None, lambda: False)
         clock = Clock()

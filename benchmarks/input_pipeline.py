@@ -96,7 +96,7 @@ def store_dataset(
         VERSION = tfds.core.Version("1.0.0")
         name = "clips"
 
-        def _info(self) -> tfds.core.DatasetInfo:
+        def _info(self):
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features)
             )

@@ -68,9 +68,9 @@ def compile_model(model: keras.Model, precision: str) -> None:
     optimizer.build(model.trainable_variables)
 
 
-def shapes(model: keras.Model) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and type of one clip by modality, as the input pipeline delivers it."""
-    found: dict[str, tuple[tuple[int, ...], str]] = {}
+def shapes(model):
+    """Dict of modality to the shape of one clip and its type, as the data brings it."""
+    found = {}
     for modality, spec in model.inputs_by_modality.items():
         if modality == "audio":
             samples = math.ceil(spec.clip_seconds * spec.sample_rate_hz)
@@ -181,7 +181,7 @@ def compiled(function: Callable) -> Callable:
 # --- Arithmetic, from shapes ---
 
 
-def count_flops(model: keras.Model) -> tuple[int, int]:
+def count_flops(model):
     """Operations of all matrix products of one clip: forward, and with gradients.
 
     Two per multiply-add; only products that the loss depends on. Nothing is computed:
@@ -200,7 +200,7 @@ def _count_tensorflow(model, loss):
         for m, (shape, dtype) in shapes(model).items()
     }
 
-    def gradients(batch: dict[str, KerasTensor]) -> list[KerasTensor]:
+    def gradients(batch):
         with tf.GradientTape() as tape:
             value = loss(batch)
         return [
@@ -242,7 +242,7 @@ def _count_jax(model, loss):
     }
     variables = [v.value for v in model.trainable_variables]
 
-    def stateless(values: list[Any], batch: dict[str, Any]) -> Any:
+    def stateless(values, batch):
         pairs = zip(model.trainable_variables, values, strict=True)
         with keras.StatelessScope(state_mapping=pairs):
             return loss(batch)

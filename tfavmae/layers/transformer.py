@@ -366,13 +366,10 @@ class TransformerStack(keras.layers.Layer):
 def rematerialize_blocks(model: keras.Model) -> None:
     """Makes transformer blocks recompute their inside in the backward pass.
 
-    Saves memory for more time per step. Losses, gradients and saved files stay the
-    same.
+    Saves memory at the price of time; losses, gradients and saved files stay the same.
+    `keras.RematScope` would do it from outside, but its layers take no keyword
+    arguments in a TensorFlow graph (Keras 3.15), and ours need `stream`.
     """
-    # `keras.RematScope` would do this from outside, but its layers take no keyword
-    # arguments in a TensorFlow graph (Keras 3.15), and ours need `stream`. Keras has no
-    # public way to all layers below a model; `_flatten_layers` is what its own trainers
-    # use. tests/layers/test_rematerialization.py notices when it goes.
     for layer in model._flatten_layers():
         if isinstance(layer, TransformerBlock):
             layer.rematerializes = True
