@@ -1,4 +1,4 @@
-"""The log-mel front end beside Kaldi's own code and TensorFlow's, in any precision."""
+"""The log-mel front end against Kaldi's own code and TensorFlow's, in any precision."""
 
 import keras
 import numpy as np
@@ -110,7 +110,7 @@ def test_published_statistics_by_name():
 
 
 def rounding_matmul(split):
-    """What a device does that rounds the factors of a product."""
+    """Emulates a device that rounds the factors of a matmul."""
 
     def matmul(x, matrix):
         x, matrix = (exact_matmul.rounded(a, split.num_bits) for a in (x, matrix))
@@ -123,7 +123,7 @@ SPLITS = [TF32, SERVED, BFLOAT16]
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=["tf32", "served", "bfloat16"])
-def test_the_guard_holds_where_products_are_rounded(monkeypatch, split):
+def test_the_guard_holds_where_factors_are_rounded(monkeypatch, split):
     exact = log_mel(signals())
     monkeypatch.setattr(exact_matmul, "_matmul", rounding_matmul(split))
     unguarded = np.abs(log_mel(signals()) - exact)
@@ -145,7 +145,7 @@ def test_a_matmul_in_parts_is_the_matmul(split):
     expected = x.astype("float64") @ matrix
     ours = exact_matmul.ExactMatmul(matrix)._in_parts(x, split).numpy()
     error = np.abs(ours - expected) / np.maximum(np.abs(x).max(1, keepdims=True), 1e-30)
-    assert error.max() < 1e-4  # of sums of 400 products of order 1
+    assert error.max() < 1e-4  # sums of 400 products of order 1
 
 
 def test_a_cpu_pays_for_no_guard_unless_the_graph_is_to_travel():
@@ -154,15 +154,15 @@ def test_a_cpu_pays_for_no_guard_unless_the_graph_is_to_travel():
         assert exact_matmul._needed_split() == SERVED
     layer = LogMelSpectrogram(98, 128)
 
-    def num_products():
+    def num_matmuls():
         graph = tf.function(lambda x: layer(x)).get_concrete_function(
             tf.TensorSpec((None, RATE))
         )
         return sum("MatMul" in op.type for op in graph.graph.get_operations())
 
-    assert num_products() == 2
+    assert num_matmuls() == 2
     with exact_matmul.portable():
-        assert num_products() == 2 * 6
+        assert num_matmuls() == 2 * 6
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
