@@ -185,7 +185,7 @@ def test_under_xla(name):
 
 
 def test_a_block_keeps_its_width_eight_times_and_the_hidden_layer_once():
-    """Inputs of both norms, of three dense layers and of the attention; nothing else."""
+    """Inputs of both norms, three dense layers and the attention; nothing else."""
     import tensorflow as tf
 
     tokens, width, hidden = 300, 12, 40
