@@ -1,11 +1,11 @@
-"""Time and memory of building a data set, beside merely decoding the same files.
+"""Time and memory of building a data set, compared with decoding the same files.
 
     python benchmarks/data_build.py
 
-writes films (10 s, 640x360, H.264 and AAC), decodes all of them with PyAV and nothing
-else, builds a data set of them with 10 stored frames each, both in as many worker
-processes, in turn, and prints one table. Starting the workers counts; importing
-TensorFlow and TFDS, once a build, does not.
+writes films (10 s, 640x360, H.264 and AAC), decodes them with PyAV and does nothing
+else, then builds a data set of them with 10 stored frames each. Both run alternately in
+the same number of worker processes; one table is printed. The time to start the workers
+counts; that to import TensorFlow and TFDS, which a build does once, does not.
 """
 
 import argparse
@@ -19,19 +19,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
+# For `films` beside this file, and for a package that is not installed. Heavy imports
+# stand where they are used: spawned workers import this file again.
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
 
 
 SORTED_IN_MEMORY = 32 * 2**20  # bytes
 
 
-def decode_film(path):
-    """Every frame of both tracks, thrown away; one thread, as the build's workers."""
+def decode_film(path: str | os.PathLike) -> int:
+    """Decodes all frames of both tracks and throws them away; returns their number."""
     import av
 
     count = 0
     with av.open(os.fspath(path)) as container:
+        # One thread per process, like the workers of a build.
         for stream in container.streams:
             stream.codec_context.thread_count = 1
         for packet in container.demux():
@@ -40,26 +44,34 @@ def decode_film(path):
     return count
 
 
-def run_decode(films, num_workers, _):
+def run_decode(
+    films: list[pathlib.Path], num_workers: int, data_dir: pathlib.Path
+) -> dict[str, float]:
+    """Figures of decoding alone; `data_dir` is not used."""
     started = time.perf_counter()
+    # Fresh processes, like the workers of a build; forked ones would start at once.
     context = multiprocessing.get_context("spawn")
     with context.Pool(num_workers) as pool:
         count = sum(pool.imap_unordered(decode_film, films, chunksize=1))
         seconds = time.perf_counter() - started
+        # Only of processes that have ended does `getrusage` know the processor time.
         pool.close()
         pool.join()
     return {"seconds": seconds, "frames": count}
 
 
-def run_build(films, num_workers, data_dir):
+def run_build(
+    films: list[pathlib.Path], num_workers: int, data_dir: pathlib.Path
+) -> dict[str, float]:
+    """Figures of a build in `data_dir`."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import shuffle
 
     from tfavmae_datasets.clip_folder.build import build_clip_folder
 
     tfds.disable_progress_bar()
-    # TFDS sorts in memory up to 1 GB, and on the disk beyond it; here sooner, so that
-    # what is left in memory does not hide what grows with the number of films.
+    # TFDS sorts up to 1 GB in memory and more on the disk. A lower limit keeps that
+    # from hiding whatever else grows with the number of films.
     shuffle.MAX_MEM_BUFFER_SIZE = SORTED_IN_MEMORY
     started, cpu_before = time.perf_counter(), time.process_time()
     builder = build_clip_folder(
@@ -76,8 +88,9 @@ def run_build(films, num_workers, data_dir):
     return {"seconds": seconds, "own_cpu": cpu, "bytes": size}
 
 
-def measure(kind, folder, num_workers):
-    """Runs one of the two in a process of its own: its figures."""
+def measure(kind: str, folder: pathlib.Path, num_workers: int) -> dict[str, float]:
+    """Figures of `decode` or `build`, run in a process of its own."""
+    # Peak memory and the workers' processor time are those of a whole process.
     with tempfile.TemporaryDirectory(dir=folder.parent) as data_dir:
         command = [sys.executable, __file__, "--child", kind, "--folder", folder]
         command += ["--workers", num_workers, "--data-dir", data_dir]
@@ -89,7 +102,8 @@ def measure(kind, folder, num_workers):
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def child(args):
+def child(args: argparse.Namespace) -> None:
+    """Runs what `measure` asked for and prints its figures as JSON."""
     films = sorted(args.folder.glob("*.mp4"))
     run = {"decode": run_decode, "build": run_build}[args.child]
     figures = run(films, args.workers, args.data_dir)
@@ -100,13 +114,16 @@ def child(args):
     print(json.dumps(figures))
 
 
-def medians(runs):
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Median of each figure over the runs."""
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
-def table(args, folder):
+def table(args: argparse.Namespace, folder: pathlib.Path) -> list[tuple[str, str]]:
+    """Rows of name and value."""
     num_films = len(list(folder.glob("*.mp4")))
-    runs = {"decode": [], "build": []}
+    runs: dict[str, list] = {"decode": [], "build": []}
+    # Alternately: what else the machine does then slows both down alike.
     for _ in range(args.repeats):
         for kind, figures in runs.items():
             figures.append(measure(kind, folder, args.workers))
@@ -116,17 +133,17 @@ def table(args, folder):
         for d, b in zip(runs["decode"], runs["build"], strict=True)
     ]
 
-    def per_clip(seconds):
+    def per_clip(seconds: float) -> str:
         return f"{seconds / num_films * 1000:.0f} ms per clip"
 
     return [
         ("films", f"{num_films} of {args.seconds:g} s, 640x360, H.264 and AAC"),
         ("processes", f"{args.workers}"),
-        ("merely decoding", f"{decode['seconds']:.1f} s"),
+        ("decoding", f"{decode['seconds']:.1f} s"),
         ("build", f"{build['seconds']:.1f} s"),
         ("build over decoding", f"{statistics.median(ratios):.2f}"),
         ("clips per second", f"{num_films / build['seconds']:.1f}"),
-        ("CPU, merely decoding", per_clip(decode["worker_cpu"])),
+        ("CPU, decoding", per_clip(decode["worker_cpu"])),
         ("CPU, build's workers", per_clip(build["worker_cpu"])),
         ("CPU, build itself", per_clip(build["own_cpu"])),
         ("stored", f"{build['bytes'] / num_films / 1000:.0f} kB per clip"),
@@ -134,18 +151,16 @@ def table(args, folder):
     ]
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--films", type=int, default=64, help="how many; most are links to the first")
-    add("--distinct", type=int, default=6, help="how many are really different")
+    add("--films", type=int, default=64, help="number of films, most of them links")
+    add("--distinct", type=int, default=6, help="number of films that are not links")
     add("--seconds", type=float, default=10.0, help="length of a film")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)))
     add("--repeats", type=int, default=3, help="runs of each; medians are printed")
-    add("--more", type=int, default=4, help="times as many films to compare memory")
-    add(
-        "--folder", type=pathlib.Path, help="where the films are kept; default: nowhere"
-    )
+    add("--more", type=int, default=4, help="compare memory with N times as many films")
+    add("--folder", type=pathlib.Path, help="keep the films here; default: delete them")
     add("--child", choices=("decode", "build"), help=argparse.SUPPRESS)
     add("--data-dir", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
@@ -156,7 +171,8 @@ def main(arguments=None):
         compare(args, (args.folder or pathlib.Path(folder)).resolve())
 
 
-def compare(args, folder):
+def compare(args: argparse.Namespace, folder: pathlib.Path) -> None:
+    """Prints the table, and the peak memory of a build of more films."""
     import films
 
     few = films.write_folder(folder / "few", args.films, args.distinct, args.seconds)

@@ -1,10 +1,10 @@
-"""Disk and hours of preparing VGGSound, measured on generated films and scaled.
+"""Disk space and hours to prepare VGGSound, estimated from generated films.
 
     python benchmarks/data_estimate.py
 
-writes films (10 s, 640x360, H.264 and AAC) under VGGSound's names, with a table in its
-form, audits them, quickly and thoroughly, and builds them with 1, 2 and 8 pictures a
-second; prints what 199,176 such clips would take on as many processes.
+writes films (10 s, 640x360, H.264 and AAC) under VGGSound's names, with annotations in
+its format, audits them (quickly and thoroughly) and builds them with 1, 2 and 8 frames
+per second. Prints what 199,176 such clips would take with the same number of processes.
 """
 
 import argparse
@@ -13,15 +13,17 @@ import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 
+# For `films` beside this file, and for a package that is not installed.
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
 
-NUM_CLIPS = 199_176
+NUM_CLIPS = 199_176  # rows of the authors' table, both splits
 _FRAME_RATES = (1.0, 2.0, 8.0)
 
 
-def write(folder, num_films, num_distinct):
-    """Films and their annotations."""
+def write(folder: pathlib.Path, num_films: int, num_distinct: int) -> None:
+    """Writes films to `folder/media` and their annotations to `folder/annotations`."""
     import films
 
     media = films.write_folder(folder / "media", num_films, num_distinct)
@@ -33,7 +35,8 @@ def write(folder, num_films, num_distinct):
     (folder / "annotations" / "vggsound.csv").write_text("".join(rows))
 
 
-def time_audit(folder, num_workers, thorough):
+def time_audit(folder: pathlib.Path, num_workers: int, thorough: bool) -> float:
+    """Seconds of an audit, whose manifest stays in `folder`."""
     from tfavmae.building.audit import audit
     from tfavmae_datasets.vggsound import Source
 
@@ -50,8 +53,10 @@ def time_audit(folder, num_workers, thorough):
     return time.perf_counter() - started
 
 
-def time_build(folder, num_workers, frame_rate):
-    """Seconds and bytes of a build from the manifest."""
+def time_build(
+    folder: pathlib.Path, num_workers: int, frame_rate: float
+) -> tuple[float, int]:
+    """Seconds and bytes of a build from the manifest of the thorough audit."""
     import dataclasses
 
     from tfavmae_datasets.vggsound.vggsound_dataset_builder import Builder
@@ -69,18 +74,23 @@ def time_build(folder, num_workers, frame_rate):
     return time.perf_counter() - started, int(builder.info.dataset_size)
 
 
-def scaled(seconds, num_films):
+def scaled(seconds: float, num_films: int) -> tuple[str, str]:
+    """Milliseconds per clip, and hours for all of VGGSound."""
     hours = seconds / num_films * NUM_CLIPS / 3600
     return f"{seconds / num_films * 1000:.0f} ms", f"{hours:.1f}"
 
 
-def measure(folder, args):
-    """Rows of the table: step, time of a clip, hours of all, GB of all."""
+def measure(
+    folder: pathlib.Path, args: argparse.Namespace
+) -> Iterator[tuple[str, ...]]:
+    """Rows of the table: step, time per clip, hours for all, GB for all."""
     for thorough in (False, True):
         seconds = time_audit(folder, args.workers, thorough)
         name = "audit" if thorough else "audit --quick"
         yield name, *scaled(seconds, args.films), ""
-    time_build(folder, args.workers, 1.0)  # what a process does once is not scaled
+    # Discarded: what a process does once, such as importing TensorFlow, must not be
+    # scaled to all clips.
+    time_build(folder, args.workers, 1.0)
     for frame_rate in _FRAME_RATES:
         seconds, size = time_build(folder, args.workers, frame_rate)
         gigabytes = size / args.films * NUM_CLIPS / 1e9
@@ -88,13 +98,13 @@ def measure(folder, args):
         yield name, *scaled(seconds, args.films), f"{gigabytes:.0f}"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     import tensorflow_datasets as tfds
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--films", type=int, default=48, help="how many; most are links to the first")
-    add("--distinct", type=int, default=6, help="how many are really different")
+    add("--films", type=int, default=48, help="number of films, most of them links")
+    add("--distinct", type=int, default=6, help="number of films that are not links")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args(arguments)
     tfds.disable_progress_bar()
@@ -102,7 +112,7 @@ def main(arguments=None):
         folder = pathlib.Path(folder)
         write(folder, args.films, args.distinct)
         print(f"{args.films} films, {args.workers} processes\n")
-        print("| step | a clip | hours for all | GB |\n|---|---|---|---|")
+        print("| step | per clip | hours for all | GB |\n|---|---|---|---|")
         for row in measure(folder, args):
             print(f"| {' | '.join(row)} |", flush=True)
 

@@ -1,8 +1,8 @@
-"""The demo's figures over several seeds, each a run of its own: mean and extremes.
+"""Mean and range of the demo's figures over several seeds.
 
     python benchmarks/demo_spread.py --seeds 0 1 2
 
-A run that is finished is only read.
+Each seed is a run of its own; a run that is finished is not repeated.
 """
 
 import argparse
@@ -10,35 +10,38 @@ import json
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
+# Paths of keys in `summary.json`.
 _RECALL = "retrieve directions {} recall 10 value"
 _ACCURACY = "evaluate_{} accuracy value"
 FIGURES = {
-    "R@10, picture for a sound": _RECALL.format("audio_to_video"),
-    "R@10, sound for a picture": _RECALL.format("video_to_audio"),
-    "accuracy from sound": _ACCURACY.format("audio"),
-    "accuracy from picture": _ACCURACY.format("video"),
+    "R@10, audio to video": _RECALL.format("audio_to_video"),
+    "R@10, video to audio": _RECALL.format("video_to_audio"),
+    "accuracy from audio": _ACCURACY.format("audio"),
+    "accuracy from video": _ACCURACY.format("video"),
     "accuracy from both": _ACCURACY.format("audio_video"),
 }
 
 
-def run(seed, workdir):
-    """Runs the demo unless it is done; returns its summary."""
+def run(seed: int, workdir: str) -> dict[str, Any]:
+    """Runs the demo, unless that has been done, and returns its summary."""
+    # In a process of its own, and always: the command itself skips finished steps.
     command = [sys.executable, "-m", "tfavmae", "demo"]
     subprocess.run([*command, "--seed", str(seed), "--workdir", workdir], check=True)
     return json.loads((pathlib.Path(workdir) / "summary.json").read_text())
 
 
-def figure(summary, path):
-    """The value at a path of keys."""
+def figure(summary: dict[str, Any], path: str) -> float:
+    """The result at a path of keys, separated by spaces."""
     value = summary["results"]
     for key in path.split():
         value = value[key]
     return value
 
 
-def table(summaries):
-    """Markdown rows of mean, smallest and largest figure, times and memory."""
+def table(summaries: list[dict[str, Any]]) -> str:
+    """Markdown table of mean, smallest and largest figure, time and memory."""
     rows = ["| | mean | smallest | largest |", "|---|---|---|---|"]
     for name, path in FIGURES.items():
         values = [100 * figure(summary, path) for summary in summaries]
@@ -51,16 +54,16 @@ def table(summaries):
     return "\n".join(rows)
 
 
-def _row(name, values, unit):
+def _row(name: str, values: list[float], unit: str) -> str:
     found = (sum(values) / len(values), min(values), max(values))
     return f"| {name} | " + " | ".join(f"{x:.1f} {unit}" for x in found) + " |"
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--workdir", default="runs/demo_seed{seed}", help="with {seed} in it"
+        "--workdir", default="runs/demo_seed{seed}", help="must contain {seed}"
     )
     arguments = parser.parse_args()
     workdirs = [arguments.workdir.format(seed=seed) for seed in arguments.seeds]

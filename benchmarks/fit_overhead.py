@@ -1,10 +1,10 @@
-"""What `fit` and the callbacks of a run add to the compiled train step.
+"""Overhead of `fit` and of a run's callbacks over the compiled train step.
 
     python benchmarks/fit_overhead.py --preset cav_mae_tiny --batch 16
 
-takes the same steps in a bare loop over the compiled step and under `fit` with the
-callbacks of `tfavmae pretrain` (log every 10 steps), in turn, and prints the medians.
-The batch lies on the device.
+alternates between a bare loop over the compiled step and `fit` with the callbacks of
+`tfavmae pretrain` (logging every 10 steps), and prints the median time per step of
+both. The batch is in device memory.
 """
 
 import argparse
@@ -14,10 +14,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
+import keras
 import tensorflow as tf
 from rich.console import Console
 
+# For `step_time` beside this file.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import step_time
@@ -26,48 +30,53 @@ from tfavmae.training import callbacks, monitors
 from tfavmae.training.workdir import History
 
 
-def bare_loop(model, batch):
-    """A function of a number of steps; returns seconds per step."""
+def bare_loop(
+    model: keras.Model, batch: dict[str, tf.Tensor]
+) -> Callable[[int], float]:
+    """Returns a function that takes a number of steps and returns seconds per step."""
     step = tf.function(model.train_step, reduce_retracing=True)
 
-    def run(num_steps):
-        float(step(batch)["loss"])  # the first one compiles
+    def run(num_steps: int) -> float:
+        float(step(batch)["loss"])  # not timed: the first call compiles
         begin = time.perf_counter()
         for _ in range(num_steps):
             logs = step(batch)
-        float(logs["loss"])  # waits for the device
+        float(logs["loss"])  # waits for the device, which runs asynchronously
         return (time.perf_counter() - begin) / num_steps
 
     return run
 
 
 class Clock(callbacks.StepCallback):
-    """Seconds per step after the first of a `fit`."""
+    """Measures seconds per step of a `fit`, without its first step."""
 
-    def after_step(self, logs):
-        if self.step == 1:
+    def after_step(self, logs: dict[str, Any]) -> None:
+        if self.step == 1:  # has compiled
             self.begin = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.seconds = (time.perf_counter() - self.begin) / (self.step - 1)
 
 
 @dataclasses.dataclass
 class Plan:
-    """As much of a `TrainingPlan` as `Checkpointer` reads."""
+    """The part of a `TrainingPlan` that `Checkpointer` reads."""
 
     steps_per_epoch: int
     num_steps: int
 
 
-def under_fit(model, batch, directory):
-    """As `bare_loop`, by `fit` with the callbacks of a run."""
+def under_fit(
+    model: keras.Model, batch: dict[str, tf.Tensor], directory: pathlib.Path
+) -> Callable[[int], float]:
+    """Like `bare_loop`, but under `fit` with the callbacks of a run."""
+    # One batch from memory: the input pipeline is not what is measured.
     batches = tf.data.Dataset.from_tensors(batch).repeat()
     size = len(batch["example_index"])
     console = Console(quiet=True)
 
-    def run(num_steps):
-        steps = num_steps + 1
+    def run(num_steps: int) -> float:
+        steps = num_steps + 1  # one to compile
         bar = monitors.ProgressLogger(0, steps, "benchmark", console)
         history = History(directory / "history.jsonl")
         loggers = [
@@ -91,8 +100,10 @@ def under_fit(model, batch, directory):
     return run
 
 
-def compare(preset, batch_size, num_steps, rounds):
-    """Medians of seconds per step, bare and under `fit`."""
+def compare(
+    preset: str, batch_size: int, num_steps: int, rounds: int
+) -> dict[str, float]:
+    """Median seconds per step of `bare loop` and `fit`."""
     model = step_time.build(preset, "float32")
     step_time.compile_model(model, "float32")
     batch = step_time.make_batch(model, batch_size)
@@ -102,26 +113,27 @@ def compare(preset, batch_size, num_steps, rounds):
             "fit": under_fit(model, batch, pathlib.Path(directory)),
         }
         for run in ways.values():
-            run(2)
-        seconds = {name: [] for name in ways}
+            run(2)  # not counted: both trace here
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        # In turn, so that a change of the machine's speed meets both.
         for _ in range(rounds):
             for name, run in ways.items():
                 seconds[name].append(run(num_steps))
     return {name: statistics.median(x) for name, x in seconds.items()}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--preset", default="cav_mae_tiny", choices=sorted(step_time.PRESETS))
     add("--batch", type=int, default=16, metavar="N")
-    add("--steps", type=int, default=30, metavar="N", help="of a round; default: 30")
-    add("--rounds", type=int, default=5, metavar="N", help="of each way; default: 5")
+    add("--steps", type=int, default=30, metavar="N", help="per round; default: 30")
+    add("--rounds", type=int, default=5, metavar="N", help="of both; default: 5")
     args = parser.parse_args()
     medians = compare(args.preset, args.batch, args.steps, args.rounds)
     print(f"{args.preset}, batch {args.batch}, {step_time.device()}")
     for name, seconds in medians.items():
-        print(f"{name:12} {1000 * seconds:9.2f} ms a step")
+        print(f"{name:12} {1000 * seconds:9.2f} ms per step")
     bare, fit = medians["bare loop"], medians["fit"]
     print(f"fit / bare   {fit / bare:9.3f}, {1000 * (fit - bare):.2f} ms more")
 

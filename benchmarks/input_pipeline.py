@@ -1,15 +1,15 @@
-"""Clips per second and core of the training pipeline, beside a usual loader.
+"""Clips per second and core of the training pipeline, compared with a usual loader.
 
     python benchmarks/input_pipeline.py
 
 stores the same clips of 10 s twice, as a data set and as loose WAV and JPEG files (256
 pixels on the shorter side), and reads them in two forms: CAV-MAE's (one frame of ten)
-and AV-MAE's (16 frames). The usual loader does for each clip, in one Python process
-without workers, what the papers' loaders do: it reads the WAV file, computes the Kaldi
-filter banks, decodes the frames with Pillow, crops 224 pixels, normalises and collates
-float32. The pipeline ships samples and pixels, because filter banks and normalisation
-are part of the model. Both are counted per second of CPU time, on as many threads as
-they please.
+and AV-MAE's (16 frames). The usual loader does for each clip what the papers' loaders
+do, in one Python process without workers: it reads the WAV file, computes Kaldi filter
+banks, decodes the frames with Pillow, crops 224 pixels, normalises and collates
+float32. Our pipeline ships samples and pixels, because filter banks and normalisation
+are part of the model. Clips are counted per second of processor time, whatever the
+number of threads.
 """
 
 import argparse
@@ -18,25 +18,37 @@ import sys
 import tempfile
 import time
 import wave
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
 
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
+# For `films` beside this file, and for a package that is not installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[0]))
 
+from tfavmae.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from tfavmae.layers.spectrogram import FLOOR, STATISTICS, mel_banks, window
+
+# 6.25 frames per second are every fourth of 25 (AV-MAE).
 FORMS = {
     "CAV-MAE, 1 frame": {"num_frames": 1, "stored_rate": 1.0},
     "AV-MAE, 16 frames": {"num_frames": 16, "stored_rate": 6.25},
 }
 CROP, SECONDS, RATE = 224, 10.0, 16000
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
+PIXEL_MEAN = np.array(IMAGENET_MEAN, np.float32)
+PIXEL_STD = np.array(IMAGENET_STD, np.float32)
+AUDIO_MEAN, AUDIO_STD = STATISTICS["cav_mae_audioset"]
 
 
 # --- the clips, stored twice ----------------------------------------------------------
 
 
-def decode_films(folder, num_distinct, stored_rate):
+def decode_films(
+    folder: pathlib.Path, num_distinct: int, stored_rate: float
+) -> list[Any]:
+    """Decoded clips, with `stored_rate` frames per second."""
     import films
 
     from tfavmae.media import decode
@@ -48,8 +60,8 @@ def decode_films(folder, num_distinct, stored_rate):
     ]
 
 
-def store_loose(folder, clips, num_clips):
-    """`clip/audio.wav` and `clip/frame_k.jpg`, as peers' preparation leaves them."""
+def store_loose(folder: pathlib.Path, clips: list[Any], num_clips: int) -> None:
+    """Writes `clip/audio.wav` and `clip/frame_k.jpg`, as the authors' scripts do."""
     for index in range(num_clips):
         clip, place = clips[index % len(clips)], folder / f"{index:05d}"
         place.mkdir(parents=True)
@@ -62,7 +74,10 @@ def store_loose(folder, clips, num_clips):
             (place / f"frame_{k:03d}.jpg").write_bytes(jpeg)
 
 
-def store_dataset(folder, clips, num_clips):
+def store_dataset(
+    folder: pathlib.Path, clips: list[Any], num_clips: int
+) -> pathlib.Path:
+    """Builds a TFDS data set of the clips and returns its folder."""
     import tensorflow_datasets as tfds
 
     from tfavmae.building.decoding import Row, to_example
@@ -86,10 +101,10 @@ def store_dataset(folder, clips, num_clips):
                 builder=self, features=tfds.features.FeaturesDict(features)
             )
 
-        def _split_generators(self, _):
+        def _split_generators(self, _: Any) -> dict[str, Iterator]:
             return {"train": self._generate_examples()}
 
-        def _generate_examples(self):
+        def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
             for index in range(num_clips):
                 row = Row(f"{index:05d}", "", labels={"label": index % 10})
                 yield row.key, to_example(row, clips[index % len(clips)])
@@ -102,14 +117,17 @@ def store_dataset(folder, clips, num_clips):
 # --- the usual loader -----------------------------------------------------------------
 
 
-def read_wav(path):
+def read_wav(path: pathlib.Path) -> np.ndarray:
+    """float32 samples in [-1, 1]."""
     with wave.open(str(path), "rb") as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     return samples.astype(np.float32) / 32768
 
 
-def kaldi_filter_banks(waveform, num_bins=80):
-    """kaldi-native-fbank; it refuses the papers' 128 bins: 80, which is less work."""
+def kaldi_filter_banks(waveform: np.ndarray, num_bins: int = 80) -> np.ndarray:
+    """Log-mel filter banks `(frames, num_bins)` by kaldi-native-fbank."""
+    # It refuses the papers' 128 bins, one of which stays empty; 80 are less work, which
+    # favours the usual loader.
     import kaldi_native_fbank
 
     options = kaldi_native_fbank.FbankOptions()
@@ -126,31 +144,35 @@ def kaldi_filter_banks(waveform, num_bins=80):
 
 
 class NumpyFilterBanks:
-    """What torchaudio does, in numpy: 128 bins, one FFT for all frames."""
+    """torchaudio's filter banks in NumPy: 128 bins, one FFT call for all frames."""
 
-    def __init__(self, num_bins=128):
-        from tfavmae.layers.spectrogram import mel_banks
-
-        n = np.arange(400)
-        window = 0.5 - 0.5 * np.cos(2 * np.pi * n / 399)
-        self.window = window.astype(np.float32)
+    def __init__(self, num_bins: int = 128) -> None:
+        self.window = window("hann", 400).astype(np.float32)
         self.banks = mel_banks(num_bins, RATE, 512).astype(np.float32)
 
-    def __call__(self, waveform):
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        # torchaudio itself is faster (4 ms a clip against 8), but would bring PyTorch
+        # along; docs/data_figures.md states both.
         frames = np.lib.stride_tricks.sliding_window_view(waveform, 400)[::160]
         frames = frames - frames.mean(axis=1, keepdims=True)
         previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
         frames = (frames - 0.97 * previous) * self.window
         power = np.abs(np.fft.rfft(frames, 512)).astype(np.float32) ** 2
-        return np.log(np.maximum(power @ self.banks, 1.1920929e-07))
+        return np.log(np.maximum(power @ self.banks, FLOOR))
 
 
-def usual_item(place, form, filter_banks, generator):
+def usual_item(
+    place: pathlib.Path,
+    form: dict[str, Any],
+    filter_banks: Callable[[np.ndarray], np.ndarray],
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A clip's spectrogram `(1024, bins)` and frames `(frames, 224, 224, 3)`."""
     waveform = read_wav(place / "audio.wav")
     banks = filter_banks(waveform - waveform.mean())
     spectrogram = np.zeros((1024, banks.shape[1]), np.float32)
     spectrogram[: len(banks)] = banks[:1024]
-    spectrogram = (spectrogram + 5.081) / 4.4849
+    spectrogram = (spectrogram - AUDIO_MEAN) / AUDIO_STD
     paths = sorted(place.glob("frame_*.jpg"))
     free = len(paths) - form["num_frames"] + 1
     first = generator.integers(free)
@@ -158,16 +180,22 @@ def usual_item(place, form, filter_banks, generator):
     for path in paths[first : first + form["num_frames"]]:
         with PIL.Image.open(path) as image:
             width, height = image.size
-            if corner is None:
+            if corner is None:  # one crop for all frames of a clip
                 corner = generator.integers([width - CROP + 1, height - CROP + 1])
             left, top = map(int, corner)
             box = (left, top, left + CROP, top + CROP)
             pixels = np.asarray(image.crop(box), np.float32)
-        frames.append((pixels / 255 - MEAN) / STD)
+        frames.append((pixels / 255 - PIXEL_MEAN) / PIXEL_STD)
     return spectrogram, np.stack(frames)
 
 
-def usual_batches(folder, form, filter_banks, batch_size):
+def usual_batches(
+    folder: pathlib.Path,
+    form: dict[str, Any],
+    filter_banks: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of float32 spectrograms and frames."""
     generator = np.random.default_rng(0)
     places = sorted(folder.iterdir())
     while True:
@@ -182,7 +210,10 @@ def usual_batches(folder, form, filter_banks, batch_size):
 # --- ours -----------------------------------------------------------------------------
 
 
-def our_batches(dataset, form, batch_size):
+def our_batches(
+    dataset: pathlib.Path, form: dict[str, Any], batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of our training pipeline, as NumPy arrays."""
     from tfavmae.data.augment import Augmentation
     from tfavmae.data.pipeline import ClipSpec, open_split
 
@@ -200,13 +231,13 @@ def our_batches(dataset, form, batch_size):
     return split.training_batches(spec, batch_size, seed=0).as_numpy_iterator()
 
 
-def clips_per_cpu_second(batches, num_batches, batch_size):
-    """Clips per second of CPU and of the clock, and bytes per clip.
-
-    The first batches pay for starting. More are made than counted, so that as many lie
-    ready at the end as at the start.
-    """
+def clips_per_cpu_second(
+    batches: Iterable[dict[str, np.ndarray]], num_batches: int, batch_size: int
+) -> tuple[float, float, float]:
+    """Clips per second of processor time and of wall time, and bytes per clip."""
     batches = iter(batches)
+    # The first batches pay for starting up. The source goes on after the last one, so
+    # that as many prefetched batches wait at the end as did at the start.
     for _ in range(4):
         batch = next(batches)
     cpu, clock = time.process_time(), time.perf_counter()
@@ -218,7 +249,10 @@ def clips_per_cpu_second(batches, num_batches, batch_size):
     return clips / cpu, clips / clock, size / batch_size
 
 
-def measure(args, form, folder):
+def measure(
+    args: argparse.Namespace, form: dict[str, Any], folder: pathlib.Path
+) -> dict[str, tuple[float, float, float]]:
+    """Figures of `clips_per_cpu_second` by loader, ours last."""
     clips = decode_films(folder / "films", args.distinct, form["stored_rate"])
     store_loose(folder / "loose", clips, args.clips)
     dataset = store_dataset(folder / "dataset", clips, args.clips)
@@ -234,14 +268,14 @@ def measure(args, form, folder):
     return results
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--clips", type=int, default=128)
-    add("--distinct", type=int, default=4, help="how many are really different")
+    add("--distinct", type=int, default=4, help="number of films that are not copies")
     add("--batch", type=int, default=32)
-    add("--batches", type=int, default=40, help="counted, of the pipeline")
-    add("--usual-batches", type=int, default=6, help="counted, of the usual loader")
+    add("--batches", type=int, default=40, help="of ours to count")
+    add("--usual-batches", type=int, default=6, help="of the usual loader")
     args = parser.parse_args(arguments)
     for name, form in FORMS.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,11 @@
-"""Time, arithmetic and memory of one training step of a preset.
+"""Time, operations and memory of one training step of a preset.
 
     KERAS_BACKEND=jax python benchmarks/step_time.py --preset cav_mae_base --batch 64 \\
         --precision mixed_bfloat16
 
-prints one table. The batch lies on the device; a step is forward, backward and Adam,
-compiled as in training. Runs with Keras on TensorFlow, or on JAX without TensorFlow.
+prints one table. The batch is in device memory; a step is forward pass, backward pass
+and Adam, compiled as in training. Runs with Keras on TensorFlow, or on JAX where
+TensorFlow is not installed.
 """
 
 import argparse
@@ -16,11 +17,14 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
+# For a package that is not installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tfavmae.layers import transformer
@@ -29,7 +33,7 @@ from tfavmae.models import presets
 from tfavmae.training.optimizers import PathAdam
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-PRESETS = {
+PRESETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     f"{name}_{size}": (name, size, {})
     for name, paper in presets.papers().items()
     for size in paper.SIZES
@@ -39,8 +43,13 @@ PRESETS = {
 }
 
 
-def build(preset, precision, options=(), remat=False):
-    """The model of a preset; `options` are arguments over its own."""
+def build(
+    preset: str,
+    precision: str,
+    options: Iterable[tuple[str, Any]] | dict[str, Any] = (),
+    remat: bool = False,
+) -> keras.Model:
+    """The model of a preset; `options` override its arguments."""
     name, size, own = PRESETS[preset]
     keras.config.set_dtype_policy(precision)
     model = presets.build_pretraining(name, size, **{**own, **dict(options)})
@@ -49,8 +58,9 @@ def build(preset, precision, options=(), remat=False):
     return model
 
 
-def compile_model(model, precision):
-    """Gives the model the optimizer of the recipes, with its variables."""
+def compile_model(model: keras.Model, precision: str) -> None:
+    """Gives the model the optimizer of the recipes, and builds its variables."""
+    # Built here: Keras would otherwise create them while it traces the first step.
     optimizer = PathAdam(1e-4, beta_2=0.95)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -71,8 +81,8 @@ def shapes(model):
     return found
 
 
-def make_batch(model, batch_size):
-    """Noise of the right shapes, on the device."""
+def make_batch(model: keras.Model, batch_size: int) -> dict[str, KerasTensor]:
+    """A batch of noise, on the device."""
     rng = np.random.default_rng(0)
     batch = {
         modality: rng.integers(0, 256, (batch_size, *shape)).astype(dtype)
@@ -85,8 +95,10 @@ def make_batch(model, batch_size):
 # --- The step ---
 
 
-def make_step(model, jit):
-    """A function of a batch that takes one training step and returns the loss."""
+def make_step(
+    model: keras.Model, jit: bool
+) -> Callable[[dict[str, KerasTensor]], float]:
+    """Returns a function that takes one training step on a batch; it gives the loss."""
     if keras.backend.backend() == "jax":
         return _jax_step(model)
     import tensorflow as tf
@@ -95,8 +107,11 @@ def make_step(model, jit):
     return lambda batch: float(step(batch)["loss"])
 
 
-def _jax_step(model):
+def _jax_step(model: keras.Model) -> Callable[[dict[str, KerasTensor]], float]:
     import jax
+
+    # As in Keras' own `fit` on JAX: all state goes in and comes out, in this order, and
+    # the memory of the old one is reused (`donate_argnums`).
 
     groups = ("trainable_variables", "non_trainable_variables")
     state = [[v.value for v in getattr(model, group)] for group in groups]
@@ -104,7 +119,7 @@ def _jax_step(model):
     state.append([v.value for v in model.metrics_variables])
     step = jax.jit(model.train_step, donate_argnums=0)
 
-    def run(batch):
+    def run(batch: dict[str, KerasTensor]) -> float:
         nonlocal state
         logs, state = step(tuple(state), batch)
         return float(logs["loss"])  # waits for the device
@@ -112,12 +127,19 @@ def _jax_step(model):
     return run
 
 
-def time_steps(step, batch, num_steps):
-    """Seconds of the first call (it compiles) and of `num_steps` after one more.
+def time_steps(
+    step: Callable[[dict[str, KerasTensor]], float],
+    batch: dict[str, KerasTensor],
+    num_steps: int,
+) -> tuple[float, list[float], list[float]]:
+    """Times the first call, which compiles, and `num_steps` calls after a second one.
 
     Returns:
-        seconds of the first call; of each timed one; processor seconds of each.
+        Seconds of the first call, seconds of each timed call, and processor seconds of
+        each timed call.
     """
+    # The second call is not timed: memory is still being allocated and, on GPUs,
+    # kernels are being chosen.
     seconds, busy = [], []
     for _ in range(num_steps + 2):
         start, start_busy = time.perf_counter(), time.process_time()
@@ -125,14 +147,17 @@ def time_steps(step, batch, num_steps):
         busy.append(time.process_time() - start_busy)
         seconds.append(time.perf_counter() - start)
         if not np.isfinite(loss):
-            raise SystemExit(f"error: the loss is {loss}; lower the precision's risk")
+            raise SystemExit(f"error: the loss is {loss}; try --precision float32")
     return seconds[0], seconds[2:], busy[2:]
 
 
-def time_spectrogram(model, batch, repeats=5):
-    """Processor seconds of the log-mel layer on a batch, the best of a few; or 0."""
+def time_spectrogram(
+    model: keras.Model, batch: dict[str, KerasTensor], repeats: int = 5
+) -> float:
+    """Least processor seconds of the log-mel layer on a batch; 0 without audio."""
     if "audio" not in batch:
         return 0.0
+    # One number comes back: the copy of a spectrogram to the host would be timed, too.
     layer = compiled(lambda audio: model.audio_front_end(audio)[0, 0, 0])
     best = math.inf
     for _ in range(repeats + 1):
@@ -142,7 +167,8 @@ def time_spectrogram(model, batch, repeats=5):
     return best
 
 
-def compiled(function):
+def compiled(function: Callable) -> Callable:
+    """The function, compiled by the backend."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -256,12 +282,16 @@ def _products_of_jaxpr(jaxpr):
 # --- The device ---
 
 
-def matmul_rate(precision, size=None, repeats=5):
-    """Operations of a large product: a second, and a processor second, at best."""
+def matmul_rate(
+    precision: str, size: int | None = None, repeats: int = 5
+) -> tuple[float, float]:
+    """Operations of a large matmul per second and per processor second, at best."""
+    # The best of a few: unlike a median, it hardly depends on what else runs. A width
+    # of 8192 keeps an accelerator busy for milliseconds, 2048 a CPU for 0.1 s.
     dtype = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
-    dtype = dtype.get(precision, "float32")
+    name = dtype.get(precision, "float32")
     size = size or (8192 if on_accelerator() else 2048)
-    x = ops.ones((size, size), dtype=dtype)
+    x = ops.ones((size, size), dtype=name)
     best = best_busy = math.inf
     for _ in range(repeats + 1):
         start, start_busy = time.perf_counter(), time.process_time()
@@ -271,11 +301,12 @@ def matmul_rate(precision, size=None, repeats=5):
     return 2 * size**3 / best, 2 * size**3 / best_busy
 
 
-def on_accelerator():
+def on_accelerator() -> bool:
+    """Whether the first device is not a CPU."""
     return not device().lower().startswith("cpu")
 
 
-def device():
+def device() -> str:
     """Kind of the first device, e.g. `NVIDIA H200` or `cpu`."""
     if keras.backend.backend() == "jax":
         import jax
@@ -289,9 +320,10 @@ def device():
     return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
 
 
-def peak_memory():
-    """Bytes at most in use: on the device, or of this process where that is the CPU."""
+def peak_memory() -> int:
+    """Peak bytes in use: of the device, or of this process where that is the CPU."""
     if not on_accelerator():
+        # `ru_maxrss` is in KiB on Linux and in bytes on macOS.
         scale = 1 if sys.platform == "darwin" else 1024
         return scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if keras.backend.backend() == "jax":
@@ -306,8 +338,17 @@ def peak_memory():
 # --- The table ---
 
 
-def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmul_size):
-    """Dict of the table's rows, in order."""
+def measure(
+    preset: str,
+    batch_size: int,
+    precision: str,
+    remat: bool,
+    num_steps: int,
+    jit: bool,
+    options: list[tuple[str, Any]],
+    matmul_size: int | None,
+) -> dict[str, str]:
+    """Rows of the table, in order."""
     rate, busy_rate = matmul_rate(precision, matmul_size)
     model = build(preset, precision, options, remat)
     compile_model(model, precision)
@@ -317,7 +358,7 @@ def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmu
     spectrogram = time_spectrogram(model, batch)
     del model
     gc.collect()
-    # Only now, on a model of its own: tracing it would count as the step's memory.
+    # Last, and on another model: tracing it would count as memory of the step.
     forward, training = count_flops(build(preset, precision, options))
     median, busy_median = statistics.median(seconds), statistics.median(busy)
     achieved = training * batch_size / median
@@ -336,36 +377,36 @@ def measure(preset, batch_size, precision, remat, num_steps, jit, options, matmu
         "peak memory": f"{peak / 2**30:.2f} GiB",
     }
     if not on_accelerator():
-        rows |= _processor_rows(training * batch_size, busy_median, busy_rate)
-        rows["of it log-mel"] = f"{100 * spectrogram / busy_median:.2f} %"
+        # Figures that other programs on the same machine hardly change.
+        busy_achieved = training * batch_size / busy_median
+        rows |= {
+            "processor time": f"{busy_median:.4f} s a step, over all cores",
+            "share of matmul's": f"{100 * busy_achieved / busy_rate:.1f} %",
+            "of it log-mel": f"{100 * spectrogram / busy_median:.2f} %",
+        }
     return rows
 
 
-def _processor_rows(operations, seconds, rate):
-    """What stays the same when other programs take turns on the machine."""
-    return {
-        "processor time": f"{seconds:.4f} s a step, over all cores",
-        "share of matmul's": f"{100 * operations / seconds / rate:.1f} %",
-    }
-
-
-def parse(arguments):
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--preset", required=True, choices=sorted(PRESETS), metavar="NAME",
         help=", ".join(sorted(PRESETS)))  # fmt: skip
-    add("--batch", type=int, default=4, metavar="N", help="clips a step; default: 4")
+    add("--batch", type=int, default=4, metavar="N", help="clips per step; default: 4")
     add("--precision", choices=PRECISIONS, default="float32")
-    add("--remat", action="store_true", help="recompute transformer blocks going back")
+    add("--remat", action="store_true", help="rematerialize transformer blocks")
     add("--steps", type=int, default=10, metavar="N", help="timed steps; default: 10")
     add("--jit", action="store_true", help="XLA on TensorFlow; JAX always uses it")
-    add("--matmul-size", type=int, metavar="N", help="of the product that is timed")
+    add(
+        "--matmul-size", type=int, metavar="N", help="width of the matmul that is timed"
+    )
     add("--option", action="append", default=[], metavar="KEY=JSON",
         help="argument of the model (may be repeated)")  # fmt: skip
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     options = [text.split("=", 1) for text in args.option]
     try:
@@ -379,7 +420,7 @@ def main(arguments=None):
             [(key, json.loads(value)) for key, value in options],
             args.matmul_size,
         )
-    except ValueError as error:  # a model that cannot be, or a value that is no JSON
+    except ValueError as error:  # an impossible model, or a value that is not JSON
         raise SystemExit(f"error: {error}") from error
     for name, value in rows.items():
         print(f"{name:20}  {value}")

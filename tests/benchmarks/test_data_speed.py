@@ -1,4 +1,4 @@
-"""The benchmarks of data run, on toys, and their parts do what they say."""
+"""The data benchmarks run on toy data, and their parts do what they say."""
 
 import importlib.util
 import pathlib
@@ -30,7 +30,7 @@ def test_films_are_what_they_claim(films):
     assert (info.width, info.height, info.video_codec) == (640, 360, "h264")
     assert (info.frame_rate, info.sample_rate_hz, info.num_channels) == (30, 44100, 2)
     assert info.duration_seconds == pytest.approx(1.0, abs=0.05)
-    # 30 pictures and 1 s of sound in blocks of 1024 samples, and the encoder's delay.
+    # 30 frames and 1 s of audio in blocks of 1024 samples, and the encoder's delay.
     assert 30 + 43 < script("data_build").decode_film(paths[0]) <= 30 + 46
 
 
@@ -44,7 +44,7 @@ def test_the_usual_loaders_filter_banks_are_kaldis():
         (128, benchmark.NumpyFilterBanks()),
         (80, benchmark.kaldi_filter_banks),
     ):
-        layer = LogMelSpectrogram(98, bins, mean=0.0, std=1.0)
+        layer = LogMelSpectrogram(98, bins)
         ours = np.asarray(layer(waveform[None]))[0]
         assert np.abs(banks(waveform) - ours).max() < 1e-3
 

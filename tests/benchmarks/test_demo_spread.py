@@ -29,7 +29,7 @@ def test_mean_smallest_and_largest():
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     rows = benchmark.table([summary(0.2, 60.0), summary(0.4, 180.0)]).splitlines()
-    assert "| R@10, picture for a sound | 30.0 % | 20.0 % | 40.0 % |" in rows
+    assert "| R@10, audio to video | 30.0 % | 20.0 % | 40.0 % |" in rows
     assert "| accuracy from both | 50.0 % | 40.0 % | 60.0 % |" in rows
     assert "| time of the steps | 3.0 min | 2.0 min | 4.0 min |" in rows
     assert "| peak memory | 1.0 GiB | 1.0 GiB | 1.0 GiB |" in rows

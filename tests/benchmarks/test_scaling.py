@@ -76,5 +76,5 @@ def test_what_contrast_gathers(scaling):
         },
     }
     model = scaling.step_time.build("cav_mae_tiny", "float32", options)
-    # Sound and pictures, and of each whether it is there.
+    # Embeddings of audio and video, and the presence of each.
     assert scaling.gathered_per_clip(model) == 2 * (16 + 1) * 4

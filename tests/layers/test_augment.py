@@ -1,4 +1,4 @@
-"""Augmentation on the device: exact in its numbers, a function of seed and step."""
+"""Augmentation on the device: exact numbers, and a function of seed and step."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def test_everything_is_off_by_default_and_in_evaluation():
     np.testing.assert_array_equal(given["logits"], augmented(batch())["logits"])
 
 
-def test_sound_picture_and_labels_mix_alike():
+def test_audio_video_and_labels_mix_alike():
     model = classifier(mixup_probability=1.0, mixup_alpha=2.0)
     model.training_step.assign(5)
     outputs, plain = model(batch(), training=True), model(batch())
@@ -125,7 +125,7 @@ def test_spectrograms_can_be_mixed_instead():
     np.testing.assert_allclose(outputs["audio_input"], expected, atol=1e-5)
 
 
-def test_a_clip_without_picture_is_not_mixed():
+def test_a_clip_without_video_is_not_mixed():
     model = classifier(mixup_probability=1.0)
     lacking = batch() | {"video_present": np.array([1, 0, 1, 1, 1, 1], "float32")}
     share = np.asarray(model(lacking, training=True)["mixing_share"])

@@ -1,4 +1,4 @@
-"""Gradients written out by hand are those of the plain formulas, on both backends."""
+"""Hand-written gradients equal those of the plain formulas, on both backends."""
 
 import functools
 import json
@@ -27,18 +27,18 @@ def ours(name, *x):
 
 
 def plain(name, *x):
-    """The formula by itself, for automatic differentiation."""
+    """The plain formula, for automatic differentiation."""
     if name == "layer_norm":
         return ops.layer_normalization(*x, axis=-1, epsilon=1e-6)
     if name.startswith("gelu"):
         x = ops.gelu(x[0], approximate=name.endswith("tanh")), *x[1:]
     if "dense" in name:
         return ops.matmul(x[0], x[1]) + x[2]
-    return transformer._attend_at_once(*x, num_heads=3)
+    return transformer.attend_at_once(*x, num_heads=3)
 
 
 def value_and_gradients(function, arguments, upstream):
-    """The result, and the gradients of its product with `upstream`; NumPy arrays."""
+    """The value, and the gradients for `upstream`, as NumPy arrays."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -55,7 +55,7 @@ def value_and_gradients(function, arguments, upstream):
 
 
 def differences(name):
-    """Largest difference of value and gradients, as a share of the largest value."""
+    """Largest differences of value and gradients, relative to the largest entry."""
     rng = np.random.default_rng(0)
     arguments = [2 * rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
     shape = np.asarray(plain(name, *arguments)).shape
@@ -91,9 +91,9 @@ def test_on_jax(fresh_python):
 @pytest.mark.parametrize("approximate", [False, True])
 def test_gelu_of_large_numbers_has_a_gradient(approximate):
     x = np.array([[[-300.0], [-6.0], [0.0], [6.0], [300.0]]], "float32")
-    product = functools.partial(gradients.gelu_dense, approximate=approximate)
+    layer = functools.partial(gradients.gelu_dense, approximate=approximate)
     one, zero = np.ones((1, 1), "float32"), np.zeros(1, "float32")
-    value, slope, *_ = value_and_gradients(product, [x, one, zero], np.ones_like(x))
+    value, slope, *_ = value_and_gradients(layer, [x, one, zero], np.ones_like(x))
     np.testing.assert_allclose(value[0, :, 0], [0, 0, 0, 6, 300], atol=1e-7)
     np.testing.assert_allclose(slope[0, :, 0], [0, 0, 0.5, 1, 1], atol=1e-6)
 
@@ -127,7 +127,7 @@ COMPUTED_AGAIN = {
 
 @pytest.mark.parametrize("name", COMPUTED_AGAIN)
 def test_what_is_computed_twice_is_not_kept(name):
-    """In a graph, after the optimizer that merges equal operations has been over it."""
+    """Counted in a graph after Grappler, which merges equal operations."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -185,7 +185,7 @@ def test_under_xla(name):
 
 
 def test_a_block_keeps_its_width_eight_times_and_the_hidden_layer_once():
-    """Inputs of both norms, of three products and of the attention; nothing else."""
+    """Inputs of both norms, three dense layers and the attention; nothing else."""
     import tensorflow as tf
 
     tokens, width, hidden = 300, 12, 40
@@ -214,7 +214,7 @@ def test_a_block_keeps_its_width_eight_times_and_the_hidden_layer_once():
 
 
 def _source(tensor):
-    """What a tensor is another name of."""
+    """The tensor that a chain of identities and reshapes starts from."""
     while tensor.op.type in ("Identity", "IdentityN", "Reshape"):
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor

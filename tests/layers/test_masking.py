@@ -1,4 +1,4 @@
-"""Masks: what is kept, how much of it, in which shape, and who shares it."""
+"""Masks: which tokens are kept, how many, in which shape, on which replica."""
 
 import fractions
 import math

@@ -1,4 +1,4 @@
-"""Blocks that are computed again on the way back change no loss and no gradient."""
+"""Rematerialized blocks change neither the loss nor the gradients."""
 
 import json
 import pathlib

@@ -1,19 +1,19 @@
-"""The log-mel front end beside Kaldi's own code and TensorFlow's, in any precision."""
+"""The log-mel front end against Kaldi's own code and TensorFlow's, in any precision."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfavmae.layers import exact_products, spectrogram
-from tfavmae.layers.exact_products import BFLOAT16, SERVED, TF32
+from tfavmae.layers import exact_matmul, spectrogram
+from tfavmae.layers.exact_matmul import BFLOAT16, SERVED, TF32
 from tfavmae.layers.spectrogram import LogMelSpectrogram
 
 RATE = 16000
 
 
 def log_mel(waveforms, num_samples=None, **options):
-    options = {"num_frames": 98, "mean": 0.0, "std": 1.0, **options}
+    options = {"num_frames": 98, "num_mel_bins": 128, **options}
     return np.asarray(LogMelSpectrogram(**options)(waveforms, num_samples))
 
 
@@ -103,17 +103,17 @@ def test_published_statistics_by_name():
     with pytest.raises(ValueError, match=r"named 'audioset'. Known: .*cav_mae_"):
         spectrogram.statistics("audioset")
     with pytest.raises(ValueError, match="`variant` must be one of kaldi, av_mae"):
-        LogMelSpectrogram(variant="mel")
+        LogMelSpectrogram(98, 128, variant="mel")
 
 
 # --- precision ------------------------------------------------------------------------
 
 
 def rounding_matmul(split):
-    """What a device does that rounds the factors of a product."""
+    """Emulates a device that rounds the factors of a matmul."""
 
     def matmul(x, matrix):
-        x, matrix = (exact_products.rounded(a, split.num_bits) for a in (x, matrix))
+        x, matrix = (exact_matmul.rounded(a, split.num_bits) for a in (x, matrix))
         return tf.matmul(x, matrix)
 
     return matmul
@@ -123,12 +123,12 @@ SPLITS = [TF32, SERVED, BFLOAT16]
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=["tf32", "served", "bfloat16"])
-def test_the_guard_holds_where_products_are_rounded(monkeypatch, split):
+def test_the_guard_holds_where_factors_are_rounded(monkeypatch, split):
     exact = log_mel(signals())
-    monkeypatch.setattr(exact_products, "_matmul", rounding_matmul(split))
+    monkeypatch.setattr(exact_matmul, "_matmul", rounding_matmul(split))
     unguarded = np.abs(log_mel(signals()) - exact)
     assert unguarded.max() > 0.3
-    monkeypatch.setattr(exact_products, "_needed_split", lambda: split)
+    monkeypatch.setattr(exact_matmul, "_needed_split", lambda: split)
     guarded = np.abs(log_mel(signals()) - exact)
     broadband, tolerance = guarded[[0, 2]], {BFLOAT16: 1e-2}.get(split, 1e-3)
     assert broadband.max() < tolerance and guarded.max() < 2e-2
@@ -136,33 +136,33 @@ def test_the_guard_holds_where_products_are_rounded(monkeypatch, split):
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=["tf32", "served", "bfloat16"])
-def test_a_product_in_parts_is_the_product(split):
+def test_a_matmul_in_parts_is_the_matmul(split):
     generator = np.random.default_rng(1)
     scales = 10.0 ** generator.uniform(-6, 6, (50, 1))
     x = np.float32(generator.normal(size=(50, 400)) * scales)
     x[7] = 0.0
     matrix = generator.normal(size=(400, 30))
     expected = x.astype("float64") @ matrix
-    ours = exact_products.ExactProduct(matrix)._in_parts(x, split).numpy()
+    ours = exact_matmul.ExactMatmul(matrix)._in_parts(x, split).numpy()
     error = np.abs(ours - expected) / np.maximum(np.abs(x).max(1, keepdims=True), 1e-30)
-    assert error.max() < 1e-4  # of sums of 400 products of order 1
+    assert error.max() < 1e-4  # sums of 400 products of order 1
 
 
 def test_a_cpu_pays_for_no_guard_unless_the_graph_is_to_travel():
-    assert exact_products._needed_split() is None
-    with exact_products.portable():
-        assert exact_products._needed_split() == SERVED
-    layer = LogMelSpectrogram(98)
+    assert exact_matmul._needed_split() is None
+    with exact_matmul.portable():
+        assert exact_matmul._needed_split() == SERVED
+    layer = LogMelSpectrogram(98, 128)
 
-    def num_products():
+    def num_matmuls():
         graph = tf.function(lambda x: layer(x)).get_concrete_function(
             tf.TensorSpec((None, RATE))
         )
         return sum("MatMul" in op.type for op in graph.graph.get_operations())
 
-    assert num_products() == 2
-    with exact_products.portable():
-        assert num_products() == 2 * 6
+    assert num_matmuls() == 2
+    with exact_matmul.portable():
+        assert num_matmuls() == 2 * 6
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -183,8 +183,8 @@ import sys
 import numpy as np
 from tfavmae.layers.spectrogram import LogMelSpectrogram
 waveforms, path = np.load(sys.argv[1]), sys.argv[2]
-kaldi = LogMelSpectrogram(98, mean=0.0, std=1.0)(waveforms)
-av_mae = LogMelSpectrogram(100, mean=0.0, std=1.0, variant="av_mae")(waveforms)
+kaldi = LogMelSpectrogram(98, 128)(waveforms)
+av_mae = LogMelSpectrogram(100, 128, variant="av_mae")(waveforms)
 np.savez(path, kaldi=np.asarray(kaldi), av_mae=np.asarray(av_mae))
 assert "tensorflow" not in sys.modules
 """
@@ -208,13 +208,13 @@ def test_the_same_on_jax(tmp_path, fresh_python):
 
 @pytest.mark.parametrize("is_portable", [False, True])
 def test_the_same_inside_a_saved_model(tmp_path, is_portable):
-    layer = LogMelSpectrogram(98, mean=0.0, std=1.0)
+    layer = LogMelSpectrogram(98, 128)
     module = tf.Module()
     module.serve = tf.function(
         lambda x: layer(x), input_signature=[tf.TensorSpec((None, RATE), tf.float32)]
     )
     if is_portable:
-        with exact_products.portable():
+        with exact_matmul.portable():
             tf.saved_model.save(module, str(tmp_path))
     else:
         tf.saved_model.save(module, str(tmp_path))

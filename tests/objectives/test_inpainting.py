@@ -10,7 +10,7 @@ BATCH, TOKENS, KNOWN, VALUES = 3, 10, 4, 6
 
 @pytest.fixture
 def outputs():
-    """Of video alone; the decoder stood the context on the first `KNOWN` places."""
+    """Of video alone; the decoder put the context at the first `KNOWN` positions."""
     rng = np.random.default_rng(0)
     target, prediction = rng.normal(size=(2, BATCH, TOKENS, VALUES)).astype("float32")
     return {

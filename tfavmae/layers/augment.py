@@ -1,20 +1,21 @@
 """Augmentation on the device: mix-up, SpecAugment, noise and roll of spectrograms.
 
-Functions take their random numbers as an argument, so that they can be replayed and
-compared; `DeviceAugmentation` draws them from a hash of seed, step and example, the
-same on every backend and for any number of replicas.
+The functions take their random numbers as arguments, so that they can be replayed and
+compared with other code; `DeviceAugmentation` draws them from a hash of seed, step and
+example, which gives the same numbers on every backend and for any number of replicas.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfavmae.layers.masking import hash_noise
 
-# What the random numbers are for; beside the streams of the models' masks.
+# Streams of `hash_noise`, far from those of the models' masks (modality and view).
 _MIXING, _MASKS, _LEVEL, _NOISE = range(100, 104)
 _TABLE_SIZE = 4096
 
@@ -22,20 +23,32 @@ _TABLE_SIZE = 4096
 # --- spectrograms ---------------------------------------------------------------------
 
 
-def mask_band(spectrograms, width, start, max_width, axis, fill):
-    """Overwrites a band of frames (axis 1) or of frequencies (axis 2) of each example.
+def mask_band(
+    spectrograms: KerasTensor,
+    width: KerasTensor,
+    start: KerasTensor,
+    max_width: int,
+    axis: int,
+    fill: float,
+) -> KerasTensor:
+    """Overwrites a band of frames (axis 1) or of mel bins (axis 2) of each example.
 
-    torchaudio's rule, as CAV-MAE and MAViL use it: the band is `width * max_width`
-    wide and starts at `start` of what that leaves, both cut to whole numbers.
+    torchaudio's rule, as CAV-MAE and MAViL use it: a band is `width * max_width` wide
+    and starts at the fraction `start` of the remaining positions.
 
     Args:
         spectrograms: `(batch, frames, bins)`.
-        width, start: uniform noise `(batch,)`.
-        max_width: the widest band, not itself included.
+        width, start: uniform noise `(batch,)` in [0, 1).
+        max_width: upper bound of the width, exclusive.
         axis: 1 or 2.
         fill: value in the band.
+
+    Returns:
+        `(batch, frames, bins)`.
     """
     size = spectrograms.shape[axis]
+    # The start is drawn before the width is rounded down, and both are rounded apart:
+    # torchaudio does so, and its masks are matched exactly.
     width = ops.cast(width, "float32") * max_width
     begin = ops.floor(ops.cast(start, "float32") * (size - width))
     shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
@@ -45,19 +58,33 @@ def mask_band(spectrograms, width, start, max_width, axis, fill):
     return ops.where(is_masked, ops.cast(fill, spectrograms.dtype), spectrograms)
 
 
-def add_uniform_noise(spectrograms, noise, level):
-    """Adds noise in [0, 1) times each example's level: CAV-MAE's, never negative.
+def add_uniform_noise(
+    spectrograms: KerasTensor, noise: KerasTensor, level: KerasTensor
+) -> KerasTensor:
+    """Adds noise in [0, 1) times each example's level, as CAV-MAE does: never negative.
 
     Args:
         spectrograms, noise: `(batch, frames, bins)`.
         level: `(batch,)`.
+
+    Returns:
+        `(batch, frames, bins)`.
     """
     return spectrograms + noise * level[:, None, None]
 
 
-def roll_frames(spectrograms, shift):
-    """Moves each example's frames round by `shift` `(batch,)`, later ones first."""
+def roll_frames(spectrograms: KerasTensor, shift: KerasTensor) -> KerasTensor:
+    """Rolls each example along time, as `np.roll` does.
+
+    Args:
+        spectrograms: `(batch, frames, bins)`.
+        shift: `(batch,)`, frames; positive moves to later times.
+
+    Returns:
+        `(batch, frames, bins)`.
+    """
     frames = spectrograms.shape[1]
+    # `ops.roll` has one shift for the whole batch.
     index = ops.arange(frames, dtype="int32")[None] - ops.cast(shift, "int32")[:, None]
     index = ops.mod(index, frames)[..., None]
     return ops.take_along_axis(spectrograms, index, axis=1)
@@ -66,8 +93,19 @@ def roll_frames(spectrograms, shift):
 # --- mix-up ---------------------------------------------------------------------------
 
 
-def beta_quantile(uniform, alpha):
-    """Draws of Beta(alpha, alpha) from uniform ones, by a table of its quantiles."""
+def beta_quantile(uniform: KerasTensor, alpha: float) -> KerasTensor:
+    """Turns uniform draws into draws of Beta(alpha, alpha), by a table of quantiles.
+
+    Args:
+        uniform: `(batch,)` in [0, 1).
+        alpha: both parameters of the distribution.
+
+    Returns:
+        float32 `(batch,)`.
+    """
+    # `keras.random.beta` keeps a state of its own; these must follow from the hash. A
+    # table, because `keras.ops` has no inverse of the incomplete beta function; between
+    # its entries the error is below 1e-3 except at the very ends.
     table = ops.convert_to_tensor(_beta_table(alpha))
     position = uniform * _TABLE_SIZE
     lower = ops.minimum(ops.floor(position), _TABLE_SIZE - 1)
@@ -77,44 +115,56 @@ def beta_quantile(uniform, alpha):
 
 
 @functools.lru_cache
-def _beta_table(alpha):
+def _beta_table(alpha: float) -> np.ndarray:
+    """Quantiles of Beta(alpha, alpha) at equal distances, float32."""
     from scipy.special import betaincinv
 
     shares = np.linspace(0.0, 1.0, _TABLE_SIZE + 1)
     return betaincinv(alpha, alpha, shares).astype("float32")
 
 
-def mix(x, share, partner):
-    """`share * x + (1 - share) * partner`, example by example, in float32.
+def mix(x: KerasTensor, share: KerasTensor, partner: KerasTensor) -> KerasTensor:
+    """`share * x + (1 - share) * partner`, example by example.
 
     Args:
         x, partner: `(batch, ...)`.
-        share: `(batch,)`, in [0, 1].
+        share: `(batch,)` in [0, 1].
+
+    Returns:
+        float32 `(batch, ...)`.
     """
     share = ops.reshape(share, (-1, *[1] * (len(x.shape) - 1)))
     x, partner = ops.cast(x, "float32"), ops.cast(partner, "float32")
     return share * x + (1.0 - share) * partner
 
 
-def mix_waveforms(waveforms, num_samples, share, partner, partner_samples):
-    """Mixes clips whose own means are removed, each as long as its first part.
+def mix_waveforms(
+    waveforms: KerasTensor,
+    num_samples: KerasTensor,
+    share: KerasTensor,
+    partner: KerasTensor,
+    partner_samples: KerasTensor,
+) -> KerasTensor:
+    """Mixes waveforms after removing the mean of each (CAV-MAE's and Audio-MAE's code).
 
-    The partner is cut or followed by silence (CAV-MAE, Audio-MAE).
+    The result is as long as the first waveform; the partner is cut or padded with
+    silence.
 
     Args:
         waveforms, partner: `(batch, samples)`, int16 or float in [-1, 1].
         num_samples, partner_samples: int `(batch,)`, samples before padding.
-        share: `(batch,)` of the first.
+        share: `(batch,)` in [0, 1], the share of `waveforms`.
 
     Returns:
-        float32 in [-1, 1].
+        float32 `(batch, samples)`.
     """
     first = _centred(waveforms, num_samples)
     mixed = mix(first, share, _centred(partner, partner_samples))
     return ops.where(_is_true(waveforms, num_samples), mixed, 0.0)
 
 
-def _centred(waveforms, num_samples):
+def _centred(waveforms: KerasTensor, num_samples: KerasTensor) -> KerasTensor:
+    """float32 waveforms without their means; padding is 0 and does not count."""
     x = ops.cast(waveforms, "float32")
     if keras.backend.standardize_dtype(waveforms.dtype) == "int16":
         x = x / 32768.0
@@ -124,27 +174,37 @@ def _centred(waveforms, num_samples):
     return ops.where(is_true, x - ops.sum(x, axis=1, keepdims=True) / count, 0.0)
 
 
-def _is_true(waveforms, num_samples):
+def _is_true(waveforms: KerasTensor, num_samples: KerasTensor) -> KerasTensor:
+    """bool `(batch, samples)`, False for padding."""
     index = ops.arange(waveforms.shape[1], dtype="int32")[None]
     return index < ops.cast(num_samples, "int32")[:, None]
 
 
-def mix_targets(targets, share, partner, smoothing=0.0):
-    """Soft targets of mixed clips: CAV-MAE's.
+def mix_targets(
+    targets: KerasTensor,
+    share: KerasTensor,
+    partner: KerasTensor,
+    smoothing: float = 0.0,
+) -> KerasTensor:
+    """Soft targets of mixed clips (CAV-MAE's code).
 
-    Every class gets `smoothing / classes`, and the labels of each clip its share of
-    `1 - smoothing` on top.
+    Every class gets `smoothing / classes`; the labels of the two clips share
+    `1 - smoothing` in addition.
 
     Args:
         targets, partner: multi-hot `(batch, classes)`.
-        share: `(batch,)` of the first.
+        share: `(batch,)` in [0, 1], the share of `targets`.
+        smoothing: label smoothing, in [0, 1).
+
+    Returns:
+        float32 `(batch, classes)`.
     """
     mixed = (1.0 - smoothing) * mix(targets, share, partner)
     return mixed + smoothing / targets.shape[-1]
 
 
-def partners(x):
-    """The batch in reverse: each clip's partner in mix-up (AV-MAE's rule)."""
+def partners(x: KerasTensor) -> KerasTensor:
+    """The batch in reverse: the partner of each clip in mix-up (AV-MAE's rule)."""
     return ops.flip(x, axis=0)
 
 
@@ -153,7 +213,7 @@ def partners(x):
 
 @dataclasses.dataclass(frozen=True)
 class DeviceAugmentation:
-    """What happens to a training batch inside the model; everything is off by default.
+    """Augmentation of training batches inside the model; off by default.
 
     CAV-MAE's fine-tuning is `mixup_probability=0.5, mixup_alpha=10,
     frequency_mask_bins=48, time_mask_frames=192, noise_level=0.1,
@@ -162,17 +222,21 @@ class DeviceAugmentation:
     frequency_mask_bins=49, mask_fill="mean"`.
 
     Args:
-        mixup_probability: that a clip is mixed with its partner, the clip as far from
-            the end of the batch as it is from the start. Sound, picture and labels are
-            mixed alike. A clip that lacks a modality is not mixed.
+        mixup_probability: probability that a clip is mixed with its partner: the clip
+            as far from the end of the batch as it is from the start. Audio, video and
+            labels get the same share. Clips that lack a modality are not mixed.
         mixup_alpha: both parameters of the beta distribution of the shares.
         mixup_level: `"waveform"` (CAV-MAE, MAViL, Audio-MAE) or `"spectrogram"`.
-        frequency_mask_bins, time_mask_frames: SpecAugment's widest masks; 0 for none.
-        num_frequency_masks, num_time_masks: how many of each.
+        frequency_mask_bins, time_mask_frames: upper bounds of SpecAugment's mask
+            widths; 0 for none.
+        num_frequency_masks, num_time_masks: number of masks of each kind.
         mask_fill: `"zero"`, 0 before normalisation, which is a loud value (CAV-MAE,
             Audio-MAE, MAViL); `"mean"`, 0 after it (AV-MAE, SpecAugment's authors).
-        noise_level: greatest level of the uniform noise on the spectrogram.
-        max_roll_frames: the spectrogram is rolled by at most so many frames.
+        noise_level: greatest level of uniform noise on the spectrogram.
+        max_roll_frames: greatest roll of the spectrogram, in frames, either way.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     mixup_probability: float = 0.0
@@ -186,7 +250,7 @@ class DeviceAugmentation:
     noise_level: float = 0.0
     max_roll_frames: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         chance = self.mixup_probability
         self._check("mixup_probability", 0 <= chance <= 1, "in [0, 1]")
         self._check("mixup_alpha", self.mixup_alpha > 0, "positive")
@@ -199,47 +263,56 @@ class DeviceAugmentation:
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
 
-    def _check(self, name, condition, rule):
+    def _check(self, name: str, condition: bool, rule: str) -> None:
         if not condition:
             value = getattr(self, name)
             raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}.")
 
-    def apply(self, inputs, read, *, seed, step, zero=0.0):
-        """What the model reads of a batch, changed.
+    def apply(
+        self,
+        inputs: dict[str, KerasTensor],
+        read: Callable[[dict[str, KerasTensor]], dict[str, KerasTensor]],
+        *,
+        seed: int,
+        step: KerasTensor,
+        zero: float = 0.0,
+    ) -> dict[str, KerasTensor]:
+        """Reads a batch and augments the result.
 
         Args:
             inputs: the batch.
             read: `inputs -> outputs`, the model's front ends.
-            seed: Python int, of the run.
-            step: int scalar.
+            seed: seed of the run.
+            step: int scalar, the training step.
             zero: what 0 becomes in the normalised spectrogram.
 
         Returns:
-            The outputs of `read`; if there is mix-up, also `mixing_share` `(batch,)`,
-            which `mix` takes for the labels.
+            The outputs of `read`, augmented; with mix-up also `mixing_share`
+            `(batch,)`, which `mix` takes for the labels.
         """
-        draw = self._drawer(inputs, seed, step)
-        if not self.mixup_probability:
-            return self._change_audio(read(inputs), draw, zero)
-        share = self._share(inputs, draw)
-        is_waveform = "audio" in inputs and len(inputs["audio"].shape) == 2
-        at_waveform = self.mixup_level == "waveform" and is_waveform
-        outputs = read(self._mix_waveforms(inputs, share) if at_waveform else inputs)
-        for name, x in outputs.items():
-            if not (name == "audio_input" and at_waveform):
-                outputs[name] = mix(x, share, partners(x))
-        return self._change_audio(outputs, draw, zero) | {"mixing_share": share}
-
-    def _drawer(self, inputs, seed, step):
         rows = inputs.get("example_index")
         if rows is None:
             some = next(
                 x for m in ("audio", "video") if (x := inputs.get(m)) is not None
             )
             rows = ops.arange(ops.shape(some)[0], dtype="int32")
-        return lambda stream, count: hash_noise(seed, step, rows, stream, count)
+        draw = functools.partial(hash_noise, seed, step, rows)
+        if not self.mixup_probability:
+            return self._change_audio(read(inputs), draw, zero)
+        share = self._mixing_share(inputs, draw)
+        # A batch may carry spectrograms; they are mixed as such.
+        is_waveform = "audio" in inputs and len(inputs["audio"].shape) == 2
+        at_waveform = self.mixup_level == "waveform" and is_waveform
+        outputs = read(_with_mixed_waveforms(inputs, share) if at_waveform else inputs)
+        for name, x in outputs.items():
+            if not (name == "audio_input" and at_waveform):
+                outputs[name] = mix(x, share, partners(x))
+        return self._change_audio(outputs, draw, zero) | {"mixing_share": share}
 
-    def _share(self, inputs, draw):
+    def _mixing_share(
+        self, inputs: dict[str, KerasTensor], draw: Callable[[int, int], KerasTensor]
+    ) -> KerasTensor:
+        """`(batch,)`: each clip's share in its mix; 1 for clips that are not mixed."""
         noise = draw(_MIXING, 2)
         is_mixed = noise[:, 0] < self.mixup_probability
         for modality in ("audio", "video"):
@@ -248,18 +321,25 @@ class DeviceAugmentation:
                 is_mixed &= (present > 0) & (partners(present) > 0)
         return ops.where(is_mixed, beta_quantile(noise[:, 1], self.mixup_alpha), 1.0)
 
-    def _mix_waveforms(self, inputs, share):
-        waveforms, counts = inputs["audio"], inputs.get("audio_samples")
-        if counts is None:
-            shape = (ops.shape(waveforms)[0],)
-            counts = ops.full(shape, waveforms.shape[1], dtype="int32")
-        other = partners(waveforms), partners(counts)
-        return {**inputs, "audio": mix_waveforms(waveforms, counts, share, *other)}
-
-    def _change_audio(self, outputs, draw, zero):
+    def _change_audio(
+        self,
+        outputs: dict[str, KerasTensor],
+        draw: Callable[[int, int], KerasTensor],
+        zero: float,
+    ) -> dict[str, KerasTensor]:
+        """Masks, noise and roll of the spectrogram, in CAV-MAE's order."""
         if "audio_input" not in outputs:
             return outputs
-        x = self._mask(outputs["audio_input"], draw, zero)
+        x = outputs["audio_input"]
+        masks = [(2, self.frequency_mask_bins)] * self.num_frequency_masks
+        masks += [(1, self.time_mask_frames)] * self.num_time_masks
+        if masks:
+            noise = draw(_MASKS, 2 * len(masks))
+        fill = zero if self.mask_fill == "zero" else 0.0
+        for index, (axis, width) in enumerate(masks):
+            if width:
+                u = noise[:, 2 * index], noise[:, 2 * index + 1]
+                x = mask_band(x, *u, width, axis, fill)
         frames, bins = x.shape[1:]
         level = draw(_LEVEL, 2)
         if self.noise_level:
@@ -270,13 +350,13 @@ class DeviceAugmentation:
             x = roll_frames(x, shift)
         return {**outputs, "audio_input": x}
 
-    def _mask(self, x, draw, zero):
-        masks = [(2, self.frequency_mask_bins)] * self.num_frequency_masks
-        masks += [(1, self.time_mask_frames)] * self.num_time_masks
-        noise = draw(_MASKS, 2 * len(masks)) if masks else None
-        fill = zero if self.mask_fill == "zero" else 0.0
-        for index, (axis, width) in enumerate(masks):
-            if width:
-                u = noise[:, 2 * index], noise[:, 2 * index + 1]
-                x = mask_band(x, *u, width, axis, fill)
-        return x
+
+def _with_mixed_waveforms(
+    inputs: dict[str, KerasTensor], share: KerasTensor
+) -> dict[str, KerasTensor]:
+    waveforms, counts = inputs["audio"], inputs.get("audio_samples")
+    if counts is None:
+        shape = (ops.shape(waveforms)[0],)
+        counts = ops.full(shape, waveforms.shape[1], dtype="int32")
+    other = partners(waveforms), partners(counts)
+    return {**inputs, "audio": mix_waveforms(waveforms, counts, share, *other)}

@@ -1,43 +1,46 @@
-"""Fusion through a few bottleneck tokens (MBT: Nagrani et al., NeurIPS 2021)."""
+"""Fusion through bottleneck tokens (MBT: Nagrani et al., NeurIPS 2021)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfavmae.layers.transformer import TransformerStack
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class BottleneckFusion(keras.layers.Layer):
-    """Layers in which modalities meet only in bottleneck tokens that both read.
+    """Layers in which modalities exchange information through bottleneck tokens only.
 
-    In each layer every modality attends over its own tokens and the bottleneck, and the
-    next bottleneck is the mean of the modalities' copies: MAViL, appendix B.2,
+    In each layer every modality attends to its own tokens and to the bottleneck, and
+    the next bottleneck is the mean of the modalities' copies: MAViL, appendix B.2,
     `b^{l+1} = (b_a^{l+1} + b_v^{l+1}) / 2`.
 
     Args:
         num_layers: number of layers.
         block: keyword arguments of `TransformerBlock`.
-        modalities: those that may be fused.
+        modalities: modalities that can be fused.
         num_bottlenecks: number of bottleneck tokens, 4 in MBT and MAViL.
-        share_blocks: one block per layer for all modalities, as MAViL's equations write
-            it, instead of one for each, as in MBT's code.
+        share_blocks: use one block per layer for all modalities, as MAViL's equations
+            have it, instead of one for each modality, as in MBT's code.
 
     Call arguments:
         tokens: dict of modality to `(batch, tokens, hidden_dim)`.
 
-    Returns:
-        dict of the same shapes.
+    Output shape:
+        Dict of modality to `(batch, tokens, hidden_dim)`.
     """
 
     def __init__(
         self,
-        num_layers,
-        block,
-        modalities=("audio", "video"),
-        num_bottlenecks=4,
-        share_blocks=False,
-        **kwargs,
-    ):
+        num_layers: int,
+        block: Mapping[str, Any],
+        modalities: Sequence[str] = ("audio", "video"),
+        num_bottlenecks: int = 4,
+        share_blocks: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if num_bottlenecks < 1:
             raise ValueError(
@@ -50,12 +53,13 @@ class BottleneckFusion(keras.layers.Layer):
         self.num_bottlenecks = num_bottlenecks
         self.share_blocks = share_blocks
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.bottleneck = self.add_weight(
             name="bottleneck",
             shape=(self.num_bottlenecks, input_shape[-1]),
             initializer=keras.initializers.RandomNormal(stddev=0.02),
         )
+        # Attributes of their own and no dict: their names are in checkpoints.
         for name in ("both",) if self.share_blocks else self.modalities:
             stack = TransformerStack(
                 self.num_layers, self.block, dtype=self.dtype_policy, name=name
@@ -63,7 +67,9 @@ class BottleneckFusion(keras.layers.Layer):
             stack.build(input_shape)
             setattr(self, f"{name}_stack", stack)
 
-    def call(self, tokens, training=False):
+    def call(
+        self, tokens: dict[str, KerasTensor], training: bool = False
+    ) -> dict[str, KerasTensor]:
         any_tokens = next(iter(tokens.values()))
         shape = (ops.shape(any_tokens)[0], *self.bottleneck.shape)
         bottleneck = ops.broadcast_to(
@@ -71,7 +77,7 @@ class BottleneckFusion(keras.layers.Layer):
         )
         for layer in range(self.num_layers):
             joined = {
-                m: self._block(m, layer)(
+                m: self._stack(m).blocks[layer](
                     ops.concatenate([x, bottleneck], axis=1), training=training
                 )
                 for m, x in tokens.items()
@@ -82,16 +88,17 @@ class BottleneckFusion(keras.layers.Layer):
         return tokens
 
     @property
-    def stacks(self):
-        """Those of all modalities, or the one that they share."""
-        names = ("both",) if self.share_blocks else self.modalities
-        return [getattr(self, f"{name}_stack") for name in names]
+    def stacks(self) -> list[TransformerStack]:
+        """The stack of each modality, or the one that all share."""
+        # A shared stack is found under the name of any modality.
+        names = self.modalities[:1] if self.share_blocks else self.modalities
+        return [self._stack(m) for m in names]
 
-    def _block(self, modality, layer):
+    def _stack(self, modality: str) -> TransformerStack:
         name = "both" if self.share_blocks else modality
-        return getattr(self, f"{name}_stack").blocks[layer]
+        return getattr(self, f"{name}_stack")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_layers": self.num_layers,

@@ -1,12 +1,15 @@
 """Position tables, and the layer that adds them to tokens."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 
-def sincos(positions, dim):
-    """Sines, then cosines, of `positions` at `dim / 2` frequencies (MAE).
+def sincos(positions: np.ndarray, dim: int) -> np.ndarray:
+    """Sines, then cosines, of `positions` at `dim / 2` frequencies (MAE's code).
 
     Args:
         positions: array `(n,)`.
@@ -20,19 +23,22 @@ def sincos(positions, dim):
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def sincos_2d(grid, dim, first_axis):
-    """2-D table: half the channels encode one axis of the grid, half the other.
+def sincos_2d(grid: Sequence[int], dim: int, first_axis: int) -> np.ndarray:
+    """2-D table: one half of the channels encodes one axis of the grid, one the other.
 
     Args:
-        grid: `(rows, columns)`, or `(time, rows, columns)` whose 2-D table is repeated
+        grid: `(rows, columns)`, or `(time, rows, columns)`, whose 2-D table is repeated
             over time (MAViL's code: no temporal position).
         dim: width, divisible by 4.
-        first_axis: which of the last two axes has the first half of the channels, 1
-            (the column) for pictures as in MAE, 0 (the time) for spectrograms in our
-            time-major order, which is CAV-MAE's table.
+        first_axis: which of the last two axes gets the first half of the channels: 1
+            (the column) for images, as in MAE; 0 (the time) for spectrograms, which in
+            our time-major order is CAV-MAE's table.
 
     Returns:
         float64 array `(tokens, dim)`.
+
+    Raises:
+        ValueError: `dim` is not divisible by 4.
     """
     if dim % 4:
         raise ValueError(f"The width must be divisible by 4. Received: dim={dim}.")
@@ -41,12 +47,14 @@ def sincos_2d(grid, dim, first_axis):
         sincos(np.repeat(np.arange(rows), columns), dim // 2),
         sincos(np.tile(np.arange(columns), rows), dim // 2),
     ]
+    # MAE's `meshgrid` puts the column ("w goes first"); every published table has
+    # inherited that, so the order is part of the weights.
     table = np.concatenate([halves[first_axis], halves[1 - first_axis]], axis=1)
     return np.tile(table, (repeats, 1))
 
 
-def sincos_3d(grid, dim):
-    """3-D table: a third of the channels for time, column and row each (Scenic).
+def sincos_3d(grid: Sequence[int], dim: int) -> np.ndarray:
+    """3-D table: a third of the channels each for time, column and row (Scenic).
 
     Args:
         grid: `(time, rows, columns)`.
@@ -54,6 +62,9 @@ def sincos_3d(grid, dim):
 
     Returns:
         float64 array `(tokens, dim)`.
+
+    Raises:
+        ValueError: `dim` is not divisible by 6.
     """
     if dim % 6:
         raise ValueError(f"The width must be divisible by 6. Received: dim={dim}.")
@@ -61,8 +72,8 @@ def sincos_3d(grid, dim):
     return np.concatenate([sincos(x, dim // 3) for x in (time, column, row)], axis=1)
 
 
-def sincos_1d(num_tokens, dim):
-    """1-D table over the flattened index, sine and cosine interleaved (AV-MAE).
+def sincos_1d(num_tokens: int, dim: int) -> np.ndarray:
+    """1-D table over the flattened index, sine and cosine interleaved (AV-MAE's code).
 
     Returns:
         float64 array `(num_tokens, dim)`.
@@ -75,8 +86,14 @@ def sincos_1d(num_tokens, dim):
     return table
 
 
-def position_table(kind, grid, dim, first_axis=1):
-    """The table named `kind`, for a grid."""
+def position_table(
+    kind: str, grid: Sequence[int], dim: int, first_axis: int = 1
+) -> np.ndarray:
+    """The sin-cos table named `kind` for a grid: float64 `(tokens, dim)`.
+
+    Raises:
+        ValueError: `kind` is unknown, or `dim` does not suit it.
+    """
     if kind == "sincos_2d":
         return sincos_2d(grid, dim, first_axis)
     if kind == "sincos_1d":
@@ -91,42 +108,54 @@ def position_table(kind, grid, dim, first_axis=1):
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class PositionEmbedding(keras.layers.Layer):
-    """Adds a table of positions to tokens, all of them or those at given indices.
+    """Adds position embeddings to tokens, to all of them or to those at given indices.
 
     Args:
         grid: token counts along each axis.
         kind: `sincos_2d` (MAE, CAV-MAE, MAViL), `sincos_1d` (AV-MAE), `sincos_3d` or
-            `learned` (normal, 0.02).
+            `learned` (initialised from a normal distribution of deviation 0.02).
         first_axis: see `sincos_2d`.
-        trainable: whether the table is trained; a sin-cos table is frozen in
+        trainable: whether the table is trained. A sin-cos table is frozen in
             pretraining and, in CAV-MAE's code, trained in fine-tuning.
 
     Call arguments:
         tokens: `(batch, n, hidden_dim)`.
-        indices: int `(batch, n)`, the positions of the tokens; `None`: all, in order.
+        indices: int `(batch, n)`, positions of the tokens; `None`: all, in order.
 
-    Output shape: `(batch, n, hidden_dim)`.
+    Output shape:
+        `(batch, n, hidden_dim)`.
     """
 
-    def __init__(self, grid, kind="sincos_2d", first_axis=1, **kwargs):
+    def __init__(
+        self,
+        grid: Sequence[int],
+        kind: str = "sincos_2d",
+        first_axis: int = 1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.grid = tuple(grid)
         self.kind = kind
         self.first_axis = first_axis
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         shape = (int(np.prod(self.grid)), input_shape[-1])
         if self.kind == "learned":
             initializer = keras.initializers.RandomNormal(stddev=0.02)
         else:
+            # Computed in float64: at index 1500, float32 angles are off by 1e-4.
             table = position_table(self.kind, self.grid, shape[1], self.first_axis)
             initializer = lambda *_, **__: ops.convert_to_tensor(table, "float32")  # noqa: E731
+        # A weight even where it is frozen: fine-tuning may train it from there, and
+        # checkpoints of both stages then have the same variables.
         self.table = self.add_weight(name="table", shape=shape, initializer=initializer)
 
-    def call(self, tokens, indices=None):
+    def call(
+        self, tokens: KerasTensor, indices: KerasTensor | None = None
+    ) -> KerasTensor:
         table = ops.cast(self.table, tokens.dtype)
         return tokens + (table if indices is None else ops.take(table, indices, axis=0))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"grid": self.grid, "kind": self.kind, "first_axis": self.first_axis}
         return {**super().get_config(), **config}

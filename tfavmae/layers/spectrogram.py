@@ -1,29 +1,30 @@
 """Log-mel spectrograms inside the model: framing and two matmuls."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
-from tfavmae.layers.exact_products import ExactProduct
+from tfavmae.layers.exact_matmul import ExactMatmul
 
 FLOOR = 1.1920929e-07  # float32 epsilon, Kaldi's floor before the logarithm
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What a family of papers means by a log-mel spectrogram.
+    """Definition of a log-mel spectrogram that several papers share.
 
     Attributes:
-        window: `"hann"` (symmetric, as Kaldi's) or `"hamming"` (periodic, as
-            TensorFlow's).
-        is_kaldi: each frame's mean is removed and high tones are emphasised before the
-            window; frames lie within the clip, those behind its end are 0; a floor
-            instead of an offset below the logarithm.
-        power: of the magnitude, 2 or 1.
-        low_hz, high_hz: where the lowest and the highest triangle end; `None` for half
-            the sampling rate.
+        window: `"hann"` (symmetric, as in Kaldi) or `"hamming"` (periodic, as in
+            TensorFlow).
+        is_kaldi: remove each frame's mean and pre-emphasise before the window; take
+            only frames that lie within the clip, and set those after its end to 0; use
+            a floor instead of an offset before the logarithm.
+        power: power of the magnitudes, 2 or 1.
+        low_hz, high_hz: lower edge of the lowest triangle and upper edge of the highest
+            one; `None`: half the sampling rate.
         log_offset: added before the logarithm.
     """
 
@@ -42,9 +43,9 @@ VARIANTS = {
     ),
 }
 
-# Name: (mean, what `LogMelSpectrogram` divides by). MAViL and Audio-MAE divide by
-# twice the standard deviation, which is in here. Sources: CAV-MAE's and Audio-MAE's
-# code, MAViL's table of hyper-parameters, MBT's AudioSet configuration.
+# Name: (mean, divisor of `LogMelSpectrogram`). MAViL and Audio-MAE divide by twice the
+# standard deviation, which is included. Sources: CAV-MAE's and Audio-MAE's code, the
+# table of hyper-parameters in MAViL, MBT's configuration for AudioSet.
 STATISTICS = {
     "cav_mae_audioset": (-5.081, 4.4849),
     "cav_mae_vggsound": (-5.081, 4.4849),  # the authors use AudioSet's
@@ -60,8 +61,12 @@ STATISTICS = {
 }
 
 
-def statistics(name):
-    """`(mean, std)` by name, see `STATISTICS`."""
+def statistics(name: str) -> tuple[float, float]:
+    """`(mean, std)` of a published normalisation, see `STATISTICS`.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
     if name not in STATISTICS:
         raise ValueError(
             f"There are no spectrogram statistics named {name!r}. "
@@ -70,15 +75,27 @@ def statistics(name):
     return STATISTICS[name]
 
 
-def mel_banks(num_mel_bins, sample_rate_hz, fft_length, low_hz=20.0, high_hz=None):
-    """Triangles on the mel scale 1127 ln(1 + f / 700), Kaldi's and TensorFlow's.
+def mel_banks(
+    num_mel_bins: int,
+    sample_rate_hz: int,
+    fft_length: int,
+    low_hz: float = 20.0,
+    high_hz: float | None = None,
+) -> np.ndarray:
+    """Triangles on the mel scale 1127 ln(1 + f / 700), as in Kaldi and TensorFlow.
+
+    Args:
+        num_mel_bins: number of triangles.
+        sample_rate_hz: sampling rate of the waveform.
+        fft_length: points of the DFT.
+        low_hz, high_hz: see `Variant`.
 
     Returns:
         float64 array `(fft_length / 2 + 1, num_mel_bins)`; the row of the Nyquist
         frequency is 0, as in Kaldi.
     """
 
-    def mel(hz):
+    def mel(hz: np.ndarray | float) -> np.ndarray:
         return 1127.0 * np.log(1.0 + np.asarray(hz) / 700.0)
 
     high_hz = sample_rate_hz / 2 if high_hz is None else high_hz
@@ -91,11 +108,19 @@ def mel_banks(num_mel_bins, sample_rate_hz, fft_length, low_hz=20.0, high_hz=Non
     return np.concatenate([banks, np.zeros((1, num_mel_bins))])
 
 
-def fourier_basis(frame_length, fft_length, variant, preemphasis=0.97):
-    """Everything linear between a frame and its spectrum, as one matrix.
+def fourier_basis(
+    frame_length: int, fft_length: int, variant: Variant, preemphasis: float = 0.97
+) -> np.ndarray:
+    """All linear steps from a frame to its spectrum, as one matrix.
 
-    For Kaldi: removal of the frame's mean, pre-emphasis (first sample replicated). Then
-    the window and the zero-padded DFT.
+    For Kaldi: removal of the frame's mean and pre-emphasis, with the first sample
+    replicated. Then the window and the zero-padded DFT.
+
+    Args:
+        frame_length: samples of a window.
+        fft_length: points of the DFT, at least `frame_length`.
+        variant: window, and whether Kaldi's steps come first.
+        preemphasis: factor of the previous sample that is subtracted; Kaldi's default.
 
     Returns:
         float64 array `(frame_length, 2 * (fft_length / 2 + 1))`: cosines, then sines.
@@ -111,8 +136,8 @@ def fourier_basis(frame_length, fft_length, variant, preemphasis=0.97):
     return linear.T @ np.concatenate([np.cos(angles), -np.sin(angles)], axis=1)
 
 
-def window(name, length):
-    """float64 `(length,)`: `"hann"`, symmetric, or `"hamming"`, periodic."""
+def window(name: str, length: int) -> np.ndarray:
+    """float64 array `(length,)`: `"hann"` (symmetric) or `"hamming"` (periodic)."""
     n = np.arange(length)
     if name == "hann":
         return 0.5 - 0.5 * np.cos(2 * np.pi * n / (length - 1))
@@ -121,7 +146,7 @@ def window(name, length):
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class LogMelSpectrogram(keras.layers.Layer):
-    """Log-mel filter banks of 25 ms windows each 10 ms, normalised.
+    """Log-mel filter banks of 25 ms windows every 10 ms, normalised.
 
     `variant="kaldi"` is what CAV-MAE, MAViL and Audio-MAE compute with Kaldi: the
     clip's mean removed, pre-emphasis, symmetric Hann window, 512-point power spectrum,
@@ -129,48 +154,49 @@ class LogMelSpectrogram(keras.layers.Layer):
     the clip are 0 before normalisation, as the authors pad.
 
     `variant="av_mae"` is what AV-MAE (section 4.1) and MBT describe: Hamming window,
-    128 bins, 100 frames a second. Their texts and code leave open the rest. Chosen here
-    are the defaults of DMVR, the library that reads their data: magnitudes, triangles
-    from 80 to 7600 Hz, `ln(x + 1e-6)`, zeros behind the clip's end; and a 512-point
-    spectrum, a waveform in [-1, 1] and a periodic window. A model with published
-    weights needs the spectrogram that it was trained with, which only their exported
-    models contain.
-
-    Everything is float32 whatever the dtype policy, and so are the products where the
-    device would round their factors (`exact_products`): half precision, and TF32 too,
-    would be off by more than the signal's own noise.
+    128 bins, 100 frames per second. Their texts and code leave the rest open; it
+    follows the defaults of DMVR, the library that reads their data: magnitudes,
+    triangles from 80 to 7600 Hz, `ln(x + 1e-6)`, zeros after the end of the clip; and a
+    512-point spectrum, a waveform in [-1, 1] and a periodic window. A model with
+    published weights needs the spectrogram that it was trained with, which only the
+    authors' exported models contain.
 
     Args:
         num_frames: frames to return; shorter clips are padded, longer ones cut.
-        num_mel_bins: 128 in the papers.
-        sample_rate_hz: rate of the waveform.
-        mean, std: `(x - mean) / std` at the end; for published ones see `STATISTICS`.
+        num_mel_bins: number of mel bins, 128 in the papers.
+        sample_rate_hz: sampling rate of the waveform.
+        mean, std: the output is `(x - mean) / std`; for published values see
+            `STATISTICS`.
         variant: a key of `VARIANTS`.
 
     Call arguments:
         waveform: `(batch, samples)`, int16, or float in [-1, 1].
-        num_samples: int `(batch,)`, samples before padding; `None`: all are true.
+        num_samples: int `(batch,)`, samples before padding; `None`: no padding.
 
-    Output shape: float32 `(batch, num_frames, num_mel_bins)`.
+    Output shape:
+        float32 `(batch, num_frames, num_mel_bins)`.
 
     Example:
 
     >>> mean, std = statistics("mavil_audioset")
-    >>> layer = LogMelSpectrogram(num_frames=1024, mean=mean, std=std)
+    >>> layer = LogMelSpectrogram(num_frames=1024, num_mel_bins=128, mean=mean, std=std)
     >>> layer(np.zeros((2, 160000), "int16")).shape
     (2, 1024, 128)
     """
 
     def __init__(
         self,
-        num_frames=1024,
-        num_mel_bins=128,
-        sample_rate_hz=16000,
-        mean=-5.081,
-        std=4.4849,
-        variant="kaldi",
-        **kwargs,
-    ):
+        num_frames: int,
+        num_mel_bins: int,
+        sample_rate_hz: int = 16000,
+        mean: float = 0.0,
+        std: float = 1.0,
+        variant: str = "kaldi",
+        **kwargs: Any,
+    ) -> None:
+        # float32 whatever the policy: half precision would be off by more than the
+        # signal's own noise (`exact_matmul` has figures for rounded factors). Without
+        # `autocast=False` Keras casts the waveform before `call` sees it.
         super().__init__(dtype="float32", **{**kwargs, "autocast": False})
         if variant not in VARIANTS:
             raise ValueError(
@@ -187,57 +213,71 @@ class LogMelSpectrogram(keras.layers.Layer):
         self.hop_length = sample_rate_hz // 100
         self.fft_length = 1 << (self.frame_length - 1).bit_length()
         self._form = form = VARIANTS[variant]
+        # A matmul with the DFT's matrix rather than an FFT: the same on every device
+        # and under XLA, and 0.2 % of a training step even on a CPU (docs/speed.md).
         basis = fourier_basis(self.frame_length, self.fft_length, form)
         banks = mel_banks(
             num_mel_bins, sample_rate_hz, self.fft_length, form.low_hz, form.high_hz
         )
-        self._to_spectrum = ExactProduct(basis)
-        self._to_mel = ExactProduct(banks)
+        self._to_spectrum = ExactMatmul(basis)
+        self._to_mel = ExactMatmul(banks)
         self.built = True
 
-    def call(self, waveform, num_samples=None):
-        waveform, num_samples = self._true_samples(waveform, num_samples)
-        if self._form.is_kaldi:
-            waveform = self._centre(waveform, num_samples)
-        mel = self._to_mel(self._spectrum(self._frame(waveform)))
+    def call(
+        self, waveform: KerasTensor, num_samples: KerasTensor | None = None
+    ) -> KerasTensor:
+        waveform, num_samples = self._standardize(waveform, num_samples)
+        squares = ops.square(self._to_spectrum(self._frame(waveform)))
+        half = self.fft_length // 2 + 1  # of cosines; the rest are sines
+        power = squares[..., :half] + squares[..., half:]
+        mel = self._to_mel(power if self._form.power == 2 else ops.sqrt(power))
         log_mel = ops.log(ops.maximum(mel + self._form.log_offset, FLOOR))
+        silence = 0.0 if self._form.is_kaldi else float(np.log(self._form.log_offset))
         if self._form.is_kaldi:
             index = ops.arange(log_mel.shape[1], dtype="int32")
             log_mel = ops.where(
                 (index < self.count_frames(num_samples))[..., None], log_mel, 0.0
             )
-        return (self._fit(log_mel) - self.mean) / self.std
+        missing = self.num_frames - log_mel.shape[1]
+        log_mel = ops.pad(
+            log_mel, ((0, 0), (0, missing), (0, 0)), constant_values=silence
+        )
+        return (log_mel - self.mean) / self.std
 
-    def _true_samples(self, waveform, num_samples):
-        """float32 waveform in [-1, 1], 0 behind the clip; its length, `(batch, 1)`."""
+    def _standardize(
+        self, waveform: KerasTensor, num_samples: KerasTensor | None
+    ) -> tuple[KerasTensor, KerasTensor]:
+        """float32 waveforms, 0 in padding, and their lengths `(batch, 1)`.
+
+        For Kaldi, the mean of each is removed.
+        """
         if keras.backend.standardize_dtype(waveform.dtype) == "int16":
             waveform = ops.cast(waveform, "float32") / 32768.0
         waveform = ops.cast(waveform, "float32")
+        index = ops.arange(waveform.shape[1], dtype="int32")
         if num_samples is None:
             shape = (ops.shape(waveform)[0], 1)
-            return waveform, ops.full(shape, waveform.shape[1], dtype="int32")
-        num_samples = ops.cast(num_samples, "int32")[:, None]
-        return ops.where(self._is_true(waveform, num_samples), waveform, 0.0), (
-            num_samples
-        )
+            num_samples = ops.full(shape, waveform.shape[1], dtype="int32")
+        else:
+            num_samples = ops.cast(num_samples, "int32")[:, None]
+            # Padding may hold anything; it must not count in the mean.
+            waveform = ops.where(index < num_samples, waveform, 0.0)
+        if self._form.is_kaldi:
+            count = ops.cast(ops.maximum(num_samples, 1), "float32")
+            mean = ops.sum(waveform, axis=1, keepdims=True) / count
+            waveform = ops.where(index < num_samples, waveform - mean, 0.0)
+        return waveform, num_samples
 
-    def _is_true(self, waveform, num_samples):
-        return ops.arange(waveform.shape[1], dtype="int32") < num_samples
-
-    def _centre(self, waveform, num_samples):
-        count = ops.cast(ops.maximum(num_samples, 1), "float32")
-        mean = ops.sum(waveform, axis=1, keepdims=True) / count
-        is_true = self._is_true(waveform, num_samples)
-        return ops.where(is_true, waveform - mean, 0.0)
-
-    def count_frames(self, num_samples):
-        """How many frames are a clip's own, not padding."""
+    def count_frames(self, num_samples: KerasTensor | int) -> KerasTensor | int:
+        """Number of frames that a clip of so many samples fills, without padding."""
         if self._form.is_kaldi:
             return (num_samples - self.frame_length) // self.hop_length + 1
         return -(-num_samples // self.hop_length)
 
-    def _frame(self, waveform):
-        """`(batch, samples)` -> `(batch, frames, frame_length)` without a gather."""
+    def _frame(self, waveform: KerasTensor) -> KerasTensor:
+        """`(batch, samples)` -> `(batch, frames, frame_length)`."""
+        # Slices of a reshaped waveform: a gather would need an index as large as the
+        # frames, which hold each sample 2.5 times.
         hop, pieces = self.hop_length, -(-self.frame_length // self.hop_length)
         frames = max(1, self.count_frames(waveform.shape[1]))
         frames = min(frames, self.num_frames)
@@ -248,21 +288,9 @@ class LogMelSpectrogram(keras.layers.Layer):
         parts = [hops[:, i : i + frames] for i in range(pieces)]
         return ops.concatenate(parts, axis=-1)[..., : self.frame_length]
 
-    def _spectrum(self, frames):
-        squares = ops.square(self._to_spectrum(frames))
-        half = self.fft_length // 2 + 1
-        power = squares[..., :half] + squares[..., half:]
-        return power if self._form.power == 2 else ops.sqrt(power)
-
-    def _fit(self, log_mel):
-        missing = self.num_frames - log_mel.shape[1]
-        nothing = 0.0 if self._form.is_kaldi else float(np.log(self._form.log_offset))
-        padding = ((0, 0), (0, missing), (0, 0))
-        return ops.pad(log_mel, padding, constant_values=nothing)
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        del config["dtype"]
+        del config["dtype"]  # the constructor sets it
         return {
             **config,
             "num_frames": self.num_frames,

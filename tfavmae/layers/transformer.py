@@ -1,30 +1,49 @@
-"""The one transformer block that every encoder and decoder is made of."""
+"""Transformer blocks, of which every encoder and decoder is made."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
-from tfavmae.layers.gradients import attend_by_head, dense, gelu_dense, layer_norm
+from tfavmae.layers.dense import Dense, LayerNorm
+from tfavmae.layers.gradients import attend_by_head, gelu_dense
 
-# From here on the attention matrices of all heads together are larger than caches.
+# Beyond this many tokens the attention matrices of all heads together (3 MiB per clip
+# at 12 heads) no longer fit a CPU's caches. One head at a time then needs no transposed
+# copies and keeps no matrices. Not measured on GPUs.
 HEAD_BY_HEAD_TOKENS = 256
 
 
-def attend(query, key, value, num_heads):
-    """Scaled dot-product attention; all `(batch, tokens, width)`, heads side by side.
+def attend(
+    query: KerasTensor, key: KerasTensor, value: KerasTensor, num_heads: int
+) -> KerasTensor:
+    """Scaled dot-product attention.
 
-    Keras' fused kernel is taken where it is one (JAX). Elsewhere many tokens are worked
-    off head by head, which needs no change of layout, and whose attention matrices are
-    not kept; few tokens as one product over all heads.
+    Args:
+        query, key, value: `(batch, tokens, width)`, the heads side by side.
+        num_heads: number of heads; divides `width`.
+
+    Returns:
+        `(batch, tokens, width)`.
     """
     if keras.backend.backend() == "jax":
+        # Only on JAX does Keras have a fused kernel behind this operation (3.15);
+        # elsewhere it is the plain formula and keeps the attention matrices.
         parts = [_part_heads(x, num_heads) for x in (query, key, value)]
         return ops.reshape(ops.dot_product_attention(*parts), ops.shape(query))
     if query.shape[1] > HEAD_BY_HEAD_TOKENS:
         return attend_by_head(query, key, value, num_heads)
-    return _attend_at_once(query, key, value, num_heads)
+    return attend_at_once(query, key, value, num_heads)
 
 
-def _attend_at_once(query, key, value, num_heads):
+def attend_at_once(
+    query: KerasTensor, key: KerasTensor, value: KerasTensor, num_heads: int
+) -> KerasTensor:
+    """Attention as one matmul over all heads, with automatic gradients; see `attend`.
+
+    For short sequences, and what the tests of `attend_by_head` compare with.
+    """
     parts = (_part_heads(x, num_heads) for x in (query, key, value))
     heads = [ops.transpose(x, (0, 2, 1, 3)) for x in parts]
     scores = ops.matmul(
@@ -34,80 +53,36 @@ def _attend_at_once(query, key, value, num_heads):
     return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), ops.shape(query))
 
 
-def _part_heads(x, num_heads):
+def _part_heads(x: KerasTensor, num_heads: int) -> KerasTensor:
+    """`(batch, tokens, width)` -> `(batch, tokens, heads, width of a head)`."""
     _, tokens, width = x.shape
     return ops.reshape(x, (-1, tokens, num_heads, width // num_heads))
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
-class Dense(keras.layers.Dense):
-    """`keras.layers.Dense` on tokens, without an activation, with a faster gradient.
-
-    Args:
-        units: width of the result.
-        kernel_initializer: as of `Dense`.
-
-    Input shape: `(batch, tokens, inputs)`. Output shape: `(batch, tokens, units)`.
-    """
-
-    def __init__(self, units, kernel_initializer="glorot_uniform", **kwargs):
-        super().__init__(units, kernel_initializer=kernel_initializer, **kwargs)
-
-    def call(self, x):
-        return dense(x, *self.tensors())
-
-    def tensors(self):
-        """Kernel and bias."""
-        return _as_tensors(self.kernel, self.bias)
-
-
-def _as_tensors(*weights):
-    """Reshaped to what they are: TensorFlow would take variables for something that a
-    gradient written by hand has to know of."""
-    return [ops.reshape(w, w.shape) for w in weights]
-
-
-@keras.saving.register_keras_serializable(package="tfavmae")
-class LayerNorm(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis, with a smaller gradient.
-
-    Args:
-        epsilon: added to the variance.
-
-    Input and output shape: `(..., width)`.
-    """
-
-    def __init__(self, epsilon=1e-6, **kwargs):
-        super().__init__(epsilon=epsilon, **kwargs)
-
-    def call(self, x):
-        x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-        x = layer_norm(x, *_as_tensors(self.gamma, self.beta), self.epsilon)
-        return ops.cast(x, self.compute_dtype)
-
-
-@keras.saving.register_keras_serializable(package="tfavmae")
 class MultiHeadSelfAttention(keras.layers.Layer):
-    """Self-attention with one fused query-key-value product.
+    """Self-attention with one dense layer for query, key and value.
 
     Args:
         num_heads: number of heads; must divide the width of the input.
 
-    Input and output shape: `(batch, tokens, hidden_dim)`.
+    Input and output shape:
+        `(batch, tokens, hidden_dim)`.
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         hidden_dim = input_shape[-1]
         if hidden_dim % self.num_heads:
             raise ValueError(
                 "`num_heads` must divide the width of the tokens. "
                 f"Received: num_heads={self.num_heads}, width={hidden_dim}."
             )
-        # Glorot on each of q, k, v by itself, as a (D, D) matrix.
+        # Glorot for query, key and value as three (D, D) kernels, which they are in
+        # Scenic (AV-MAE); the limit for one (D, 3 D) kernel would be 0.7 of theirs.
         self.qkv = Dense(
             3 * hidden_dim,
             kernel_initializer=FusedGlorotUniform(3),
@@ -118,48 +93,56 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def call(self, x):
-        # Split, not indexed: the gradient of an index is as large as all three.
-        return self.projection(
-            attend(*ops.split(self.qkv(x), 3, axis=-1), self.num_heads)
-        )
+    def call(self, x: KerasTensor) -> KerasTensor:
+        # Split, not indexed: each of three indexings would have a gradient of the size
+        # of the whole, mostly zeros.
+        query, key, value = ops.split(self.qkv(x), 3, axis=-1)
+        return self.projection(attend(query, key, value, self.num_heads))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class FusedGlorotUniform(keras.initializers.Initializer):
-    """Glorot uniform for `parts` square kernels that lie side by side in one."""
+    """Glorot uniform for a kernel that holds several square kernels side by side.
 
-    def __init__(self, parts, seed=None):
+    Args:
+        parts: number of kernels, each `(rows, columns / parts)`.
+        seed: seed of the draws.
+    """
+
+    def __init__(self, parts: int, seed: int | None = None) -> None:
         self.parts = parts
         self.seed = seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> KerasTensor:
         rows, columns = shape
         limit = (6.0 / (rows + columns // self.parts)) ** 0.5
         uniform = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)
         return uniform(shape, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"parts": self.parts, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class DropPath(keras.layers.Layer):
-    """Stochastic depth: drops a residual branch of whole examples.
+    """Stochastic depth: drops a residual branch for whole examples (Huang et al. 2016).
 
     Args:
         rate: probability of dropping, in [0, 1).
-        rescale: divide what is kept by `1 - rate` (timm, Keras). The authors of AV-MAE
-            do not; pass `False` for theirs.
+        rescale: divide what is kept by `1 - rate` (timm, Keras). AV-MAE's code does
+            not; pass `False` to follow it.
         seed: seed of the draws.
 
-    Input and output shape: `(batch, tokens, hidden_dim)`.
+    Input and output shape:
+        `(batch, tokens, hidden_dim)`.
     """
 
-    def __init__(self, rate, rescale=True, seed=None, **kwargs):
+    def __init__(
+        self, rate: float, rescale: bool = True, seed: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}.")
@@ -169,46 +152,51 @@ class DropPath(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
-    def call(self, x, training=False):
+    def call(self, x: KerasTensor, training: bool = False) -> KerasTensor:
         if not training or self.rate == 0:
             return x
         kept = keras.random.uniform((ops.shape(x)[0], 1, 1), seed=self.seed_generator)
         kept = ops.cast(kept >= self.rate, x.dtype)
         return x * (kept / (1 - self.rate) if self.rescale else kept)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"rate": self.rate, "rescale": self.rescale, "seed": self.seed}
         return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class MultiLayerPerceptron(keras.layers.Layer):
-    """Dense, GELU, Dense.
+    """Dense layer, GELU, dense layer.
 
     Args:
-        mlp_dim: width between the two products.
+        mlp_dim: width between the two dense layers.
         approximate_gelu: tanh form (AV-MAE) instead of the exact one (MAE, CAV-MAE).
 
-    Input and output shape: `(batch, tokens, hidden_dim)`.
+    Input and output shape:
+        `(batch, tokens, hidden_dim)`.
     """
 
-    def __init__(self, mlp_dim, approximate_gelu=False, **kwargs):
+    def __init__(
+        self, mlp_dim: int, approximate_gelu: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.mlp_dim = mlp_dim
         self.approximate_gelu = approximate_gelu
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         dtype = self.dtype_policy
         self.expand = Dense(self.mlp_dim, dtype=dtype, name="expand")
         self.contract = Dense(input_shape[-1], dtype=dtype, name="contract")
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
-    def call(self, x):
-        contract = self.contract.tensors()
-        return gelu_dense(self.expand(x), *contract, self.approximate_gelu)
+    def call(self, x: KerasTensor) -> KerasTensor:
+        # GELU and the second dense layer are one function, so that the activation
+        # between them need not be kept for the backward pass.
+        kernel, bias = self.contract.tensors()
+        return gelu_dense(self.expand(x), kernel, bias, self.approximate_gelu)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"mlp_dim": self.mlp_dim, "approximate_gelu": self.approximate_gelu}
         return {**super().get_config(), **config}
 
@@ -218,33 +206,41 @@ class TransformerBlock(keras.layers.Layer):
     """Pre-norm block: `x + Attention(Norm(x))`, then `x + MLP(Norm(x))`.
 
     Args:
-        num_heads, mlp_dim, approximate_gelu: see the parts.
+        num_heads: see `MultiHeadSelfAttention`.
+        mlp_dim, approximate_gelu: see `MultiLayerPerceptron`.
         layer_norm_epsilon: 1e-6 in MAE and AV-MAE, 1e-5 in CAV-MAE's code.
-        streams: names of the pairs of layer norms, of which a call chooses one.
+        streams: names of the pairs of layer norms, one of which each call selects.
             CAV-MAE's joint layer has `("joint", "audio", "video")` around one attention
             and one MLP (paper, section 2.3).
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
-    Attributes:
-        rematerializes: in training, only the inputs of attention and MLP are kept, and
-            what is inside is computed again on the way back. See `rematerialize_blocks`.
+    Call arguments:
+        x: `(batch, tokens, hidden_dim)`.
+        stream: which pair of layer norms to use.
 
-    Input and output shape: `(batch, tokens, hidden_dim)`.
+    Output shape:
+        `(batch, tokens, hidden_dim)`.
+
+    Attributes:
+        rematerializes: keep only the inputs of attention and MLP in training, and
+            recompute the rest in the backward pass; see `rematerialize_blocks`.
     """
 
+    # A class attribute and no argument: how a model is trained is not part of it, so it
+    # must not end up in the saved config.
     rematerializes = False
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim,
-        layer_norm_epsilon=1e-6,
-        approximate_gelu=False,
-        streams=("joint",),
-        drop_path_rate=0.0,
-        drop_path_rescale=True,
-        **kwargs,
-    ):
+        num_heads: int,
+        mlp_dim: int,
+        layer_norm_epsilon: float = 1e-6,
+        approximate_gelu: bool = False,
+        streams: Sequence[str] = ("joint",),
+        drop_path_rate: float = 0.0,
+        drop_path_rescale: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
@@ -254,7 +250,7 @@ class TransformerBlock(keras.layers.Layer):
         self.drop_path_rate = drop_path_rate
         self.drop_path_rescale = drop_path_rescale
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         dtype = self.dtype_policy
         self.attention = MultiHeadSelfAttention(
             self.num_heads, dtype=dtype, name="attention"
@@ -270,7 +266,7 @@ class TransformerBlock(keras.layers.Layer):
         self.norm_1 = self._build_norms("norm_1", input_shape)
         self.norm_2 = self._build_norms("norm_2", input_shape)
 
-    def _build_norms(self, prefix, input_shape):
+    def _build_norms(self, prefix: str, input_shape: tuple) -> list[LayerNorm]:
         norms = []
         for stream in self.streams:
             norm = LayerNorm(
@@ -282,19 +278,24 @@ class TransformerBlock(keras.layers.Layer):
             norms.append(norm)
         return norms
 
-    def call(self, x, stream="joint", training=False):
+    def call(
+        self, x: KerasTensor, stream: str = "joint", training: bool = False
+    ) -> KerasTensor:
         which = self.streams.index(stream)
         x = x + self._branch(self.norm_1[which], self.attention, x, training)
         return x + self._branch(self.norm_2[which], self.mlp, x, training)
 
-    def _branch(self, norm, layer, x, training):
+    def _branch(
+        self, norm: LayerNorm, layer: keras.Layer, x: KerasTensor, training: bool
+    ) -> KerasTensor:
         branch = lambda x: layer(norm(x))  # noqa: E731
         if self.rematerializes and training:
             branch = keras.remat(branch)
-        # Outside: drawn a second time, other examples would be dropped.
+        # Outside of the rematerialized part, where a second draw would drop other
+        # examples than the forward pass did.
         return self.drop_path(branch(x), training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -309,26 +310,31 @@ class TransformerBlock(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class TransformerStack(keras.layers.Layer):
-    """`num_layers` blocks, one after the other, without a final norm.
+    """`num_layers` blocks in sequence, without a final layer norm.
 
     Args:
         num_layers: number of blocks; 0 gives the identity.
         block: keyword arguments of `TransformerBlock`; `drop_path_rate` is the rate of
-            the last block and falls linearly to 0 at the first.
+            the last block and decreases linearly to 0 at the first.
 
     Call arguments:
-        last_block_only: apply only the last block. CAV-MAE's code does so on the way to
-            its contrastive embedding when it has several joint layers.
+        x: `(batch, tokens, hidden_dim)`.
+        stream: which pair of layer norms every block uses.
+        last_block_only: apply only the last block. CAV-MAE's code does so for its
+            contrastive embedding when it has several joint layers.
 
-    Input and output shape: `(batch, tokens, hidden_dim)`.
+    Output shape:
+        `(batch, tokens, hidden_dim)`.
     """
 
-    def __init__(self, num_layers, block, **kwargs):
+    def __init__(
+        self, num_layers: int, block: Mapping[str, Any], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_layers = num_layers
         self.block = dict(block)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         last_rate = self.block.get("drop_path_rate", 0.0)
         self.blocks = []
         for i in range(self.num_layers):
@@ -341,21 +347,28 @@ class TransformerStack(keras.layers.Layer):
             block.build(input_shape)
             self.blocks.append(block)
 
-    def call(self, x, stream="joint", training=False, last_block_only=False):
+    def call(
+        self,
+        x: KerasTensor,
+        stream: str = "joint",
+        training: bool = False,
+        last_block_only: bool = False,
+    ) -> KerasTensor:
         for block in self.blocks[-1:] if last_block_only else self.blocks:
             x = block(x, stream=stream, training=training)
         return x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_layers": self.num_layers, "block": self.block}
         return {**super().get_config(), **config}
 
 
-def rematerialize_blocks(model):
-    """Transformer blocks keep their inputs only and recompute the rest going back.
+def rematerialize_blocks(model: keras.Model) -> None:
+    """Makes transformer blocks recompute their inside in the backward pass.
 
-    Not `keras.RematScope`: its layers take no keyword arguments in a TensorFlow graph.
-    Only training changes; what is saved of the model does not.
+    Saves memory at the price of time; losses, gradients and saved files stay the same.
+    `keras.RematScope` would do it from outside, but its layers take no keyword
+    arguments in a TensorFlow graph (Keras 3.15), and ours need `stream`.
     """
     for layer in model._flatten_layers():
         if isinstance(layer, TransformerBlock):

@@ -1,4 +1,4 @@
-"""Reconstruction of what a frozen teacher makes of the whole input."""
+"""Distillation: reconstruction of a frozen teacher's outputs for the whole input."""
 
 import keras
 
@@ -9,12 +9,14 @@ from tfavmae.objectives.reconstruction import Reconstruction
 class Distillation(Reconstruction):
     """Mean squared error to a teacher's outputs at masked tokens (MAViL equation (5)).
 
-    `sum_m weight_m / (sum of masked) * sum over masked tokens of mean (p - t)^2`, where
-    t are the teacher's outputs for the complete view, of its fusion or unimodal layers
-    as the model's `teacher_output` says. The paper writes the square of a vector;
-    it is its mean, not its sum, over the vector that MAE and its successors compute.
+    `sum_m weight_m / (masked tokens) * sum over masked tokens of mean (p - t)^2`, where
+    t are the teacher's outputs for the complete view: those of its fusion layers or of
+    its unimodal layers, see `teacher_output` of the model. The paper writes the square
+    of a vector; as in MAE and its successors, the mean over the vector is computed, not
+    the sum.
 
-    Args: see `Reconstruction`.
+    The arguments are those of `Reconstruction`; terms are named
+    `distillation_{modality}`.
     """
 
     requires = ("reconstruction", "teacher")

@@ -1,7 +1,10 @@
 """Reconstruction of masked patches."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfavmae.objectives.base import Objective, Term, presence
 
@@ -10,47 +13,57 @@ from tfavmae.objectives.base import Objective, Term, presence
 class Reconstruction(Objective):
     """Mean squared error over the masked patches of each modality.
 
-    `sum_m weight_m / (sum of masked) * sum over masked patches of mean (p - t)^2`:
+    `sum_m weight_m / (masked patches) * sum over masked patches of mean (p - t)^2`:
     CAV-MAE equations (8) to (10), AV-MAE section 3.4 (weights 0.5 and 0.5), MAViL
     equation (1).
 
+    Reads `{modality}_masked_prediction` and `{modality}_masked_target`, or the same
+    without `masked_`, all `(batch, patches, values)`, in the units of the target:
+    normalised spectrogram or pixels, or standardised patches. Terms are named
+    `reconstruction_{modality}`.
+
     Args:
-        weight: factor of the whole.
-        modality_weights: dict of modality to factor; 0 leaves it out.
+        weight: factor of the whole objective.
+        modality_weights: dict of modality to factor; 0 leaves the modality out.
         include_visible: also count the patches that were not masked.
-        average_values: mean over the values of a patch; `False`: their sum (the
+        average_values: mean over the values of a patch; `False`: their sum (option
             `normalise_by_output_dimension` of AV-MAE's code).
     """
 
-    requires = ("reconstruction",)
+    requires: tuple[str, ...] = ("reconstruction",)
     prefix = "reconstruction"
 
     def __init__(
         self,
-        weight=1.0,
-        modality_weights=None,
-        include_visible=False,
-        average_values=True,
-    ):
+        weight: float = 1.0,
+        modality_weights: Mapping[str, float] | None = None,
+        include_visible: bool = False,
+        average_values: bool = True,
+    ) -> None:
         super().__init__(weight)
         self.modality_weights = dict(modality_weights or {"audio": 1.0, "video": 1.0})
         self.include_visible = include_visible
         self.average_values = average_values
 
     @property
-    def modalities(self):
-        """Those that count."""
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities whose factor is not 0."""
         return tuple(m for m, factor in self.modality_weights.items() if factor)
 
-    def term_names(self, modalities):
+    def term_names(self, modalities: Sequence[str]) -> list[str]:
         return [f"{self.prefix}_{m}" for m in modalities if m in self.modalities]
 
-    def terms(self, batch, outputs):
+    def terms(
+        self, batch: dict[str, KerasTensor], outputs: dict[str, KerasTensor]
+    ) -> dict[str, Term]:
+        reduce = ops.mean if self.average_values else ops.sum
         terms = {}
         for modality in self.modalities:
             pairs = self.pairs(modality, outputs)
             if pairs:
-                errors = ops.concatenate([self._errors(*x) for x in pairs], axis=1)
+                errors = ops.concatenate(
+                    [reduce(ops.square(p - t), axis=-1) for p, t in pairs], axis=1
+                )
                 weight = presence(batch, modality, errors)
                 terms[f"{self.prefix}_{modality}"] = Term(
                     ops.sum(ops.sum(errors, axis=1) * weight),
@@ -59,12 +72,15 @@ class Reconstruction(Objective):
                 )
         return terms
 
-    def counts(self, batch):
+    def counts(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
+        # Without the number of patches, which is the same in all parts of a batch.
         return {
             f"{self.prefix}_{m}": ops.sum(presence(batch, m)) for m in self.modalities
         }
 
-    def pairs(self, modality, outputs):
+    def pairs(
+        self, modality: str, outputs: dict[str, KerasTensor]
+    ) -> list[tuple[KerasTensor, KerasTensor]]:
         """Predictions and targets `(batch, patches, values)` of all decoded views."""
         part = "" if self.include_visible else "masked_"
         names = [
@@ -77,11 +93,7 @@ class Reconstruction(Objective):
             if f"{modality}_{prediction}" in outputs
         ]
 
-    def _errors(self, prediction, target):
-        reduce = ops.mean if self.average_values else ops.sum
-        return reduce(ops.square(prediction - target), axis=-1)
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "modality_weights": self.modality_weights,

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfavmae import files
 from tfavmae.errors import UserError
-from tfavmae.layers import exact_products
+from tfavmae.layers import exact_matmul
 from tfavmae.serving import client, warmup
 from tfavmae.tasks.forward import Batch, call_unmasked
 
@@ -211,7 +211,7 @@ def _write_saved_model(model, path, signatures, inputs):
     # arguments (Keras 3.15), with which they mask.
     archive = keras.export.ExportArchive()
     # It may be served on a GPU, which rounds the factors of plain float32 products.
-    with exact_products.portable():
+    with exact_matmul.portable():
         for signature in signatures:
             specs = {
                 name: tf.TensorSpec((None, *inputs[name].shape[1:]), DTYPES[name], name)
