@@ -4,6 +4,7 @@ import html
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 from tfavmae.building.manifest import FLAGS, OK, STATUSES, Manifest
 
@@ -65,7 +66,7 @@ def _text(value) -> str:
     return html.escape(text)
 
 
-def _summary(facts) -> str:
+def _summary(facts: dict[str, Any]) -> str:
     depth = (
         "every clip was decoded, coarsely"
         if facts["thorough"]
@@ -118,7 +119,7 @@ def _counts(splits) -> str:
 
 
 def _templates(facts) -> str:
-    hits = {}
+    hits: dict[str, int] = {}
     for counts in facts["splits"].values():
         for pattern, count in counts["templates"].items():
             hits[pattern] = hits.get(pattern, 0) + count
