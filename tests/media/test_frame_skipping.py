@@ -39,13 +39,13 @@ def write_film(path, codec, options, times):
 def pushed(monkeypatch):
     """Counts the pictures that were decoded."""
     counted = []
-    push = frames.PictureSampler.push
+    push = frames.FrameSampler.push
 
     def count(self, frame, time):
         counted.append(time)
         push(self, frame, time)
 
-    monkeypatch.setattr(frames.PictureSampler, "push", count)
+    monkeypatch.setattr(frames.FrameSampler, "push", count)
     return counted
 
 
