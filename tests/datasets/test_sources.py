@@ -241,7 +241,7 @@ def test_lists_of_numbered_classes_are_read_too(tmp_path):
     clip = found["-val-_vvY_000061_000071"]
     assert clip.labels == {"label": "playing harmonica", "label_k400": -1}
     assert clip.split == "validation" and clip.fields["short_split"] == "val"
-    assert "no file name" in found["train_data_path.csv line 2"].problem
+    assert "not a file name" in found["train_data_path.csv line 2"].problem
     assert "no class 32" in found["train_data_path.csv line 3"].problem
 
 
