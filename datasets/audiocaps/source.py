@@ -15,7 +15,7 @@ from tfavmae.building.annotations import (
 from tfavmae.building.file_templates import ANY, templates
 from tfavmae.building.source import Source
 
-CLIP_SECONDS = 10.0
+CLIP_SECONDS = 10.0  # the length of AudioSet's segments; the tables state no end
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 _FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 _FOLDERS = {"v1": ("", "dataset/"), "v2": ("dataset2.0/", "")}

@@ -19,6 +19,7 @@ from tfavmae.errors import UserError
 CLIP_SECONDS = 10
 BACKGROUND = "background"
 _ALL = "Annotations.txt"
+# Separated by "&", because categories have commas.
 _COLUMNS = ("category", "videoid", "quality", "starttime", "endtime")
 _SPLITS = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
 

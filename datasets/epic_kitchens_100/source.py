@@ -42,7 +42,7 @@ class EpicKitchens100(Source):
         *templates("{key}", suffixes=VIDEO, holds="clip", folders=("", "clips/")),
         *templates(
             "{id}",
-            suffixes=("MP4", *VIDEO[:-1]),
+            suffixes=("MP4", *VIDEO[:-1]),  # the authors' own first
             holds="video",
             folders=("", "{participant}/", "{participant}/videos/", "videos/"),
         ),

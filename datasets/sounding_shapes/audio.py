@@ -97,6 +97,7 @@ def render(scene: "scenes.Scene", config: SoundingShapesConfig) -> np.ndarray:
         start = round(impact.time * config.sample_rate_hz)
         note = notes[impact.body][: max(len(mix) - start, 0)]
         mix[start : start + len(note)] += loudness(impact.speed) * note
+    # Impacts that overlap may add up beyond full scale.
     peak = np.abs(mix).max()
     if peak > 0.98:
         mix *= 0.98 / peak
@@ -126,6 +127,7 @@ def strike(
     rate, depth = timbre.tremolo
     note = note * (1 - depth * (0.5 - 0.5 * np.cos(2 * np.pi * rate * t)))
     fade = np.clip((timbre.seconds - t) / 0.02, 0, 1)
+    # Not 0 at the first sample, which is the time of the impact.
     note = note * np.minimum(1, (t + 1e-4) / _ATTACK_SECONDS) * fade
     return _IMPACT_PEAK * note / np.abs(note).max()
 

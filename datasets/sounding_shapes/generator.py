@@ -27,7 +27,7 @@ Task = tuple[pathlib.Path, SoundingShapesConfig, int, str, list[int]]
 
 # Changes whenever the same seed gives other clips.
 CONTENT_VERSION = 1
-_CHUNK = 16
+_CHUNK = 16  # clips per task; progress is reported after each task
 
 
 def generate(

@@ -99,6 +99,7 @@ def _next_event(
     for i, j in itertools.combinations(range(len(radii)), 2):
         wait = pair_time(p[j] - p[i], v[j] - v[i], radii[i] + radii[j])
         candidates.append((wait, ("collision", i, j, 0)))
+    # Of events at the same time, the first by kind and number: always the same one.
     return min(candidates)
 
 
@@ -157,6 +158,7 @@ def _collide(
     j = other
     normal = (p[j] - p[i]) / np.linalg.norm(p[j] - p[i])
     closing = float((v[i] - v[j]) @ normal)
+    # One material: the mass of a disc grows with its area.
     mass_i, mass_j = radii[i] ** 2, radii[j] ** 2
     push = 2 * closing / (mass_i + mass_j)
     v[i] -= push * mass_j * normal

@@ -8,6 +8,7 @@ from tfavmae.errors import UserError
 from tfavmae_datasets.sounding_shapes import classes, physics
 from tfavmae_datasets.sounding_shapes.config import SoundingShapesConfig
 
+# Some settings allow no motion at all: drawing has to end.
 _MAX_ATTEMPTS = 2000
 _GRAVITY = 5.0
 _RESTITUTION = 0.92
@@ -77,6 +78,8 @@ def sample(config: SoundingShapesConfig, seed: int, split: str, index: int) -> S
     The label is fixed first and motion is drawn without looking at it, so rejected
     motions cannot make anything but look and timbre tell of the class.
     """
+    # The order of all draws below decides the content: another order gives other clips
+    # for the same seed, which `generator.CONTENT_VERSION` would have to say.
     words = seed_words(seed, split, index)
     rng = generator(words, purpose=0)
     label = balanced_label(config, seed, split, index)
@@ -224,6 +227,7 @@ def _start(
     count = len(radii)
     p = rng.uniform(radii[:, None], 1 - radii[:, None], (count, 2))
     speed = rng.uniform(config.min_speed, config.max_speed, count)
+    # Between 27 and 63 degrees: a motion along one axis would hit the same two walls.
     angle = rng.uniform(0.15, 0.35, count) * np.pi
     direction = np.stack([np.cos(angle), np.sin(angle)], -1)
     v = speed[:, None] * direction * rng.choice([-1, 1], (count, 2))
@@ -240,7 +244,7 @@ def _start(
 
 def _hover(rng: np.random.Generator, body: Body, times: np.ndarray) -> np.ndarray:
     """Path `(n, 1, 2)` of a silent object, which drifts without touching a wall."""
-    reach = 0.5 - body.radius - 0.02
+    reach = 0.5 - body.radius - 0.02  # a silent object must not seem to strike
     centre = rng.uniform(0.5 - 0.5 * reach, 0.5 + 0.5 * reach, 2)
     sway = rng.uniform(0.2, 0.5, 2) * reach
     rate, phase = rng.uniform(1.0, 2.5, 2), rng.uniform(0, 2 * np.pi, 2)

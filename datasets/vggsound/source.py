@@ -78,6 +78,7 @@ class VGGSound(Source):
         path = annotations.file(
             "vggsound.csv", "data/vggsound.csv", hint=self.INSTRUCTIONS
         )
+        # Labels have commas, which not every copy of the table quotes.
         columns = ("id", "start", "label", "split")
         rows = read_table(path, columns, greedy="label")
         return to_clips(rows, lambda row: _clip(row, labels), "train")

@@ -1,4 +1,4 @@
-"""Annotation files in all the dialects that they are published in."""
+"""Annotation files in all the dialects in which they are published."""
 
 import hypothesis
 import pytest

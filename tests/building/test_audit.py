@@ -1,4 +1,4 @@
-"""The audit: what is found of each clip, what is kept of it, and at what cost."""
+"""The audit: its findings about each clip, the manifest, and its memory."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""`tfavmae.building.decoding` and `workers`: rows to examples, come what may."""
+"""`tfavmae.building.decoding` and `worker_pool`: examples despite bad files."""
 
 import csv
 import errno

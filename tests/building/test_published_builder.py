@@ -1,4 +1,4 @@
-"""Builders of published data sets: from a manifest, come what may."""
+"""Builders of published data sets, from manifests and from media that changed."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""SoundingShapes: the facts of a scene, and what is drawn and played of them."""
+"""SoundingShapes: the facts of a scene, and their rendering as video and audio."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Every published data set: its annotations, in the form of `dummy_data` and others."""
+"""Sources of all published data sets, on annotations of `dummy_data` and others."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""`tfavmae.media.decode`: what comes out of real files, in numbers."""
+"""`tfavmae.media.decode` on real files, compared in numbers."""
 
 import time
 from fractions import Fraction

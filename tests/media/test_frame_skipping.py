@@ -1,4 +1,4 @@
-"""Pictures that are not decoded change nothing that is stored."""
+"""Frames that are not decoded change nothing that is stored."""
 
 from fractions import Fraction
 

@@ -26,6 +26,7 @@ from tfavmae.building.worker_pool import Outcome, WorkerPool
 from tfavmae.errors import UserError
 from tfavmae.files import exclusive
 
+# Rows are written to the disk after each batch: an interruption loses at most one.
 _BATCH = 512
 # What the rows of a manifest depend on, apart from the media themselves.
 _REQUESTED = (
@@ -83,6 +84,7 @@ def audit(
     for template in own:
         check_template(template, source.FIELDS)
     locator, files = Locator(media, (*own, *source.TEMPLATES)), Annotations(annotations)
+    # Counted in a pass of its own, for the progress; the clips may not fit into memory.
     total = sum(1 for _ in source.clips(files, locator.root))
     if not total:
         raise UserError(
@@ -193,6 +195,8 @@ class Inspector:
 
     def rows(self, batch: Iterable[AnnotatedClip]) -> Iterator[ManifestRow]:
         """The rows of some clips, whose files are inspected in parallel."""
+        # In order: which of two clips is the duplicate must not depend on which worker
+        # is faster.
         prepared = [self.prepare(clip) for clip in batch]
         requests = [request for _, request in prepared if request]
         outcomes = self.pool.map(self.inspect, requests)

@@ -4,7 +4,6 @@ import html
 import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 from tfavmae.building.manifest import FLAGS, OK, STATUSES, Manifest
 
@@ -66,7 +65,7 @@ def _text(value) -> str:
     return html.escape(text)
 
 
-def _summary(facts: dict[str, Any]) -> str:
+def _summary(facts) -> str:
     depth = (
         "every clip was decoded, coarsely"
         if facts["thorough"]

@@ -64,6 +64,7 @@ class PreparedClips:
             file.truncate(good)
             rows, keyed = itertools.tee(rows)
             for row, outcome in zip(keyed, decode(rows), strict=True):
+                # Flushed one by one: what is not on the disk is decoded again.
                 record = pickle.dumps((row.key, outcome), pickle.HIGHEST_PROTOCOL)
                 file.write(_HEADER.pack(len(record), zlib.crc32(record)) + record)
                 file.flush()

@@ -190,6 +190,7 @@ class DecodedRows:
             )
             return self._pool.map(function, requests)
 
+        # Two passes over the rows, one ahead of the other by what is in the workers.
         rows, requested = itertools.tee(rows)
         if self._prepared:
             outcomes = self._prepared.outcomes(requested, in_workers)

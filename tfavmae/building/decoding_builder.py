@@ -279,6 +279,7 @@ class DecodingBuilder(
         config = self.builder_config
         self.close()
         self.summary, self._decoded = decoding.Summary(), []
+        # A pool cannot be used again once it is closed.
         self._pool = WorkerPool(
             self.num_workers,
             time_limit_seconds=config.time_limit_seconds,

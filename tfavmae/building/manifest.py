@@ -98,11 +98,13 @@ def _to_cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
+        # To microseconds, whatever the platform prints: the fingerprint depends on it.
         return f"{value:.6f}".rstrip("0").rstrip(".")
     if isinstance(value, tuple):
         return " ".join(value)
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    # The manifest is read line by line, also by Beam, so no cell may have a line break.
     return " ".join(str(value).split("\n")).replace("\r", " ")
 
 

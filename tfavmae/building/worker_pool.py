@@ -195,6 +195,7 @@ class Worker:
         """Ends a process whose pipe broke; says in one line why it died."""
         self.is_dead = True
         try:
+            # A process whose pipe broke is about to end; its status tells the cause.
             status = self.process.wait(5)
         except subprocess.TimeoutExpired:
             status = None
