@@ -81,25 +81,17 @@ def store_dataset(
     import tensorflow_datasets as tfds
 
     from tfavmae.building.decoding import Row, to_example
+    from tfavmae.building.features import example_features
 
-    features = {
-        "id": tfds.features.Text(),
-        "audio": tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
-        "frames": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
-        "frame_rate": np.float32,
-        "has_audio": np.bool_,
-        "has_video": np.bool_,
-        "label": tfds.features.ClassLabel(num_classes=10),
-    }
+    labels = {"label": tfds.features.ClassLabel(num_classes=10)}
 
     class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
         name = "clips"
 
         def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
+            features = example_features(labels)
+            return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, _: Any) -> dict[str, Iterator]:
             return {"train": self._generate_examples()}

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
+from tfavmae.building.features import example_features
 from tfavmae.data.pipeline import ClipSpec
 
 RATE = 16_000
@@ -62,26 +63,14 @@ class Clips(tfds.core.GeneratorBasedBuilder):
     name = "clips"
 
     def _info(self):
-        features = {
-            "id": tfds.features.Text(),
-            "audio": tfds.features.Tensor(
-                shape=(None,), dtype=np.int16, encoding="bytes"
-            ),
-            "frames": tfds.features.Sequence(
-                tfds.features.Image(encoding_format="jpeg")
-            ),
-            "frame_rate": np.float32,
-            "has_audio": np.bool_,
-            "has_video": np.bool_,
+        labels = {
             "label": tfds.features.ClassLabel(names=["a", "b", "c", "d"]),
             "events": tfds.features.Tensor(shape=(3,), dtype=np.int8),
             "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=list("xyz"))),
             "moments": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
             "caption": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features)
-        )
+        return tfds.core.DatasetInfo(builder=self, features=example_features(labels))
 
     def _split_generators(self, dl_manager):
         return {name: self._generate_examples(name) for name in ("train", "other")}

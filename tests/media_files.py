@@ -252,7 +252,7 @@ def impulse_and_flash(at_seconds: float, frame_rate: float):
 
 
 def decode_or_misbehave(request):
-    """Stands in for `clips.decode_request` in a worker; the file's name says how."""
+    """Stands in for `decoding.decode_request` in a worker; the file's name says how."""
     from tfavmae.building import decoding
 
     kind = Path(request[0]).stem.split("_")[0]

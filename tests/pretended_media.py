@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfavmae.building.inspection import Finding
-from tfavmae.media.clip_reader import Clip
+from tfavmae.media.decode import Clip
 
 
 def inspect(request) -> Finding:
@@ -13,5 +13,5 @@ def inspect(request) -> Finding:
 
 
 def decode(request) -> Clip:
-    """In place of `clips.decode_request`: a few samples and one small picture."""
+    """In place of `decoding.decode_request`: a few samples and one small picture."""
     return Clip(np.arange(16, dtype=np.int16), [b"\xff\xd8 not a JPEG"], 1.0, 10.0)

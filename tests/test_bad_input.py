@@ -342,7 +342,7 @@ def test_ctrl_c_in_a_build(cli, tmp_path):
     process = tfavmae_process(*arguments)
 
     def made():
-        return set(tmp_path.rglob("*.mp4"))
+        return set(tmp_path.rglob("[!.]*.mp4"))
 
     wait_until(lambda: len(made()) >= 20, process)
     os.killpg(process.pid, signal.SIGINT)

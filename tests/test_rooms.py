@@ -93,6 +93,22 @@ def test_builders_use_only_building_and_what_stands_before_it(path):
 
 
 @pytest.mark.parametrize(
+    "path", modules_below(PACKAGE / "data"), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_reading_data_needs_nothing_of_building_it(path):
+    assert not rooms_imported(path) & {"media", "building"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*modules_below(PACKAGE / "building"), *modules_below(ROOT / "datasets")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_building_enters_media_through_one_door(path):
+    assert set(names_imported(path, "tfavmae.media")) <= {"tfavmae.media.decode"}
+
+
+@pytest.mark.parametrize(
     "path", modules_below(PACKAGE), ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_only_demo_and_commands_know_the_builders(path):

@@ -1,4 +1,6 @@
-"""The TFDS builder of `audiocaps`."""
+"""TFDS builder of `audiocaps`."""
+
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,7 +14,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = AudioCaps
     BUILDER_CONFIGS = published_builder.configs(AudioCaps)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "captions": tfds.features.Sequence(tfds.features.Text()),
             "audiocap_ids": tfds.features.Sequence(tfds.features.Text()),

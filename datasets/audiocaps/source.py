@@ -1,8 +1,13 @@
-"""AudioCaps (Kim et al., 2019): sentences for AudioSet's sounds."""
+"""AudioCaps (Kim et al., 2019): sentences for clips of AudioSet."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
+    TableRow,
     bad_clip,
     read_table,
     segment_fields,
@@ -10,7 +15,7 @@ from tfavmae.building.annotations import (
 from tfavmae.building.file_templates import ANY, templates
 from tfavmae.building.source import Source
 
-CLIP_SECONDS = 10.0
+CLIP_SECONDS = 10.0  # the length of AudioSet's segments; the tables state no end
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 _FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 _FOLDERS = {"v1": ("", "dataset/"), "v2": ("dataset2.0/", "")}
@@ -39,7 +44,7 @@ class AudioCaps(Source):
         "github.com/cdjkim/audiocaps, media/ the sounds or clips."
     )
 
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         for split, name in _FILES.items():
             names = [folder + name for folder in _FOLDERS[self.selection]]
             path = annotations.file(*names, hint=self.INSTRUCTIONS)
@@ -47,9 +52,10 @@ class AudioCaps(Source):
             yield from _grouped(rows, split)
 
 
-def _grouped(rows, split):
-    """One clip for all sentences of the same segment, where its first one stands."""
-    groups, bad = {}, []
+def _grouped(rows: Iterable[TableRow], split: str) -> Iterator[AnnotatedClip]:
+    """One clip for all sentences of a segment, in the place of its first one."""
+    groups: dict[tuple[str, float], list[TableRow]] = {}
+    bad = []
     for row in rows:
         try:
             if row.problem:
@@ -62,16 +68,12 @@ def _grouped(rows, split):
             continue
         groups.setdefault(segment, []).append(row)
     for (video_id, start), members in groups.items():
-        yield _clip(video_id, start, members, split)
+        end = start + CLIP_SECONDS
+        fields = segment_fields(video_id, start, end, split=split)
+        labels = {
+            "captions": [row["caption"] for row in members],
+            "audiocap_ids": [row["audiocap_id"] for row in members],
+        }
+        key, where = f"{video_id}_{fields['start']}", members[0].where
+        yield AnnotatedClip(key, split, fields, start, end, labels, where)
     yield from bad
-
-
-def _clip(video_id, start, rows, split) -> AnnotatedClip:
-    end = start + CLIP_SECONDS
-    fields = segment_fields(video_id, start, end, split=split)
-    labels = {
-        "captions": [row["caption"] for row in rows],
-        "audiocap_ids": [row["audiocap_id"] for row in rows],
-    }
-    key = f"{video_id}_{fields['start']}"
-    return AnnotatedClip(key, split, fields, start, end, labels, rows[0].where)

@@ -1,4 +1,6 @@
-"""The TFDS builder of `audioset`."""
+"""TFDS builder of `audioset`."""
+
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,5 +14,5 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = AudioSet
     BUILDER_CONFIGS = published_builder.configs(AudioSet)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {"events": tfds.features.Sequence(tfds.features.ClassLabel())}

@@ -1,11 +1,14 @@
 """AudioSet's segment files (Gemmeke et al., 2017): research.google.com/audioset."""
 
 import collections
+from collections.abc import Iterator
+from pathlib import Path
 
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
-    checked_segment,
+    TableRow,
     read_lines,
     read_table,
     segment_fields,
@@ -32,7 +35,7 @@ class AudioSet(Source):
     """Two million 10-s segments of YouTube videos with 527 classes of sound events.
 
     Options:
-        list: for the selection as500k: a text file with one YouTube id per line.
+        list: for the selection as500k, a text file with one YouTube id per line.
     """
 
     NAME = "audioset"
@@ -55,10 +58,10 @@ class AudioSet(Source):
         f"{BALANCED}, {UNBALANCED} and {EVALUATION}; media/ the clips."
     )
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         return {"events": list(self._names(annotations).values())}
 
-    def _names(self, annotations) -> dict[str, str]:
+    def _names(self, annotations: Annotations) -> dict[str, str]:
         """Display names by machine id, in the order of the class indices."""
         path = annotations.file("class_labels_indices.csv", hint=self.INSTRUCTIONS)
         rows = list(read_table(path, ("index", "mid", "display_name"), header=True))
@@ -72,50 +75,49 @@ class AudioSet(Source):
             for row in rows
         }
 
-    def clips(self, annotations, media):
-        names = self._names(annotations)
-        wanted = self._wanted(annotations)
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
+        names, wanted = self._names(annotations), None
+        if self.selection == "as500k":
+            path = self.options["list"] and annotations.find(self.options["list"])
+            if not path:
+                raise UserError(
+                    "audioset/as500k needs the list of its YouTube ids, a file in the "
+                    "folder of annotations: option list=FILE; received "
+                    f"list={self.options['list']!r}."
+                )
+            # Such lists hold ids alone, or begin with them: tables, file names.
+            wanted = frozenset(
+                line.partition(",")[0].strip().strip('"')[:11]
+                for line, _ in read_lines(path)
+            )
         for file in _TRAINING[self.selection]:
             yield from self._segments(annotations, file, "train", names, wanted)
         yield from self._segments(annotations, EVALUATION, "eval", names, None)
 
-    def _segments(self, annotations, file, split, names, wanted):
-        path = annotations.file(file, hint=self.INSTRUCTIONS)
-        rows = read_table(path, _COLUMNS, comment="#", greedy="positive_labels")
+    def _segments(
+        self,
+        annotations: Annotations,
+        file: str,
+        split: str,
+        names: dict[str, str],
+        wanted: frozenset[str] | None,
+    ) -> Iterator[AnnotatedClip]:
+        """Clips of one file; `wanted` are the YouTube ids to keep, None for all."""
 
-        def to_clip(row):
+        def to_clip(row: TableRow) -> AnnotatedClip | None:
             if wanted is not None and row["ytid"] not in wanted:
                 return None
-            return _clip(row, split, names)
+            start, end = row.segment("start_seconds", "end_seconds")
+            mids = [mid.strip() for mid in row["positive_labels"].strip('"').split(",")]
+            unknown = [mid for mid in mids if mid not in names]
+            if unknown:
+                raise BadRow(
+                    f"the label {unknown[0]!r} is not in class_labels_indices.csv"
+                )
+            key, labels = f"{row['ytid']}_{start:.3f}", [names[mid] for mid in mids]
+            fields = segment_fields(row["ytid"], start, end, split=split)
+            return AnnotatedClip(key, split, fields, start, end, {"events": labels})
 
+        path = annotations.file(file, hint=self.INSTRUCTIONS)
+        rows = read_table(path, _COLUMNS, comment="#", greedy="positive_labels")
         return to_clips(rows, to_clip, split)
-
-    def _wanted(self, annotations) -> frozenset[str] | None:
-        if self.selection != "as500k":
-            return None
-        path = self.options["list"] and annotations.find(self.options["list"])
-        if not path:
-            raise UserError(
-                "audioset/as500k needs the list of its YouTube ids, a file in the "
-                "folder of annotations: option list=FILE. "
-                f"Received: list={self.options['list']!r}."
-            )
-        return frozenset(_id_of(line) for line, _ in read_lines(path))
-
-
-def _id_of(line: str) -> str:
-    """A list may be ids alone, or a table or file names that begin with them."""
-    return line.partition(",")[0].strip().strip('"')[:11]
-
-
-def _clip(row, split, names) -> AnnotatedClip:
-    start, end = checked_segment(row.number("start_seconds"), row.number("end_seconds"))
-    mids = [mid.strip() for mid in row["positive_labels"].strip('"').split(",")]
-    unknown = [mid for mid in mids if mid not in names]
-    if unknown:
-        raise BadRow(f"the label {unknown[0]!r} is not in class_labels_indices.csv")
-    labels = {"events": [names[mid] for mid in mids]}
-    fields = segment_fields(row["ytid"], start, end, split=split)
-    return AnnotatedClip(
-        f"{row['ytid']}_{start:.3f}", split, fields, start, end, labels
-    )

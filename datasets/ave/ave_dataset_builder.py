@@ -1,4 +1,6 @@
-"""The TFDS builder of `ave`."""
+"""TFDS builder of `ave`."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +15,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = AVE
     BUILDER_CONFIGS = published_builder.configs(AVE)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "label": tfds.features.ClassLabel(),
             "second_labels": tfds.features.Sequence(

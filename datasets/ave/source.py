@@ -1,8 +1,13 @@
-"""AVE (Tian et al., 2018): events that are seen and heard, second by second."""
+"""AVE (Tian et al., 2018): audio-visual events, labelled second by second."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
 
 from tfavmae.building.annotations import (
     AnnotatedClip,
-    checked_segment,
+    Annotations,
+    TableRow,
     known_label,
     read_table,
     to_clips,
@@ -14,6 +19,7 @@ from tfavmae.errors import UserError
 CLIP_SECONDS = 10
 BACKGROUND = "background"
 _ALL = "Annotations.txt"
+# Separated by "&", because categories have commas.
 _COLUMNS = ("category", "videoid", "quality", "starttime", "endtime")
 _SPLITS = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
 
@@ -33,38 +39,36 @@ class AVE(Source):
         "clips."
     )
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         names = self._categories(annotations)
         return {"label": names, "second_labels": [*names, BACKGROUND]}
 
-    def _categories(self, annotations) -> list[str]:
+    def _categories(self, annotations: Annotations) -> list[str]:
         """Categories in alphabetical order; the authors' numbers are not published."""
         path = annotations.file(_ALL, hint=self.INSTRUCTIONS)
         rows = read_table(path, _COLUMNS, delimiter="&")
         return sorted({row["category"] for row in rows if not row.problem})
 
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         names = frozenset(self._categories(annotations))
-        for split, path in self._files(annotations).items():
-            rows = read_table(path, _COLUMNS, delimiter="&")
-            yield from to_clips(rows, lambda row, s=split: _clip(row, s, names), split)
-
-    def _files(self, annotations):
         files = {split: annotations.find(name) for split, name in _SPLITS.items()}
-        if not any(files.values()):
-            return {"all": annotations.file(_ALL, hint=self.INSTRUCTIONS)}
         missing = [_SPLITS[split] for split, path in files.items() if path is None]
-        if missing:
+        if len(missing) == len(files):
+            files = {"all": annotations.file(_ALL, hint=self.INSTRUCTIONS)}
+        elif missing:
             raise UserError(
                 f"{annotations.folder}: has split files, but no {', '.join(missing)}. "
                 "Add what is missing, or remove the others."
             )
-        return files
+        for split, path in files.items():
+            rows = read_table(path, _COLUMNS, delimiter="&")
+            to_clip = functools.partial(_clip, split=split, names=names)
+            yield from to_clips(rows, to_clip, split)
 
 
-def _clip(row, split, names) -> AnnotatedClip:
+def _clip(row: TableRow, split: str, names: frozenset[str]) -> AnnotatedClip:
     category, video_id = known_label(row["category"], names, "category"), row["videoid"]
-    start, end = checked_segment(row.number("starttime"), row.number("endtime"))
+    start, end = row.segment("starttime", "endtime")
     seconds = [
         category if start <= second < end else BACKGROUND
         for second in range(CLIP_SECONDS)

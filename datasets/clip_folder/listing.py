@@ -1,12 +1,13 @@
-"""A folder, and the CSV beside it, to the list of files to decode."""
+"""Media files of a folder, their labels from a CSV, and how they are split and cut."""
 
 import csv
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tfavmae.building.inspection import fraction_of
 from tfavmae.errors import UserError
 
 MEDIA_EXTENSIONS = frozenset(
@@ -25,9 +26,9 @@ class Listing:
     """The media files of a folder.
 
     Attributes:
-        folder: where.
+        folder: the folder.
         files: relative names with `/`, sorted.
-        ignored: number of other files, by extension.
+        ignored: number of other files by extension.
         digest: hash of the names and sizes.
     """
 
@@ -37,24 +38,32 @@ class Listing:
     digest: str
 
 
-def list_folder(folder) -> Listing:
-    """Finds every media file below a folder, by extension; hidden ones are left out.
+def list_folder(folder: str | os.PathLike) -> Listing:
+    """Finds every media file below a folder by extension; hidden ones are left out.
 
     Raises:
-        UserError: if there is no such folder, or no media file in it.
+        UserError: there is no such folder, or no media file in it.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. `videos` names a folder of media.")
-    files, ignored, digest = [], {}, hashlib.sha256()
-    for name in _walk(folder):
-        extension = os.path.splitext(name)[1].lower()
-        if extension in MEDIA_EXTENSIONS:
-            files.append(name)
-            size = os.stat(folder / name).st_size
-            digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
-        else:
-            ignored[extension] = ignored.get(extension, 0) + 1
+    files: list[str] = []
+    ignored: dict[str, int] = {}
+    digest = hashlib.sha256()
+    for directory, subdirectories, names in os.walk(folder):
+        # In place and sorted, so that the order of files is the same on every disk.
+        subdirectories[:] = sorted(d for d in subdirectories if not d.startswith("."))
+        for base in sorted(names):
+            path = Path(directory, base)
+            if base.startswith(".") or not path.is_file():
+                continue
+            name, extension = path.relative_to(folder).as_posix(), path.suffix.lower()
+            if extension in MEDIA_EXTENSIONS:
+                files.append(name)
+                line = f"{name}\0{path.stat().st_size}\0"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+            else:
+                ignored[extension] = ignored.get(extension, 0) + 1
     if not files:
         looked_for = " ".join(sorted(MEDIA_EXTENSIONS))
         raise UserError(
@@ -63,19 +72,9 @@ def list_folder(folder) -> Listing:
     return Listing(folder, tuple(files), ignored, digest.hexdigest())
 
 
-def _walk(folder) -> Iterator[str]:
-    """Names of visible files below a folder, in a fixed order."""
-    for directory, subdirectories, names in os.walk(folder):
-        subdirectories[:] = sorted(d for d in subdirectories if not d.startswith("."))
-        for name in sorted(names):
-            path = Path(directory, name)
-            if not name.startswith(".") and path.is_file():
-                yield path.relative_to(folder).as_posix()
-
-
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """What a CSV says.
+    """Labels of files.
 
     Attributes:
         by_file: label of each file, in the spelling of the listing.
@@ -88,44 +87,61 @@ class Labels:
     missing: list[tuple[str, int]]
 
 
-def read_labels(path, file_column: str, label_column: str, files) -> Labels:
+def read_labels(
+    path: str | os.PathLike,
+    file_column: str,
+    label_column: str,
+    files: Iterable[str],
+) -> Labels:
     """Reads a CSV of labels: UTF-8 (with or without byte order mark), header first.
 
-    A row names a file relative to the folder, or by its bare name if only one file in
-    the folder has it.
+    Args:
+        path: the CSV.
+        file_column: its column of file names relative to the folder, or bare names
+            where only one file in the folder has that name.
+        label_column: its column of labels.
+        files: names of the media files in the folder.
 
     Raises:
-        UserError: if the CSV cannot be read, lacks a column or contradicts itself.
+        UserError: the CSV cannot be read, lacks a column or contradicts itself.
     """
-    known = _names_to_files(files)
-    by_file, missing, lines = {}, [], {}
-    for line, name, label in _rows(path, file_column, label_column):
-        file = known.get(name.removeprefix("./"))
-        if file is None:
-            missing.append((name, line))
-        elif by_file.setdefault(file, label) != label:
-            raise UserError(
-                f"{path}: lines {lines[file]} and {line} give {name} different labels, "
-                f"{by_file[file]!r} and {label!r}. Keep one."
-            )
-        else:
-            lines.setdefault(file, line)
-    return Labels(by_file, sorted(set(by_file.values())), missing)
-
-
-def _names_to_files(files) -> dict[str, str]:
-    known = {}
+    known: dict[str, str | None] = {}
     for file in files:
         bare = file.rsplit("/", 1)[-1]
         known[bare] = None if bare in known else file
-    return known | {file: file for file in files}
+    known |= {file: file for file in files}
+    by_file: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    missing = []
+    for line, name, label in _rows(path, file_column, label_column):
+        match = known.get(name.removeprefix("./"))
+        if match is None:
+            missing.append((name, line))
+        elif by_file.setdefault(match, label) != label:
+            raise UserError(
+                f"{path}: lines {lines[match]} and {line} give {name} different "
+                f"labels, {by_file[match]!r} and {label!r}. Keep one."
+            )
+        else:
+            lines.setdefault(match, line)
+    return Labels(by_file, sorted(set(by_file.values())), missing)
 
 
-def _rows(path, file_column, label_column) -> Iterator[tuple[int, str, str]]:
+def _rows(
+    path: str | os.PathLike, file_column: str, label_column: str
+) -> Iterator[tuple[int, str, str]]:
+    """Line number, file name and label of each row."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
-            _check_columns(path, reader.fieldnames or [], file_column, label_column)
+            found = reader.fieldnames or []
+            for column in (file_column, label_column):
+                if column not in found:
+                    names = ", ".join(repr(name) for name in found) or "none"
+                    raise UserError(
+                        f"{path}: no column {column!r}. Found: {names}. Rename it, or "
+                        "name it with file_column / label_column."
+                    )
             for row in reader:
                 name, label = row[file_column], row[label_column]
                 if not (name or "").strip() or not (label or "").strip():
@@ -139,36 +155,20 @@ def _rows(path, file_column, label_column) -> Iterator[tuple[int, str, str]]:
             f"{path}: the labels cannot be read: {error.strerror}."
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: the labels are no CSV in UTF-8: {error}.") from error
+        raise UserError(
+            f"{path}: the labels are not a CSV in UTF-8: {error}."
+        ) from error
 
 
-def _check_columns(path, found, *wanted):
-    for column in wanted:
-        if column not in found:
-            names = ", ".join(repr(name) for name in found) or "none"
-            raise UserError(
-                f"{path}: no column {column!r}. Found: {names}. Rename it, or name it "
-                "with file_column / label_column."
-            )
-
-
-def hash_order(files) -> list[tuple[float, str]]:
-    """Files with a number in [0, 1) each, which depends on their name alone; sorted."""
-    return sorted((_fraction(file), file) for file in files)
-
-
-def _fraction(file: str) -> float:
-    digest = hashlib.md5(file.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def split_files(files, validation_fraction: float) -> tuple[list[str], list[str]]:
+def split_files(
+    files: Iterable[str], validation_fraction: float
+) -> tuple[list[str], list[str]]:
     """Files of `train` and of `validation`.
 
-    A file stays in its split when others come or go, except that neither split is left
-    empty if there are two files.
+    A hash of its name decides the split of a file, so it stays there when others come
+    or go; the exception is that neither split is left empty if there are two files.
     """
-    ordered = hash_order(files)
+    ordered = sorted((fraction_of(file), file) for file in files)
     count = sum(fraction < validation_fraction for fraction, _ in ordered)
     if validation_fraction > 0 and len(ordered) > 1:
         count = min(max(1, count), len(ordered) - 1)
@@ -177,10 +177,16 @@ def split_files(files, validation_fraction: float) -> tuple[list[str], list[str]
 
 
 def cut(duration: float, clip_seconds: float | None) -> Iterator[tuple[float, float]]:
-    """`(start, end)` of the clips of a file; a rest below half a clip is left out."""
+    """Start and end of the clips of a file; a rest below half a clip is left out.
+
+    Args:
+        duration: seconds of the file.
+        clip_seconds: length of a clip; None for one clip of the whole file.
+    """
     if clip_seconds is None or duration < clip_seconds:
         yield 0.0, duration if clip_seconds is None else clip_seconds
         return
+    # The tolerance keeps the last clip of a file whose length was rounded down.
     count = int(duration / clip_seconds + 1e-6)
     has_rest = duration - count * clip_seconds >= clip_seconds / 2
     for index in range(count + has_rest):

@@ -1,4 +1,4 @@
-"""What can be chosen when a folder of media files becomes a data set."""
+"""Options for turning a folder of media files into a data set."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,23 +9,21 @@ from tfavmae.errors import UserError
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ClipFolderConfig(StoredClipsConfig):
-    """Options of `clip_folder`.
+    """Options of `clip_folder`, besides those of `StoredClipsConfig`.
 
     Args:
-        name: of this selection below `data_dir/clip_folder/`.
+        name: folder of the data set below `data_dir/clip_folder/`.
         videos: the folder; None for TFDS's manual directory.
         labels: CSV file with a header and one row per labelled file.
         file_column: its column with file names, relative to the folder.
         label_column: its column with label names.
-        unlabelled: `"skip"` leaves files out that the CSV does not name, `"keep"`
+        unlabelled: `"skip"` leaves out files that the CSV does not name, `"keep"`
             keeps them with label -1.
         clip_seconds: length of the clips that files are cut into; None keeps files
-            whole. A rest shorter than half a clip is left out.
+            whole. A remainder shorter than half a clip is left out.
         max_seconds: longer files are reported as bad if they are kept whole.
         validation_fraction: share of files in the split `validation`, chosen by a hash
             of their names. All clips of a file are in the same split.
-
-    Further ones are those of `StoredClipsConfig`.
     """
 
     WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ("videos",)
@@ -40,20 +38,19 @@ class ClipFolderConfig(StoredClipsConfig):
     max_seconds: float = 600.0
     validation_fraction: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.unlabelled not in ("skip", "keep"):
             raise UserError(
-                '`unlabelled` must be "skip" or "keep". '
-                f"Received: unlabelled={self.unlabelled!r}."
+                f'`unlabelled` must be "skip" or "keep"; received {self.unlabelled!r}.'
             )
         if not 0 <= self.validation_fraction < 1:
             raise UserError(
-                "`validation_fraction` must be at least 0 and less than 1. "
-                f"Received: {self.validation_fraction}."
+                "`validation_fraction` must be at least 0 and less than 1; "
+                f"received {self.validation_fraction}."
             )
         if self.clip_seconds is not None and self.clip_seconds < self.min_seconds:
             raise UserError(
-                "`clip_seconds` must be at least `min_seconds`. Received: "
+                "`clip_seconds` must be at least `min_seconds`; received "
                 f"clip_seconds={self.clip_seconds}, min_seconds={self.min_seconds}."
             )
-        self.decode_options()  # complains about the rest
+        self.decode_options()  # checks the options that it is made from

@@ -1,4 +1,6 @@
-"""The TFDS builder of `clotho`."""
+"""TFDS builder of `clotho`."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +15,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = Clotho
     BUILDER_CONFIGS = published_builder.configs(Clotho)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "captions": tfds.features.Sequence(tfds.features.Text()),
             "keywords": tfds.features.Sequence(tfds.features.Text()),

@@ -1,8 +1,14 @@
-"""Clotho (Drossos et al., 2020): five sentences for each of 5,929 sounds."""
+"""Clotho (Drossos et al., 2020): 5,929 recordings with five sentences each."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
 
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
+    TableRow,
     parse_pair,
     read_table,
     to_clips,
@@ -17,7 +23,7 @@ _METADATA = ("file_name", "keywords", "sound_id", "start_end_samples")
 
 
 class Clotho(Source):
-    """Sounds of 15 to 30 s from Freesound."""
+    """Recordings of 15 to 30 s from Freesound."""
 
     NAME = "clotho"
     SELECTIONS = {"default": "All splits whose captions are there (v1 or v2.1)."}
@@ -31,40 +37,34 @@ class Clotho(Source):
         "zenodo.org/records/4783391, media/ the unpacked archives clotho_audio_*.7z."
     )
 
-    def clips(self, annotations, media):
-        found = 0
-        for split in _SPLITS:
-            path = annotations.find(f"clotho_captions_{split}.csv")
-            if path is None:
-                continue
-            found += 1
-            metadata = _metadata(annotations, split)
-            rows = read_table(path, ("file_name", *_CAPTIONS), header=True)
-            yield from to_clips(
-                rows, lambda row, s=split, m=metadata: _clip(row, s, m), split
-            )
-        if not found:
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
+        captions = {
+            split: annotations.find(f"clotho_captions_{split}.csv") for split in _SPLITS
+        }
+        if not any(captions.values()):
             raise UserError(
                 f"{annotations.folder}: has no clotho_captions_*.csv. "
                 f"{self.INSTRUCTIONS}"
             )
+        for split, path in captions.items():
+            if path is None:
+                continue
+            metadata = {}
+            # Some releases have no metadata of the evaluation split.
+            if known := annotations.find(f"clotho_metadata_{split}.csv"):
+                rows = read_table(known, _METADATA, header=True)
+                metadata = {row["file_name"]: row for row in rows if not row.problem}
+            rows = read_table(path, ("file_name", *_CAPTIONS), header=True)
+            to_clip = functools.partial(_clip, split=split, metadata=metadata)
+            yield from to_clips(rows, to_clip, split)
 
 
-def _metadata(annotations, split) -> dict:
-    """Rows of the metadata by file name; the evaluation split may have none."""
-    path = annotations.find(f"clotho_metadata_{split}.csv")
-    if path is None:
-        return {}
-    rows = read_table(path, _METADATA, header=True)
-    return {row["file_name"]: row for row in rows if not row.problem}
-
-
-def _clip(row, split, metadata) -> AnnotatedClip:
+def _clip(row: TableRow, split: str, metadata: dict[str, TableRow]) -> AnnotatedClip:
     file = row["file_name"]
     captions = [row[name] for name in _CAPTIONS]
     if not all(captions):
         raise BadRow("lacks a caption")
-    known = metadata.get(file, {})
+    known: dict[str, str] = metadata.get(file, {})
     pair = parse_pair(known.get("start_end_samples", ""))
     labels = {
         "captions": captions,
@@ -72,6 +72,5 @@ def _clip(row, split, metadata) -> AnnotatedClip:
         "sound_id": known.get("sound_id", ""),
         "start_end_samples": [round(number) for number in pair] if pair else [],
     }
-    return AnnotatedClip(
-        f"{split}/{file}", split, {"file": file, "split": split}, labels=labels
-    )
+    fields = {"file": file, "split": split}
+    return AnnotatedClip(f"{split}/{file}", split, fields, labels=labels)

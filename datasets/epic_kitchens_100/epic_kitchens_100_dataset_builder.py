@@ -1,4 +1,6 @@
-"""The TFDS builder of `epic_kitchens_100`."""
+"""TFDS builder of `epic_kitchens_100`."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +15,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = EpicKitchens100
     BUILDER_CONFIGS = published_builder.configs(EpicKitchens100)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "narration": tfds.features.Text(),
             "verb": tfds.features.ClassLabel(),

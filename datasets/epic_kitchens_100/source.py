@@ -1,8 +1,14 @@
 """EPIC-KITCHENS-100 (Damen et al., 2022): epic-kitchens-100-annotations on GitHub."""
 
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
+    TableRow,
     checked_segment,
     parse_list,
     parse_timestamp,
@@ -36,7 +42,7 @@ class EpicKitchens100(Source):
         *templates("{key}", suffixes=VIDEO, holds="clip", folders=("", "clips/")),
         *templates(
             "{id}",
-            suffixes=("MP4", *VIDEO[:-1]),
+            suffixes=("MP4", *VIDEO[:-1]),  # the authors' own first
             holds="video",
             folders=("", "{participant}/", "{participant}/videos/", "videos/"),
         ),
@@ -47,13 +53,14 @@ class EpicKitchens100(Source):
         "github.com/epic-kitchens/epic-kitchens-100-annotations, media/ the videos."
     )
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         return {
-            "verb": self._classes(annotations, "verb"),
-            "noun": self._classes(annotations, "noun"),
+            "verb": self.classes(annotations, "verb"),
+            "noun": self.classes(annotations, "noun"),
         }
 
-    def _classes(self, annotations, kind) -> list[str]:
+    def classes(self, annotations: Annotations, kind: str) -> list[str]:
+        """Names of the classes of `"verb"` or `"noun"`, in their order."""
         name = f"EPIC_100_{kind}_classes.csv"
         path = annotations.file(name, hint=self.INSTRUCTIONS)
         rows = list(read_table(path, ("id", "key"), header=True))
@@ -66,84 +73,78 @@ class EpicKitchens100(Source):
             )
         return [row["key"] for row in rows]
 
-    def clips(self, annotations, media):
-        known = _Known(self, annotations)
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
+        annotations.file(_FILES["train"], hint=self.INSTRUCTIONS)
+        segments = _Segments(self, annotations)
         for split, name in _FILES.items():
             path = annotations.find(name)
-            if path is None and split == "train":
-                annotations.file(name, hint=self.INSTRUCTIONS)
             if path is not None:
                 columns = _SEGMENT + (() if split == "test" else _LABELS)
                 rows = read_table(path, columns, header=True)
-                yield from to_clips(
-                    rows, lambda row, s=split: known.clip(row, s), split
-                )
+                to_clip = functools.partial(segments.clip, split=split)
+                yield from to_clips(rows, to_clip, split)
 
 
-class _Known:
-    """The small files that say which classes and participants are special."""
+class _Segments:
+    """Rows as clips, with the small files that say which classes are special."""
 
-    def __init__(self, source, annotations):
-        self.verbs = source._classes(annotations, "verb")
-        self.nouns = source._classes(annotations, "noun")
+    def __init__(self, source: EpicKitchens100, annotations: Annotations) -> None:
+        self.verbs = source.classes(annotations, "verb")
+        self.nouns = source.classes(annotations, "noun")
         self.tail_verbs = _column(annotations, "EPIC_100_tail_verbs.csv", "verb")
         self.tail_nouns = _column(annotations, "EPIC_100_tail_nouns.csv", "noun")
         unseen = "EPIC_100_unseen_participant_ids_validation.csv"
         self.unseen = _column(annotations, unseen, "participant_id") or set(_UNSEEN)
 
-    def clip(self, row, split) -> AnnotatedClip:
+    def clip(self, row: TableRow, split: str) -> AnnotatedClip:
         start = parse_timestamp(row["start_timestamp"])
         stop = parse_timestamp(row["stop_timestamp"])
         checked_segment(start, stop)
         participant, key = row["participant_id"], row["narration_id"]
+        labels = {
+            "narration": "",
+            "verb": -1,
+            "noun": -1,
+            "action": -1,
+            "all_nouns": [],
+            "is_tail_verb": False,
+            "is_tail_noun": False,
+            "is_unseen_participant": (
+                split == "validation" and participant in self.unseen
+            ),
+        }
+        if split != "test":
+            verb = _class(row, "verb_class", self.verbs)
+            noun = _class(row, "noun_class", self.nouns)
+            nouns = [int(number) for number in parse_list(row["all_noun_classes"])]
+            if any(number >= len(self.nouns) for number in nouns):
+                raise BadRow(f"all_noun_classes has an unknown class: {nouns}")
+            # The lists may have numbers or names.
+            tail_verb = {str(verb), self.verbs[verb]} & self.tail_verbs
+            tail_noun = {str(noun), self.nouns[noun]} & self.tail_nouns
+            labels |= {
+                "narration": row["narration"],
+                "verb": verb,
+                "noun": noun,
+                "action": verb * NUM_NOUNS + noun,
+                "all_nouns": nouns,
+                "is_tail_verb": bool(tail_verb),
+                "is_tail_noun": bool(tail_noun),
+            }
         fields = segment_fields(
             row["video_id"], start, stop, participant=participant, key=key
         )
-        labels = self._labels(row, split)
-        labels["is_unseen_participant"] = (
-            split == "validation" and participant in self.unseen
-        )
         return AnnotatedClip(key, split, fields, start, stop, labels)
 
-    def _labels(self, row, split) -> dict:
-        if split == "test":
-            return _labels("", -1, -1, -1, [], False, False)
-        verb = _class(row, "verb_class", self.verbs)
-        noun = _class(row, "noun_class", self.nouns)
-        nouns = [int(number) for number in parse_list(row["all_noun_classes"])]
-        if any(number >= len(self.nouns) for number in nouns):
-            raise BadRow(f"all_noun_classes has an unknown class: {nouns}")
-        return _labels(
-            row["narration"],
-            verb,
-            noun,
-            verb * NUM_NOUNS + noun,
-            nouns,
-            not self.tail_verbs.isdisjoint((str(verb), self.verbs[verb])),
-            not self.tail_nouns.isdisjoint((str(noun), self.nouns[noun])),
-        )
 
-
-def _labels(narration, verb, noun, action, nouns, is_tail_verb, is_tail_noun) -> dict:
-    return {
-        "narration": narration,
-        "verb": verb,
-        "noun": noun,
-        "action": action,
-        "all_nouns": nouns,
-        "is_tail_verb": is_tail_verb,
-        "is_tail_noun": is_tail_noun,
-    }
-
-
-def _class(row, column, names) -> int:
+def _class(row: TableRow, column: str, names: list[str]) -> int:
     number = int(row.number(column))
     if number >= len(names):
         raise BadRow(f"the {column} {number} is not among the {len(names)} classes")
     return number
 
 
-def _column(annotations, name, column) -> set[str]:
+def _column(annotations: Annotations, name: str, column: str) -> set[str]:
     """The cells of a file with one column; empty if there is no such file."""
     path = annotations.find(name)
     rows = read_table(path, (column,), header=None) if path else ()

@@ -1,4 +1,6 @@
-"""The TFDS builder of `esc50`."""
+"""TFDS builder of `esc50`."""
+
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,7 +14,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = ESC50
     BUILDER_CONFIGS = published_builder.configs(ESC50)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "label": tfds.features.ClassLabel(),
             "src_file": tfds.features.Text(),

@@ -1,6 +1,16 @@
 """ESC-50 (Piczak, 2015): 50 classes of environmental sounds in 5 folds."""
 
-from tfavmae.building.annotations import AnnotatedClip, BadRow, read_table, to_clips
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfavmae.building.annotations import (
+    AnnotatedClip,
+    Annotations,
+    BadRow,
+    TableRow,
+    read_table,
+    to_clips,
+)
 from tfavmae.building.file_templates import Template
 from tfavmae.building.source import Source
 from tfavmae.errors import UserError
@@ -27,7 +37,7 @@ class ESC50(Source):
         "folder meta (with esc50.csv), media its folder audio."
     )
 
-    def _table(self, annotations):
+    def _table(self, annotations: Annotations) -> tuple[Path, Iterator[TableRow]]:
         path = annotations.file(
             "esc50.csv",
             "meta/esc50.csv",
@@ -36,9 +46,9 @@ class ESC50(Source):
         )
         return path, read_table(path, _COLUMNS)
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         path, rows = self._table(annotations)
-        names = {}
+        names: dict[int, str] = {}
         for row in rows:
             if not row.problem and self._is_wanted(row):
                 name = names.setdefault(int(row["target"]), row["category"])
@@ -49,14 +59,15 @@ class ESC50(Source):
                     )
         return {"label": [names[number] for number in sorted(names)]}
 
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         _, rows = self._table(annotations)
+        # A row that cannot be read does not say its fold.
         return to_clips(rows, self._clip, "fold_1")
 
-    def _is_wanted(self, row) -> bool:
+    def _is_wanted(self, row: TableRow) -> bool:
         return self.selection != "esc10" or row["esc10"].lower() == "true"
 
-    def _clip(self, row) -> AnnotatedClip | None:
+    def _clip(self, row: TableRow) -> AnnotatedClip | None:
         if not self._is_wanted(row):
             return None
         if row["fold"] not in _FOLDS:

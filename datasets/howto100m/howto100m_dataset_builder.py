@@ -1,4 +1,6 @@
-"""The TFDS builder of `howto100m`."""
+"""TFDS builder of `howto100m`."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +15,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = HowTo100M
     BUILDER_CONFIGS = published_builder.configs(HowTo100M)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "category_1": tfds.features.Text(),
             "category_2": tfds.features.Text(),

@@ -1,4 +1,6 @@
-"""The TFDS builder of `kinetics_sounds`."""
+"""TFDS builder of `kinetics_sounds`."""
+
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,7 +14,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = KineticsSounds
     BUILDER_CONFIGS = published_builder.configs(KineticsSounds)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "label": tfds.features.ClassLabel(),
             "label_k400": tfds.features.ClassLabel(),

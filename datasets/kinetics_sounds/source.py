@@ -4,9 +4,15 @@ Arandjelovic and Zisserman (2017) chose 34 of Kinetics' classes; 32 are left in 
 released Kinetics-400. There is no official list of files.
 """
 
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
+    TableRow,
     checked_segment,
     read_table,
     segment_fields,
@@ -94,40 +100,34 @@ class KineticsSounds(Source):
         "media/ the clips."
     )
 
-    def label_names(self, annotations):
-        paths = filter(None, (self._table(annotations, split) for split in _FILES))
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
+        paths = filter(None, (annotations.find(*names) for names in _FILES.values()))
         all_labels = {row.get("label", "") for path in paths for row in _read(path)}
         return {"label": list(CLASSES), "label_k400": sorted(all_labels - {""})}
 
-    def _table(self, annotations, split):
-        return annotations.find(*_FILES[split])
-
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         if annotations.find(_LISTS["train"]):
-            return self._listed(annotations)
-        return self._annotated(annotations)
-
-    def _annotated(self, annotations):
+            for split, name in _LISTS.items():
+                path = annotations.find(name)
+                if path is not None:
+                    rows = read_table(path, ("file", "number"), header=False)
+                    to_clip = functools.partial(_listed_clip, split=split)
+                    yield from to_clips(rows, to_clip, split)
+            return
         annotations.file(*_FILES["train"], hint=self.INSTRUCTIONS)
-        for split in _FILES:
-            path = self._table(annotations, split)
+        for split, names in _FILES.items():
+            path = annotations.find(*names)
             if path is not None:
                 yield from to_clips(_read(path), _clip, split)
 
-    def _listed(self, annotations):
-        for split, name in _LISTS.items():
-            path = annotations.find(name)
-            if path is not None:
-                rows = read_table(path, ("file", "number"), header=False)
-                yield from to_clips(rows, lambda row, s=split: _listed(row, s), split)
 
-
-def _read(path):
+def _read(path: Path) -> Iterator[TableRow]:
     # Some releases of the test split have no labels.
     return read_table(path, _COLUMNS[1:], header=True)
 
 
-def _clip(row) -> AnnotatedClip | None:
+def _clip(row: TableRow) -> AnnotatedClip | None:
+    """The clip of a row of Kinetics-400's own files."""
     label = row.get("label")
     if label is None:
         raise BadRow("has no label, so it is unknown whether it belongs here")
@@ -136,16 +136,16 @@ def _clip(row) -> AnnotatedClip | None:
     split = _SPLITS.get(row["split"])
     if split is None:
         raise BadRow(f"unknown split {row['split']!r}")
-    start, end = checked_segment(row.number("time_start"), row.number("time_end"))
+    start, end = row.segment("time_start", "time_end")
     return _annotated(row["youtube_id"], start, end, label, split, label)
 
 
-def _listed(row, split) -> AnnotatedClip:
-    """`train/UTZNGD-TvvY_000061_000071.mp4,13`."""
+def _listed_clip(row: TableRow, split: str) -> AnnotatedClip:
+    """The clip of a line like `train/UTZNGD-TvvY_000061_000071.mp4,13`."""
     name = row["file"].rpartition("/")[2].rpartition(".")[0]
     parts = name.rsplit("_", 2)
     if len(parts) != 3 or not (parts[1] + parts[2]).isdigit():
-        raise BadRow(f"is no file name of a clip: {row['file']!r}")
+        raise BadRow(f"is not a file name of a clip: {row['file']!r}")
     number = int(row.number("number"))
     if number >= len(CLASSES):
         raise BadRow(f"there is no class {number}; there are {len(CLASSES)}")
@@ -153,7 +153,14 @@ def _listed(row, split) -> AnnotatedClip:
     return _annotated(parts[0], start, end, CLASSES[number], split, -1)
 
 
-def _annotated(video_id, start, end, label, split, label_k400) -> AnnotatedClip:
+def _annotated(
+    video_id: str,
+    start: float,
+    end: float,
+    label: str,
+    split: str,
+    label_k400: str | int,
+) -> AnnotatedClip:
     short = {"validation": "val"}.get(split, split)
     fields = segment_fields(
         video_id, start, end, split=split, short_split=short, label=label

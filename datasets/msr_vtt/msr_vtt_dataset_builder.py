@@ -1,4 +1,6 @@
-"""The TFDS builder of `msr_vtt`."""
+"""TFDS builder of `msr_vtt`."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +15,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = MSRVTT
     BUILDER_CONFIGS = published_builder.configs(MSRVTT)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "captions": tfds.features.Sequence(tfds.features.Text()),
             "query": tfds.features.Text(),
@@ -22,7 +24,7 @@ class Builder(published_builder.PublishedBuilder):
         }
 
     @staticmethod
-    def finish_example(example):
-        # The audio protocol: test clips without sound count as mistakes (AVLnet).
+    def finish_example(example: dict[str, Any]) -> dict[str, Any]:
+        # The audio protocol: test clips without audio count as mistakes (AVLnet).
         is_silent = inspection.is_silent(example["audio"])
         return {**example, "counts_as_miss": is_silent}

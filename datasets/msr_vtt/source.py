@@ -1,7 +1,12 @@
-"""MSR-VTT (Xu et al., 2016) and the splits of text-video retrieval made of it."""
+"""MSR-VTT (Xu et al., 2016) and its splits for text-video retrieval."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
     bad_clip,
     checked_segment,
@@ -47,71 +52,77 @@ class MSRVTT(Source):
         "*_videodatainfo.json; media/ the clips video0.mp4 and so on."
     )
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         path = annotations.find("category.txt")
         if path is None:
             return {"category": [str(i) for i in range(NUM_CATEGORIES)]}
-        names = {}
+        names: dict[int, str] = {}
         for line, where in read_lines(path):
             name, _, number = line.replace(",", "\t").rpartition("\t")
             if not number.strip().isdigit():
-                raise UserError(f"{path}: {where} is no category and its number.")
+                raise UserError(f"{path}: {where} is not a category and its number.")
             names[int(number)] = name.strip()
         if sorted(names) != list(range(len(names))):
             raise UserError(f"{path}: the numbers do not count from 0 without a gap.")
         return {"category": [names[i] for i in range(len(names))]}
 
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         videos = _Videos(annotations, self.INSTRUCTIONS)
         if self.selection == "official":
-            return videos.official()
-        return self._retrieval(annotations, videos)
-
-    def _retrieval(self, annotations, videos):
+            yield from videos.official()
+            return
         name = f"MSRVTT_train.{self.selection}.csv"
         path = annotations.file(name, hint=self.INSTRUCTIONS)
-        rows = read_table(path, ("video_id",))
         yield from to_clips(
-            rows, lambda row: videos.clip(row["video_id"], "train"), "train"
+            read_table(path, ("video_id",)),
+            lambda row: videos.clip(row["video_id"], "train"),
+            "train",
         )
         path = annotations.file(_QUERIES, hint=self.INSTRUCTIONS)
-        rows = read_table(
-            path, ("video_id", "sentence"), header=True, greedy="sentence"
+        yield from to_clips(
+            read_table(path, ("video_id", "sentence"), header=True, greedy="sentence"),
+            lambda row: videos.clip(row["video_id"], "test", query=row["sentence"]),
+            "test",
         )
-        yield from to_clips(rows, lambda row: _query(row, videos), "test")
-
-
-def _query(row, videos) -> AnnotatedClip:
-    return videos.clip(row["video_id"], "test", query=row["sentence"])
 
 
 class _Videos:
-    """The JSON files: what is known of each video, by its id."""
+    """The content of the JSON files by video id."""
 
-    def __init__(self, annotations, hint):
+    def __init__(self, annotations: Annotations, hint: str) -> None:
         paths = [annotations.file(*_JSON, hint=hint), annotations.find(_TEST_JSON)]
-        self.videos, self.captions = {}, {}
+        self.videos: dict[str, tuple[dict[str, Any], str]] = {}
+        self.captions: dict[str, list[str]] = {}
         for path in filter(None, paths):
             content = read_json(path)
-            _check_keys(path, content, "videos", "sentences")
+            for key in ("videos", "sentences"):
+                if key not in content:
+                    raise UserError(
+                        f"{path}: has no {key!r}; is it another file of MSR-VTT?"
+                    )
             for video in content["videos"]:
                 self.videos.setdefault(video["video_id"], (video, path.name))
             for sentence in content["sentences"]:
                 captions = self.captions.setdefault(sentence["video_id"], [])
                 captions.append(sentence["caption"])
 
-    def official(self):
+    def official(self) -> Iterator[AnnotatedClip]:
+        """All clips in the official splits."""
         for video_id, (video, file) in self.videos.items():
-            where = f"{file} {video_id}"
             split = _SPLITS.get(video.get("split"))
             try:
                 if split is None:
                     raise BadRow(f"unknown split {video.get('split')!r}")
                 yield self.clip(video_id, split)
             except BadRow as error:
-                yield bad_clip(where, split or "train", error)
+                yield bad_clip(f"{file} {video_id}", split or "train", error)
 
-    def clip(self, video_id, split, query="") -> AnnotatedClip:
+    def clip(self, video_id: str, split: str, query: str = "") -> AnnotatedClip:
+        """The clip of a video id; `query` is its sentence in the retrieval test.
+
+        Raises:
+            BadRow: nothing usable is known about the video.
+        """
         if video_id not in self.videos:
             raise BadRow(f"{video_id} is in no JSON file")
         video, file = self.videos[video_id]
@@ -126,16 +137,8 @@ class _Videos:
             "query": query,
             "category": category,
         }
-        fields = {"id": video_id, "split": split, "url_id": _youtube_id(video)}
+        url_id = video.get("url", "").rpartition("v=")[2][:11]
+        fields = {"id": video_id, "split": split, "url_id": url_id}
+        # A query has a row of its own to name.
         where = f"{file} {video_id}" if not query else ""
         return AnnotatedClip(video_id, split, fields, start, end, labels, where)
-
-
-def _youtube_id(video) -> str:
-    return video.get("url", "").rpartition("v=")[2][:11]
-
-
-def _check_keys(path, content, *keys):
-    for key in keys:
-        if key not in content:
-            raise UserError(f"{path}: has no {key!r}; is it another file of MSR-VTT?")

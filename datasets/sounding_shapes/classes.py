@@ -1,15 +1,19 @@
-"""Classes, labels, captions, and what an ideal observer could know of them.
+"""Classes, labels, captions, and the accuracy that an ideal observer can reach.
 
 A class is a pair (look, timbre). Everything else in a clip is drawn independently of
-its class, so the look is all that the picture says about it and the timbre is all that
-the sound says: the ceilings follow from counting the pairs.
+its class, so the look is all that the video says about it and the timbre is all that
+the audio says: the ceilings follow from counting the pairs.
 """
 
 import collections
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 from tfavmae_datasets.sounding_shapes.config import VERBS, SoundingShapesConfig
+
+if TYPE_CHECKING:  # `scene` imports this module
+    from tfavmae_datasets.sounding_shapes.scene import Body, Scene
 
 # In order of use: the first ones are the easiest to tell apart.
 LOOKS = (
@@ -93,6 +97,7 @@ def class_table(config: SoundingShapesConfig) -> tuple[ShapeClass, ...]:
 
 
 def class_names(config: SoundingShapesConfig) -> list[str]:
+    """Names of the classes, in the order of their labels."""
     return [c.name for c in class_table(config)]
 
 
@@ -152,7 +157,7 @@ def ceilings(config: SoundingShapesConfig, over: str = "present") -> dict[str, f
 
 
 def _best_guess_accuracy(observations: list) -> float:
-    """Accuracy of the best guess when class i, one of n equals, shows observation i.
+    """Accuracy of the best guess when class i, one of n alike, shows observation i.
 
     Among the k classes of one observation any guess is right once in k times, so each
     distinct observation wins exactly one class.
@@ -160,8 +165,8 @@ def _best_guess_accuracy(observations: list) -> float:
     return len(collections.Counter(observations)) / len(observations)
 
 
-def caption(scene) -> str:
-    """One English sentence about a `scene.Scene`."""
+def caption(scene: "Scene") -> str:
+    """One English sentence about a scene."""
     main, *others = scene.sounding
     size = "large" if main.size > 2 / 3 else "small" if main.size < 1 / 3 else "medium"
     text = f"A {size} {_describe(main)} {_VERB_PHRASES[scene.verb]}"
@@ -177,5 +182,5 @@ def caption(scene) -> str:
     return f"{text}; strikes {times}; {scenery}."
 
 
-def _describe(body) -> str:
+def _describe(body: "Body") -> str:
     return f"{body.colour} {body.look} that sounds like {TIMBRES[body.timbre]}"

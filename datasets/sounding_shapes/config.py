@@ -1,8 +1,9 @@
-"""What a SoundingShapes set is like: two named configurations, each knob a field."""
+"""Configurations of SoundingShapes: two named ones, with a field for every choice."""
 
 import dataclasses
+from typing import Any
 
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +24,12 @@ class SoundingShapesConfig:
             timbres. A multiple of 4.
         sounding_objects: fewest and most sounding objects of a clip (1 or 2).
         max_silent_objects: most silent distractor objects of a clip.
-        ambience_match: probability that the ambience is the texture's own.
+        ambience_match: probability that the ambience is that of the texture.
         min_impacts, max_impacts: fewest and most impacts of a clip.
         missing_audio, missing_video: fraction of clips whose file has no audio (no
             video) stream; never both.
         rotation_degrees: objects are turned by up to this angle.
-        verbs: motions in use, see `classes.VERBS`.
+        verbs: motions in use, of `VERBS`.
         num_train_clips, num_validation_clips, num_test_clips: sizes of the splits
             that the TFDS builder generates.
     """
@@ -63,17 +64,33 @@ class SoundingShapesConfig:
     num_validation_clips: int = 800
     num_test_clips: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, is_valid, rule in _RULES:
             if not is_valid(self):
                 raise UserError(
-                    f"sounding_shapes/{self.name}: {name}={getattr(self, name)!r} is "
-                    f"impossible; it must be {rule}."
+                    f"sounding_shapes/{self.name}: `{name}` must be {rule}; received "
+                    f"{getattr(self, name)!r}."
                 )
 
     @property
     def num_classes(self) -> int:
         return self.num_ear_classes + self.num_eye_classes + self.num_both_classes
+
+    @property
+    def num_looks(self) -> int:
+        return (
+            self.num_ear_classes // 2
+            + self.num_eye_classes
+            + self.num_both_classes // 2
+        )
+
+    @property
+    def num_timbres(self) -> int:
+        return (
+            self.num_ear_classes
+            + self.num_eye_classes // 2
+            + self.num_both_classes // 2
+        )
 
     @property
     def num_frames(self) -> int:
@@ -84,8 +101,8 @@ class SoundingShapesConfig:
         return round(self.clip_seconds * self.sample_rate_hz)
 
     @property
-    def content(self) -> dict:
-        """The fields that decide what a clip of given split and index looks like."""
+    def content(self) -> dict[str, Any]:
+        """The fields that decide the content of a clip of given split and index."""
         fields = dataclasses.asdict(self)
         return {k: v for k, v in fields.items() if not k.endswith("_clips")}
 
@@ -96,14 +113,6 @@ MAX_LOOKS = 14
 MAX_TIMBRES = 14
 MAX_AMBIENCES = 8
 VERBS = ("slide", "bounce", "ricochet", "tumble")
-
-
-def _num_looks(c):
-    return c.num_ear_classes // 2 + c.num_eye_classes + c.num_both_classes // 2
-
-
-def _num_timbres(c):
-    return c.num_ear_classes + c.num_eye_classes // 2 + c.num_both_classes // 2
 
 
 _RULES = (
@@ -127,8 +136,8 @@ _RULES = (
         lambda c: (
             min(c.num_ear_classes, c.num_eye_classes, c.num_both_classes) >= 0
             and c.num_classes >= 2
-            and _num_looks(c) <= MAX_LOOKS
-            and _num_timbres(c) <= MAX_TIMBRES
+            and c.num_looks <= MAX_LOOKS
+            and c.num_timbres <= MAX_TIMBRES
         ),
         f"such that 2 or more classes use at most {MAX_LOOKS} looks "
         f"(ear/2 + eye + both/2) and {MAX_TIMBRES} timbres (ear + eye/2 + both/2)",
@@ -219,9 +228,14 @@ CONFIGS = {"demo": DEMO, "standard": STANDARD}
 
 
 def get(name: str) -> SoundingShapesConfig:
+    """The published configuration of that name.
+
+    Raises:
+        UserError: there is none.
+    """
     if name not in CONFIGS:
         raise UserError(
-            f"There is no SoundingShapes configuration {name!r}; use one of "
-            f"{', '.join(sorted(CONFIGS))}."
+            f"sounding_shapes has no configuration {name!r}; "
+            f"{did_you_mean(name, CONFIGS)}"
         )
     return CONFIGS[name]

@@ -1,30 +1,33 @@
-"""Writes clips as media files, in parallel, and carries on where it was stopped.
+"""Generation of clips as media files, in parallel; continues where it was stopped.
 
     rows = generate("clips", config.DEMO, "train", num_clips=4000, seed=0)
 
-A clip is a pure function of configuration, seed, split and index; how many workers
-write it, and in which order, changes nothing.
+A clip is a pure function of configuration, seed, split and index; the number of workers
+and the order in which they write change nothing.
 """
 
-import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from tfavmae.building.worker_pool import WorkerPool, available_cores
 from tfavmae.errors import UserError
-from tfavmae_datasets.sounding_shapes import classes, media_file, render, sound
+from tfavmae.files import exclusive, remove_partial, write_atomically
+from tfavmae_datasets.sounding_shapes import audio, classes, media_file, render
 from tfavmae_datasets.sounding_shapes import scene as scenes
 from tfavmae_datasets.sounding_shapes.classes import ceilings
 from tfavmae_datasets.sounding_shapes.config import SoundingShapesConfig
 
 __all__ = ["ceilings", "generate", "label_row", "write_clip"]
 
+# Folder, configuration, seed, split, and indices of the clips to write.
+Task = tuple[pathlib.Path, SoundingShapesConfig, int, str, list[int]]
+
 # Changes whenever the same seed gives other clips.
 CONTENT_VERSION = 1
-_CHUNK = 16
-_TEMPORARY = ".tmp"
+_CHUNK = 16  # clips per task; progress is reported after each task
 
 
 def generate(
@@ -36,7 +39,7 @@ def generate(
     seed: int = 0,
     num_workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Writes `directory/split/*.mp4` and `directory/split/labels.jsonl`.
 
     Files appear under their name only when complete, so after an interruption the
@@ -44,54 +47,63 @@ def generate(
     `num_clips` is.
 
     Args:
-        directory: where the splits lie; created if needed.
-        config: what to generate.
-        split: "train", "validation", "test" or any name: its own random stream.
+        directory: the folder of the splits; created if needed.
+        config: the configuration of the set.
+        split: "train", "validation", "test" or any name; each has a random stream of
+            its own.
         num_clips: number of clips.
         seed: another seed gives another set.
         num_workers: processes; None for one per available core.
-        progress: called with (clips done, clips in all).
+        progress: called with the number of clips done and of all clips.
 
     Returns:
         The rows of labels.jsonl, see `label_row`.
+
+    Raises:
+        UserError: the folder holds clips of another recipe, another process is writing
+            there, or the disk is full.
     """
     if num_clips < 1:
-        raise UserError(
-            f"num_clips={num_clips} is impossible; ask for 1 or more clips."
-        )
+        raise UserError(f"`num_clips` must be at least 1; received {num_clips}.")
     folder = pathlib.Path(directory) / split
-    _prepare(folder, config, seed)
-    missing, rows = [], {}
-    for i in range(num_clips):
-        if (folder / f"{scenes.clip_id(split, i)}.mp4").exists():
-            rows[i] = label_row(scenes.sample(config, seed, split, i), config)
-        else:
-            missing.append(i)
-    chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
-    tasks = [(folder, config, seed, split, chunk) for chunk in chunks]
-    for written in itertools.chain([{}], _run(tasks, num_workers or available_cores())):
-        rows |= written
+    with exclusive(folder / "generation.lock", "generation"):
+        _check_recipe(folder, config, seed)
+        remove_partial(folder)
+        missing, rows = [], {}
+        for i in range(num_clips):
+            if (folder / f"{scenes.clip_id(split, i)}.mp4").exists():
+                rows[i] = label_row(scenes.sample(config, seed, split, i), config)
+            else:
+                missing.append(i)
         if progress:
             progress(len(rows), num_clips)
-    rows = [rows[i] for i in range(num_clips)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    _write_atomically(folder / "labels.jsonl", lines.encode())
-    return rows
+        chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
+        tasks = [(folder, config, seed, split, chunk) for chunk in chunks]
+        for written in _run(tasks, num_workers or available_cores()):
+            rows |= written
+            if progress:
+                progress(len(rows), num_clips)
+        ordered = [rows[i] for i in range(num_clips)]
+        lines = "".join(json.dumps(row) + "\n" for row in ordered)
+        write_atomically(folder / "labels.jsonl", lines)
+    return ordered
 
 
-def write_clip(path, scene: "scenes.Scene", config: SoundingShapesConfig) -> None:
-    """Renders one clip to an mp4 file."""
+def write_clip(
+    path: str | os.PathLike, scene: scenes.Scene, config: SoundingShapesConfig
+) -> None:
+    """Renders one clip and writes it as an mp4 file."""
     content = media_file.encode(
         render.render(scene, config) if scene.has_video else None,
-        sound.render(scene, config) if scene.has_audio else None,
+        audio.render(scene, config) if scene.has_audio else None,
         frame_rate=config.frame_rate,
         sample_rate_hz=config.sample_rate_hz,
     )
-    _write_atomically(pathlib.Path(path), content)
+    write_atomically(path, content)
 
 
-def label_row(scene: "scenes.Scene", config: SoundingShapesConfig) -> dict:
-    """All that is known of a clip, as JSON-able values.
+def label_row(scene: scenes.Scene, config: SoundingShapesConfig) -> dict[str, Any]:
+    """Everything that is known about a clip, as values for JSON.
 
     Times are in seconds, positions in widths of the frame. `events` are indices into
     `classes.event_names`, `event_times` [onset, offset] of each impact in order of
@@ -106,6 +118,11 @@ def label_row(scene: "scenes.Scene", config: SoundingShapesConfig) -> dict:
         events.add(names.index("collision"))
     main = scene.sounding[0]
     struck = [scene.sounding[i.body] for i in scene.impacts]
+    event_times = []
+    for impact, body in zip(scene.impacts, struck, strict=True):
+        offset = impact.time + audio.TIMBRES[body.timbre].seconds
+        offset = min(offset, config.clip_seconds)
+        event_times.append([round(impact.time, 6), round(offset, 6)])
     return {
         "id": scene.id,
         "file": f"{scene.id}.mp4",
@@ -115,9 +132,7 @@ def label_row(scene: "scenes.Scene", config: SoundingShapesConfig) -> dict:
         "verb": classes.verbs(config).index(scene.verb),
         "noun": classes.nouns(config).index(main.look),
         "caption": classes.caption(scene),
-        "event_times": [
-            _interval(i, b, config) for i, b in zip(scene.impacts, struck, strict=True)
-        ],
+        "event_times": event_times,
         "event_classes": [b.label for b in struck],
         "event_kinds": [i.kind for i in scene.impacts],
         "event_speeds": [round(i.speed, 4) for i in scene.impacts],
@@ -139,45 +154,23 @@ def label_row(scene: "scenes.Scene", config: SoundingShapesConfig) -> dict:
     }
 
 
-def _interval(impact, body, config):
-    offset = impact.time + sound.TIMBRES[body.timbre].seconds
-    return [round(impact.time, 6), round(min(offset, config.clip_seconds), 6)]
-
-
-def _prepare(folder, config, seed):
-    """Makes the folder; refuses to mix clips of two recipes in one."""
+def _check_recipe(
+    folder: pathlib.Path, config: SoundingShapesConfig, seed: int
+) -> None:
+    """Records the recipe of a folder; refuses to mix clips of two recipes in one."""
     path = folder / "generation.json"
     recipe = {"version": CONTENT_VERSION, "seed": seed, "config": config.content}
     text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be created ({error.strerror}).") from error
-    for leftover in folder.glob(f".*{_TEMPORARY}"):
-        leftover.unlink()
     if not path.exists():
-        _write_atomically(path, text.encode())
+        write_atomically(path, text)
     elif path.read_text() != text:
         raise UserError(
             f"{folder}: holds clips of another seed, configuration or version (see "
-            "generation.json). Choose another directory or delete this one."
+            "generation.json). Choose another folder or delete this one."
         )
 
 
-def _write_atomically(path, content: bytes):
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}). Make room or choose "
-            "another directory and run again: finished clips are kept."
-        ) from error
-
-
-def _run(tasks, num_workers):
+def _run(tasks: list[Task], num_workers: int) -> Iterator[dict[int, dict[str, Any]]]:
     """Yields the rows of each task, once it is done."""
     if num_workers == 1 or len(tasks) < 2:
         yield from map(write_clips, tasks)
@@ -189,8 +182,8 @@ def _run(tasks, num_workers):
             yield outcome.value
 
 
-def write_clips(task) -> dict[int, dict]:
-    """What a worker does: writes some clips of one folder and returns their rows."""
+def write_clips(task: Task) -> dict[int, dict[str, Any]]:
+    """Writes some clips of one folder and returns their rows; runs in a worker."""
     folder, config, seed, split, indices = task
     rows = {}
     for index in indices:

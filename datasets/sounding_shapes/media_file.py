@@ -1,4 +1,4 @@
-"""Frames and samples to the bytes of an mp4 file (H.264 + AAC)."""
+"""Encoding of frames and samples as an mp4 file (H.264 + AAC)."""
 
 import io
 from fractions import Fraction
@@ -25,45 +25,40 @@ def encode(
     """Encodes a clip; a missing modality gets no stream at all.
 
     Args:
-        frames: uint8 (frames, height, width, 3) or None.
-        audio: int16 (samples,) or None.
+        frames: uint8 `(frames, height, width, 3)` or None.
+        audio: int16 `(samples,)` or None.
         frame_rate: frames per second.
-        sample_rate_hz: of `audio`.
+        sample_rate_hz: rate of `audio`.
+
+    Returns:
+        The bytes of the file.
     """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        streams = []
+        video_stream = audio_stream = None
         if frames is not None:
-            streams.append((_video_stream(container, frames, frame_rate), frames))
+            rate = Fraction(frame_rate).limit_denominator(1001)
+            video_stream = container.add_stream(
+                "libx264", rate=rate, options=_VIDEO_OPTIONS
+            )
+            video_stream.height, video_stream.width = frames.shape[1:3]
+            video_stream.pix_fmt = "yuv420p"
         if audio is not None:
-            stream = container.add_stream(
+            audio_stream = container.add_stream(
                 "aac", rate=sample_rate_hz, layout="mono", options={"aac_coder": "fast"}
             )
-            stream.bit_rate = 96_000
-            streams.append((stream, audio))
-        for stream, content in streams:
-            for frame in _frames_of(stream, content):
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+            audio_stream.bit_rate = 96_000
+        # Both streams exist before the first packet, with which the header is written.
+        if video_stream:
+            for number, pixels in enumerate(frames):
+                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                picture.pts, picture.time_base = number, 1 / video_stream.average_rate
+                container.mux(video_stream.encode(picture))
+            container.mux(video_stream.encode(None))
+        if audio_stream:
+            block = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
+            block.sample_rate = audio_stream.rate
+            block.pts, block.time_base = 0, Fraction(1, audio_stream.rate)
+            container.mux(audio_stream.encode(block))
+            container.mux(audio_stream.encode(None))
     return buffer.getvalue()
-
-
-def _video_stream(container, frames, frame_rate):
-    rate = Fraction(frame_rate).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options=_VIDEO_OPTIONS)
-    stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = "yuv420p"
-    return stream
-
-
-def _frames_of(stream, content):
-    if stream.type == "audio":
-        frame = av.AudioFrame.from_ndarray(content[None], format="s16", layout="mono")
-        frame.sample_rate = stream.rate
-        frame.pts, frame.time_base = 0, Fraction(1, stream.rate)
-        yield frame
-        return
-    for number, pixels in enumerate(content):
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        frame.pts, frame.time_base = number, 1 / stream.average_rate
-        yield frame

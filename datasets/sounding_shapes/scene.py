@@ -1,4 +1,4 @@
-"""One clip as facts: who is there, how it moves, when it strikes."""
+"""The facts of one clip: its objects, their motion and their impacts."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ from tfavmae.errors import UserError
 from tfavmae_datasets.sounding_shapes import classes, physics
 from tfavmae_datasets.sounding_shapes.config import SoundingShapesConfig
 
+# Some settings allow no motion at all: drawing has to end.
 _MAX_ATTEMPTS = 2000
 _GRAVITY = 5.0
 _RESTITUTION = 0.92
@@ -18,7 +19,7 @@ _SPLIT_CODES = {"train": 0, "validation": 1, "test": 2}
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """An object: what it looks and sounds like. `label` is -1 for silent ones."""
+    """An object: its look, its timbre and its motion. `label` is -1 for silent ones."""
 
     label: int
     look: str
@@ -51,10 +52,12 @@ class Scene:
 
     @property
     def bodies(self) -> tuple[Body, ...]:
+        """All objects, in the order of `positions`."""
         return self.sounding + self.silent
 
 
 def clip_id(split: str, index: int) -> str:
+    """Name of a clip, and of its file without suffix."""
     return f"{split}_{index:06d}"
 
 
@@ -65,7 +68,7 @@ def seed_words(seed: int, split: str, index: int) -> tuple[int, ...]:
 
 
 def generator(words: tuple[int, ...], purpose: int) -> np.random.Generator:
-    """Independent random streams, so that e.g. the sound cannot disturb the labels."""
+    """Independent random streams, so that e.g. the audio cannot disturb the labels."""
     return np.random.default_rng(np.random.SeedSequence([*words, purpose]))
 
 
@@ -75,11 +78,16 @@ def sample(config: SoundingShapesConfig, seed: int, split: str, index: int) -> S
     The label is fixed first and motion is drawn without looking at it, so rejected
     motions cannot make anything but look and timbre tell of the class.
     """
+    # The order of all draws below decides the content: another order gives other clips
+    # for the same seed, which `generator.CONTENT_VERSION` would have to say.
     words = seed_words(seed, split, index)
     rng = generator(words, purpose=0)
-    label = _balanced_label(config, seed, split, index)
+    label = balanced_label(config, seed, split, index)
     missing = rng.random()
-    texture, ambience = _background(config, rng)
+    texture = int(rng.integers(config.num_ambiences))
+    other = texture + int(rng.integers(1, config.num_ambiences))
+    is_match = rng.random() < config.ambience_match
+    ambience = texture if is_match else other % config.num_ambiences
     verb = str(rng.choice(config.verbs))
     sounding, silent = _bodies(config, rng, label, verb)
     trajectory, impacts = _motion(config, rng, sounding, verb)
@@ -94,8 +102,8 @@ def sample(config: SoundingShapesConfig, seed: int, split: str, index: int) -> S
         sounding=sounding,
         silent=silent,
         verb=verb,
-        texture=texture,
-        ambience=ambience,
+        texture=classes.TEXTURES[texture],
+        ambience=classes.AMBIENCES[ambience],
         hue=float(rng.random()),
         impacts=tuple(impacts),
         positions=positions,
@@ -108,28 +116,23 @@ def sample(config: SoundingShapesConfig, seed: int, split: str, index: int) -> S
     )
 
 
-def _balanced_label(config, seed, split, index) -> int:
+def balanced_label(
+    config: SoundingShapesConfig, seed: int, split: str, index: int
+) -> int:
     """Every run of `num_classes` clips has each class once, in random order."""
     block, place = divmod(index, config.num_classes)
     order = generator(seed_words(seed, split, block), purpose=1)
     return int(order.permutation(config.num_classes)[place])
 
 
-def _background(config, rng):
-    texture = int(rng.integers(config.num_ambiences))
-    other = (
-        texture + int(rng.integers(1, config.num_ambiences))
-    ) % config.num_ambiences
-    ambience = texture if rng.random() < config.ambience_match else other
-    return classes.TEXTURES[texture], classes.AMBIENCES[ambience]
-
-
-def _bodies(config, rng, label, verb):
+def _bodies(
+    config: SoundingShapesConfig, rng: np.random.Generator, label: int, verb: str
+) -> tuple[tuple[Body, ...], tuple[Body, ...]]:
     """The sounding objects, largest (the labelled one) first, and the silent ones."""
     table = classes.class_table(config)
     fewest, most = config.sounding_objects
     count = int(rng.integers(fewest, most + 1))
-    sizes = _sizes(config, rng, count)
+    sizes = [float(rng.random())] if count == 1 else _two_sizes(config, rng)
     labels = [label, *(int(rng.integers(len(table))) for _ in range(count - 1))]
     sounding = tuple(
         _body(config, rng, n, table[n].look, table[n].timbre, size, verb)
@@ -144,18 +147,24 @@ def _bodies(config, rng, label, verb):
     return sounding, silent
 
 
-def _sizes(config, rng, count):
-    """Sizes in [0, 1], largest first, far enough apart to see which is larger."""
+def _two_sizes(config: SoundingShapesConfig, rng: np.random.Generator) -> list[float]:
+    """Sizes in [0, 1], larger first, far enough apart to see which one it is."""
     span = np.log(config.max_radius / config.min_radius)
-    if count == 1:
-        return [float(rng.random())]
     gap = min(np.log(_SIZE_RATIO) / span, 0.9)
     small, free = rng.random(2)
     small *= 1 - gap
     return [float(small + gap + free * (1 - gap - small)), float(small)]
 
 
-def _body(config, rng, label, look, timbre, size, verb):
+def _body(
+    config: SoundingShapesConfig,
+    rng: np.random.Generator,
+    label: int,
+    look: str,
+    timbre: str,
+    size: float,
+    verb: str,
+) -> Body:
     ratio = config.max_radius / config.min_radius
     octaves = config.highest_pitch_hz / config.lowest_pitch_hz
     tilt = np.radians(config.rotation_degrees)
@@ -173,8 +182,17 @@ def _body(config, rng, label, look, timbre, size, verb):
     )
 
 
-def _motion(config, rng, sounding, verb):
-    """Draws starts until the number of impacts is as the configuration asks."""
+def _motion(
+    config: SoundingShapesConfig,
+    rng: np.random.Generator,
+    sounding: tuple[Body, ...],
+    verb: str,
+) -> tuple[physics.Trajectory, list[physics.Impact]]:
+    """Draws starts until the number of impacts is as the configuration asks.
+
+    Raises:
+        UserError: that does not happen.
+    """
     radii = np.array([b.radius for b in sounding])
     for _ in range(_MAX_ATTEMPTS):
         start = _start(config, rng, radii, verb)
@@ -188,7 +206,12 @@ def _motion(config, rng, sounding, verb):
             gravity=_GRAVITY if is_falling else 0.0,
             restitution=_RESTITUTION if is_falling else 1.0,
         )
-        if motion and _is_wanted(config, motion[1], len(radii)):
+        if motion is None:
+            continue
+        _, impacts = motion
+        in_range = config.min_impacts <= len(impacts) <= config.max_impacts
+        # None of the sounding objects may stay silent.
+        if in_range and {i.body for i in impacts} == set(range(len(radii))):
             return motion
     raise UserError(
         f"sounding_shapes/{config.name}: no motion ({verb}) has {config.min_impacts} "
@@ -197,17 +220,14 @@ def _motion(config, rng, sounding, verb):
     )
 
 
-def _is_wanted(config, impacts, num_bodies):
-    """Enough impacts, not too many, and none of the sounding objects stays silent."""
-    in_range = config.min_impacts <= len(impacts) <= config.max_impacts
-    return in_range and {i.body for i in impacts} == set(range(num_bodies))
-
-
-def _start(config, rng, radii, verb):
-    """Positions and velocities (bodies, 2), or None when the discs overlap."""
+def _start(
+    config: SoundingShapesConfig, rng: np.random.Generator, radii: np.ndarray, verb: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Positions and velocities `(bodies, 2)`; None when the discs overlap."""
     count = len(radii)
     p = rng.uniform(radii[:, None], 1 - radii[:, None], (count, 2))
     speed = rng.uniform(config.min_speed, config.max_speed, count)
+    # Between 27 and 63 degrees: a motion along one axis would hit the same two walls.
     angle = rng.uniform(0.15, 0.35, count) * np.pi
     direction = np.stack([np.cos(angle), np.sin(angle)], -1)
     v = speed[:, None] * direction * rng.choice([-1, 1], (count, 2))
@@ -222,9 +242,9 @@ def _start(config, rng, radii, verb):
     return p, v
 
 
-def _hover(rng, body, times):
-    """Path of a silent object: it drifts about and turns without touching a wall."""
-    reach = 0.5 - body.radius - 0.02
+def _hover(rng: np.random.Generator, body: Body, times: np.ndarray) -> np.ndarray:
+    """Path `(n, 1, 2)` of a silent object, which drifts without touching a wall."""
+    reach = 0.5 - body.radius - 0.02  # a silent object must not seem to strike
     centre = rng.uniform(0.5 - 0.5 * reach, 0.5 + 0.5 * reach, 2)
     sway = rng.uniform(0.2, 0.5, 2) * reach
     rate, phase = rng.uniform(1.0, 2.5, 2), rng.uniform(0, 2 * np.pi, 2)

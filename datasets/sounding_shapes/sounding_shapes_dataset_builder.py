@@ -1,16 +1,23 @@
-"""TFDS builder of SoundingShapes: generates the media files, then decodes and packs."""
+"""TFDS builder of SoundingShapes: generates media files, then stores their clips."""
 
 import dataclasses
-import functools
-import pathlib
+import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+# TFDS's progress bars, which `tfds.disable_progress_bar` turns off; not part of its
+# public API (read in 4.9.10).
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from tfavmae.building import decoding, features
+from tfavmae.building import decoding
+from tfavmae.building.decoding_builder import BuildPlan, DecodingBuilder
+from tfavmae.building.features import StoredClipsConfig
+from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
-from tfavmae.media import decode
+from tfavmae.media.decode import DecodeOptions
 from tfavmae_datasets.sounding_shapes import classes, generator
 from tfavmae_datasets.sounding_shapes.config import CONFIGS, SoundingShapesConfig
 
@@ -18,12 +25,30 @@ from tfavmae_datasets.sounding_shapes.config import CONFIGS, SoundingShapesConfi
 _JPEG_QUALITY = 95
 
 
-@dataclasses.dataclass(kw_only=True)
-class ShapesConfig(tfds.core.BuilderConfig):
-    """A set to generate: `settings` and `seed`."""
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ShapesConfig(StoredClipsConfig):
+    """A set to generate.
+
+    Args:
+        settings: what it holds.
+        seed: another seed gives other clips.
+    """
 
     settings: SoundingShapesConfig
     seed: int = 0
+    # The files are our own: not one of them may be bad.
+    strict: bool = True
+
+    def decode_options(self) -> DecodeOptions:
+        return DecodeOptions(
+            sample_rate_hz=self.settings.sample_rate_hz,
+            frame_rate=self.settings.frame_rate,
+            shorter_side=self.settings.frame_size,
+            jpeg_quality=_JPEG_QUALITY,
+        )
+
+    def chosen(self) -> dict[str, Any]:
+        return {"settings": dataclasses.asdict(self.settings), "seed": self.seed}
 
 
 def builder_config(settings: SoundingShapesConfig, seed: int = 0) -> ShapesConfig:
@@ -31,6 +56,11 @@ def builder_config(settings: SoundingShapesConfig, seed: int = 0) -> ShapesConfi
 
     Prepared data is found by name, so changed settings need a name of their own; the
     seed is part of the name.
+
+    Raises:
+        UserError: the settings have the name of a published set but differ from it.
+
+    Example:
 
     >>> small = builder_config(dataclasses.replace(DEMO, name="small", frame_size=32))
     >>> tfds.builder("sounding_shapes", config=small).download_and_prepare()
@@ -40,12 +70,6 @@ def builder_config(settings: SoundingShapesConfig, seed: int = 0) -> ShapesConfi
             f"sounding_shapes/{settings.name}: the settings are not those of the "
             "published set of that name. Give them another name."
         )
-    return _builder_config(settings, seed)
-
-
-# TFDS accepts a published configuration only as the very object it was published as.
-@functools.cache
-def _builder_config(settings, seed):
     return ShapesConfig(
         name=settings.name if seed == 0 else f"{settings.name}_seed{seed}",
         description=(
@@ -57,28 +81,39 @@ def _builder_config(settings, seed):
     )
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
-    """DatasetBuilder of sounding_shapes.
+class Builder(DecodingBuilder):
+    """Builder of SoundingShapes; see README.md.
 
     Args:
-        media_dir: where the mp4 files are generated and kept; default
-            `downloads/sounding_shapes/<config>` in the data directory. Files that are
-            there already are not generated again.
+        media_dir: folder in which the mp4 files are generated and kept; by default
+            `downloads/sounding_shapes/<config>` in the data directory. Existing files
+            are not generated again.
         num_workers: processes; None for one per available core.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [builder_config(settings) for settings in CONFIGS.values()]
+    builder_config_cls = ShapesConfig
 
-    def __init__(self, *, media_dir=None, num_workers=None, **kwargs):
-        self.media_dir, self.num_workers = media_dir, num_workers
+    def __init__(
+        self,
+        *,
+        media_dir: str | os.PathLike | None = None,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.media_dir, self.num_workers = media_dir, num_workers
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    @property
+    def frame_size(self) -> int:
+        return self.builder_config.settings.frame_size
+
+    def label_features(self) -> dict[str, Any]:
         settings = self.builder_config.settings
         num_events = len(classes.event_names(settings))
-        labels = {
+        return {
             "label": tfds.features.ClassLabel(names=classes.class_names(settings)),
             "events": tfds.features.Tensor(shape=(num_events,), dtype=np.int8),
             "verb": tfds.features.ClassLabel(names=classes.verbs(settings)),
@@ -88,12 +123,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "positions": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
             "caption": tfds.features.Text(),
         }
-        return self.dataset_info_from_configs(
-            features=features.features(labels, settings.frame_size),
-            metadata=tfds.core.MetadataDict(self._facts()),
-        )
 
-    def _facts(self) -> dict:
+    def static_facts(self) -> dict[str, Any]:
         """What can be read from `builder.info.metadata` without this code."""
         settings, seed = self.builder_config.settings, self.builder_config.seed
         return {
@@ -105,9 +136,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "settings": dataclasses.asdict(settings),
         }
 
-    def _split_generators(self, dl_manager):
+    def names_source(self) -> bool:
+        # The name of a set stands for its settings and seed; see `builder_config`.
+        return False
+
+    def prepared_clips(self, split: str) -> None:
+        # The media files are kept, so an interrupted build only has to decode them
+        # again. That is not worth twice the disk space.
+        return None
+
+    def plan(
+        self, dl_manager: tfds.download.DownloadManager, pool: WorkerPool
+    ) -> BuildPlan:
         settings = self.builder_config.settings
-        folder = self.media_dir or pathlib.Path(
+        folder = self.media_dir or Path(
             dl_manager.download_dir, "sounding_shapes", self.builder_config.name
         )
         sizes = {
@@ -115,18 +157,30 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "validation": settings.num_validation_clips,
             "test": settings.num_test_clips,
         }
-        rows = {
-            split: self._generate_media(folder, split, size)
-            for split, size in sizes.items()
-            if size
-        }
-        return {split: self._generate_examples(row) for split, row in rows.items()}
+        return BuildPlan(
+            rows={
+                split: self.generate_media(Path(folder), split, size)
+                for split, size in sizes.items()
+                if size
+            },
+            source_digest=str(generator.CONTENT_VERSION),
+        )
 
-    def _generate_media(self, folder, split, num_clips):
+    def generate_media(
+        self, folder: Path, split: str, num_clips: int
+    ) -> list[decoding.Row]:
+        """Generates the missing files of a split; returns the rows of all of them."""
         config = self.builder_config
         with tqdm_utils.tqdm(
             total=num_clips, desc=f"Generating {split} clips", unit="clip", leave=False
         ) as bar:
+            shown = 0  # kept here: a bar that is turned off has no count
+
+            def progress(done: int, total: int) -> None:
+                nonlocal shown
+                bar.update(done - shown)
+                shown = done
+
             rows = generator.generate(
                 folder,
                 config.settings,
@@ -134,14 +188,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 num_clips=num_clips,
                 seed=config.seed,
                 num_workers=self.num_workers,
-                progress=_advance(bar),
+                progress=progress,
             )
-        return [self._decode_row(pathlib.Path(folder, split), row) for row in rows]
+        return [
+            decoding.Row(
+                row["id"],
+                os.fspath(folder / split / row["file"]),
+                labels=self.labels_of(row),
+            )
+            for row in rows
+        ]
 
-    def _decode_row(self, folder, row) -> decoding.Row:
+    def labels_of(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The stored labels of a row of labels.jsonl."""
         num_events = len(classes.event_names(self.builder_config.settings))
         positions = row["positions"] if row["has_video"] else []
-        labels = {
+        return {
             "label": row["label"],
             "events": np.isin(np.arange(num_events), row["events"]).astype(np.int8),
             "verb": row["verb"],
@@ -151,30 +213,3 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "positions": np.array(positions, np.float32).reshape(-1, 2),
             "caption": row["caption"],
         }
-        return decoding.Row(row["id"], str(folder / row["file"]), labels=labels)
-
-    def _generate_examples(self, rows):
-        settings = self.builder_config.settings
-        options = decode.DecodeOptions(
-            sample_rate_hz=settings.sample_rate_hz,
-            frame_rate=settings.frame_rate,
-            shorter_side=settings.frame_size,
-            jpeg_quality=_JPEG_QUALITY,
-        )
-        # Strict: we wrote these files, none of them may be bad.
-        with decoding.decode_rows(
-            rows, options, num_workers=self.num_workers, strict=True
-        ) as decoded:
-            yield from decoded
-
-
-def _advance(bar):
-    """`progress(done, total)` of a bar that may be TFDS's stand-in without a count."""
-    shown = 0
-
-    def progress(done, total):
-        nonlocal shown
-        bar.update(done - shown)
-        shown = done
-
-    return progress

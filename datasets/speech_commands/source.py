@@ -3,9 +3,10 @@
 import math
 import os
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
-from tfavmae.building.annotations import AnnotatedClip, read_lines
+from tfavmae.building.annotations import AnnotatedClip, Annotations, read_lines
 from tfavmae.building.file_templates import Template
 from tfavmae.building.source import Source
 from tfavmae.errors import UserError
@@ -32,35 +33,32 @@ class SpeechCommands(Source):
         f"{_TEST_SET}.tar.gz into its subfolder {_TEST_SET}."
     )
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         return {"label": [*KEYWORDS, SILENCE, UNKNOWN]}
 
-    def clips(self, annotations, media):
-        held_out = {}
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
+        held_out: dict[str, str] = {}
         for split, name in (("validation", "validation"), ("test", "testing")):
             path = annotations.file(f"{name}_list.txt", hint=self.INSTRUCTIONS)
             held_out |= {file: split for file, _ in read_lines(path)}
         has_test_set = (media / _TEST_SET).is_dir()
-        seen = set()
-        for file in _recordings(media):
-            seen.add(file)
+        recorded = [
+            f"{word}/{name}"
+            for word in _folders(media)
+            if word not in (BACKGROUND, _TEST_SET)
+            for name in _wav_files(media / word)
+        ]
+        # Files that are named in a list but do not exist: the audit will say so.
+        missing = sorted(set(held_out).difference(recorded))
+        for file in (*recorded, *missing):
             split = held_out.get(file, "train")
             if split != "test" or not has_test_set:
-                yield _clip(file, split)
-        # Named in a list, but not there: the audit will say so.
-        for file in sorted(set(held_out) - seen):
-            if held_out[file] != "test" or not has_test_set:
-                yield _clip(file, held_out[file])
+                yield _word(file, split)
         yield from _silence(media)
         if has_test_set:
-            yield from _test_set(media)
-
-
-def _recordings(media: Path):
-    """Relative names of all recorded words; the data set has no list of them."""
-    for word in _folders(media):
-        if word not in (BACKGROUND, _TEST_SET):
-            yield from (f"{word}/{name}" for name in _sounds(media / word))
+            for word in _folders(media / _TEST_SET):
+                for name in _wav_files(media / _TEST_SET / word):
+                    yield _word(f"{_TEST_SET}/{word}/{name}", "test", prefix="test/")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -72,15 +70,13 @@ def _folders(folder: Path) -> list[str]:
     return names
 
 
-def _sounds(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if _is_sound(entry))
+def _wav_files(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in os.scandir(folder))
+    return [n for n in names if n.endswith(".wav") and not n.startswith(".")]
 
 
-def _is_sound(entry) -> bool:
-    return entry.name.endswith(".wav") and not entry.name.startswith(".")
-
-
-def _clip(file, split, prefix="") -> AnnotatedClip:
+def _word(file: str, split: str, prefix: str = "") -> AnnotatedClip:
+    """The clip of a recorded word, whose folder is the word."""
     word = file.split("/")[-2]
     label = word if word in (*KEYWORDS, SILENCE, UNKNOWN) else UNKNOWN
     name = file.rpartition("/")[2]
@@ -91,34 +87,25 @@ def _clip(file, split, prefix="") -> AnnotatedClip:
     )
 
 
-def _silence(media: Path):
-    """Pieces of one second of the recordings of noise, every half second."""
+def _silence(media: Path) -> Iterator[AnnotatedClip]:
+    """Clips of one second of the recordings of noise, every half second."""
     folder = media / BACKGROUND
     if not folder.is_dir():
         raise UserError(
-            f"{media}: has no {BACKGROUND}, which is what silence is cut of."
+            f"{media}: has no {BACKGROUND}, from which the clips of silence are cut."
         )
-    for name in _sounds(folder):
+    for name in _wav_files(folder):
         file = f"{BACKGROUND}/{name}"
         split = "validation" if name == _VALIDATION_NOISE else "train"
-        for start in _starts(folder / name):
+        try:
+            with wave.open(os.fspath(folder / name)) as recording:
+                seconds = recording.getnframes() / recording.getframerate()
+            count = math.ceil((seconds - _CLIP_SECONDS) / _HOP_SECONDS)
+        except (wave.Error, EOFError):
+            count = 1  # the audit says what is wrong with the file
+        for index in range(count):
+            start = index * _HOP_SECONDS
             labels = {"label": SILENCE, "word": BACKGROUND, "speaker": ""}
             fields = {"file": file, "word": BACKGROUND}
             key, end = f"{file}@{start:g}", start + _CLIP_SECONDS
             yield AnnotatedClip(key, split, fields, start, end, labels, where=key)
-
-
-def _starts(path: Path) -> list[float]:
-    try:
-        with wave.open(os.fspath(path)) as file:
-            seconds = file.getnframes() / file.getframerate()
-    except (wave.Error, EOFError):
-        return [0.0]  # the audit says what is wrong with it
-    count = math.ceil((seconds - _CLIP_SECONDS) / _HOP_SECONDS)
-    return [index * _HOP_SECONDS for index in range(count)]
-
-
-def _test_set(media: Path):
-    for word in _folders(media / _TEST_SET):
-        for name in _sounds(media / _TEST_SET / word):
-            yield _clip(f"{_TEST_SET}/{word}/{name}", "test", prefix="test/")

@@ -1,4 +1,6 @@
-"""The TFDS builder of `speech_commands`."""
+"""TFDS builder of `speech_commands`."""
+
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,7 +14,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = SpeechCommands
     BUILDER_CONFIGS = published_builder.configs(SpeechCommands)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "label": tfds.features.ClassLabel(),
             "word": tfds.features.Text(),

@@ -1,12 +1,17 @@
-"""VGGSound's annotations (Chen et al., 2020): github.com/hche11/VGGSound, `data/`."""
+"""VGGSound (Chen et al., 2020): github.com/hche11/VGGSound, folder `data`."""
 
+import collections
 import functools
 import hashlib
+from collections.abc import Iterable, Iterator
 from importlib import resources
+from pathlib import Path
 
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
+    TableRow,
     known_label,
     read_table,
     segment_fields,
@@ -31,8 +36,8 @@ def stat_order() -> tuple[str, ...]:
     content = (folder / "labels.txt").read_bytes()
     if hashlib.sha256(content).hexdigest() != _LABELS_SHA256:
         raise UserError(
-            "vggsound/labels.txt: was changed, so class numbers would no longer mean "
-            "what they say. Install tfavmae again."
+            "vggsound/labels.txt: was changed, so class numbers would no longer be "
+            "those of the authors. Install tfavmae again."
         )
     return tuple(content.decode().splitlines())
 
@@ -58,57 +63,59 @@ class VGGSound(Source):
         "github.com/hche11/VGGSound, media/ the clips."
     )
 
-    def label_names(self, annotations):
+    def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
         names = stat_order()
         is_sorted = self.selection == "alphabetical"
         return {"label": sorted(names) if is_sorted else list(names)}
 
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
+        labels = frozenset(stat_order())
         if self.selection == "retrieval":
-            return self._retrieval(annotations)
+            path = annotations.file("test.csv", "data/test.csv", hint=self.INSTRUCTIONS)
+            rows = read_table(path, ("file", "label"), greedy="label")
+            first = first_of_each_class(rows)
+            return to_clips(first, lambda row: _test_clip(row, labels), "test")
         path = annotations.file(
             "vggsound.csv", "data/vggsound.csv", hint=self.INSTRUCTIONS
         )
+        # Labels have commas, which not every copy of the table quotes.
         columns = ("id", "start", "label", "split")
         rows = read_table(path, columns, greedy="label")
-        labels = frozenset(stat_order())
         return to_clips(rows, lambda row: _clip(row, labels), "train")
 
-    def _retrieval(self, annotations):
-        path = annotations.file("test.csv", "data/test.csv", hint=self.INSTRUCTIONS)
-        rows = read_table(path, ("file", "label"), greedy="label")
-        return to_clips(first_of_each_class(rows), _test_clip, "test")
+
+def first_of_each_class(rows: Iterable[TableRow]) -> Iterator[TableRow]:
+    """The first 5 rows of each class, in the order of the file, and unusable rows."""
+    labels = frozenset(stat_order())
+    counts: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        label = row.get("label")
+        if label in labels:
+            counts[label] += 1
+            if counts[label] > _PER_CLASS:
+                continue
+        yield row
 
 
-def _clip(row, labels) -> AnnotatedClip:
+def _clip(row: TableRow, labels: frozenset[str]) -> AnnotatedClip:
+    """The clip of a row of vggsound.csv."""
     label, split = known_label(row["label"], labels), row["split"]
     if split not in ("train", "test"):
         raise BadRow(f"unknown split {split!r}")
     return _annotated(row["id"], row.number("start"), label, split)
 
 
-def _annotated(video_id, start, label, split) -> AnnotatedClip:
+def _test_clip(row: TableRow, labels: frozenset[str]) -> AnnotatedClip:
+    """The clip of a row of test.csv, whose file name says where it starts."""
+    label = known_label(row["label"], labels)
+    video_id, underscore, start = row["file"].rpartition(".")[0].rpartition("_")
+    if not underscore or not start.isdigit():
+        raise BadRow(f"is not a file name of a clip: {row['file']!r}")
+    return _annotated(video_id, float(start), label, "test")
+
+
+def _annotated(video_id: str, start: float, label: str, split: str) -> AnnotatedClip:
     end = start + CLIP_SECONDS
     fields = segment_fields(video_id, start, end, split=split)
     key = f"{video_id}_{fields['start']:06}"
     return AnnotatedClip(key, split, fields, start, end, {"label": label})
-
-
-def first_of_each_class(rows):
-    """The first rows of each class, in the order of the file, and unusable rows."""
-    labels, counts = frozenset(stat_order()), {}
-    for row in rows:
-        label = row.get("label")
-        if label in labels:
-            counts[label] = counts.get(label, 0) + 1
-            if counts[label] > _PER_CLASS:
-                continue
-        yield row
-
-
-def _test_clip(row) -> AnnotatedClip:
-    label = known_label(row["label"], frozenset(stat_order()))
-    video_id, underscore, start = row["file"].rpartition(".")[0].rpartition("_")
-    if not underscore or not start.isdigit():
-        raise BadRow(f"is no file name of a clip: {row['file']!r}")
-    return _annotated(video_id, float(start), label, "test")

@@ -1,4 +1,6 @@
-"""The TFDS builder of `vggsound`."""
+"""TFDS builder of `vggsound`."""
+
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,5 +14,5 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = VGGSound
     BUILDER_CONFIGS = published_builder.configs(VGGSound)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {"label": tfds.features.ClassLabel()}

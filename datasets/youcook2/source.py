@@ -1,7 +1,12 @@
 """YouCook2 (Zhou et al., 2018): segments of cooking videos with a sentence each."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from tfavmae.building.annotations import (
     AnnotatedClip,
+    Annotations,
     BadRow,
     bad_clip,
     checked_segment,
@@ -42,7 +47,7 @@ class YouCook2(Source):
         "test segments, whose sentences are not public), media/ the videos."
     )
 
-    def clips(self, annotations, media):
+    def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         path = annotations.file(_JSON, hint=self.INSTRUCTIONS)
         yield from _clips(path)
         test = annotations.find(_TEST)
@@ -50,7 +55,8 @@ class YouCook2(Source):
             yield from _clips(test)
 
 
-def _clips(path):
+def _clips(path: Path) -> Iterator[AnnotatedClip]:
+    """All segments of one JSON file."""
     content = read_json(path)
     if "database" not in content:
         raise UserError(f"{path}: has no 'database'; is it another file of YouCook2?")
@@ -59,14 +65,20 @@ def _clips(path):
             where = f"{path.name} {video_id} {segment.get('id')}"
             split = _SPLITS.get(video.get("subset"))
             try:
+                if split is None:
+                    raise BadRow(f"unknown subset {video.get('subset')!r}")
                 yield _clip(video_id, video, segment, split, where)
             except BadRow as error:
                 yield bad_clip(where, split or "train", error)
 
 
-def _clip(video_id, video, segment, split, where) -> AnnotatedClip:
-    if split is None:
-        raise BadRow(f"unknown subset {video.get('subset')!r}")
+def _clip(
+    video_id: str,
+    video: dict[str, Any],
+    segment: dict[str, Any],
+    split: str,
+    where: str,
+) -> AnnotatedClip:
     try:
         start, end = (float(seconds) for seconds in segment["segment"])
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,6 @@
-"""The TFDS builder of `youcook2`."""
+"""TFDS builder of `youcook2`."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +15,7 @@ class Builder(published_builder.PublishedBuilder):
     SOURCE = YouCook2
     BUILDER_CONFIGS = published_builder.configs(YouCook2)
 
-    def label_features(self):
+    def label_features(self) -> dict[str, Any]:
         return {
             "caption": tfds.features.Text(),
             "recipe_type": tfds.features.Text(),

@@ -1,4 +1,4 @@
-"""Annotation files in all the dialects that they are published in."""
+"""Annotation files in all the dialects in which they are published."""
 
 import hypothesis
 import pytest
@@ -94,7 +94,7 @@ def test_an_encoding_is_judged_by_the_whole_file(tmp_path):
 def test_an_unreadable_table_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"none.csv: cannot be read: No such file"):
         list(lib.read_table(tmp_path / "none.csv", COLUMNS))
-    with pytest.raises(UserError, match="is no table"):
+    with pytest.raises(UserError, match="is not a table"):
         table(tmp_path, f"a,1,{'x' * 200_000},train\n")
 
 
@@ -113,10 +113,10 @@ def test_whatever_a_file_holds_it_is_rows_or_one_line(content, tmp_path_factory)
 @pytest.mark.parametrize(
     "cell, complaint",
     [
-        ("ten", "start is no number: 'ten'"),
-        ("-1", "start is no time: '-1'"),
-        ("nan", "start is no time: 'nan'"),
-        ("inf", "start is no time: 'inf'"),
+        ("ten", "start is not a number: 'ten'"),
+        ("-1", "start is negative or not finite: '-1'"),
+        ("nan", "start is negative or not finite: 'nan'"),
+        ("inf", "start is negative or not finite: 'inf'"),
     ],
 )
 def test_numbers_that_are_none(cell, complaint):
@@ -163,19 +163,19 @@ def test_lists_as_python_writes_them(text, value):
 
 @pytest.mark.parametrize("text", ["{'a': 1}", "['a'", "__import__('os')", "[" * 5000])
 def test_lists_are_never_run(text):
-    with pytest.raises(lib.BadRow, match="is no list"):
+    with pytest.raises(lib.BadRow, match="is not a list"):
         lib.parse_list(text)
 
 
 def test_pairs_and_times():
     assert lib.parse_pair("[1200, 4000]") == (1200, 4000)
     assert lib.parse_pair(" ") is None
-    with pytest.raises(lib.BadRow, match="no pair"):
+    with pytest.raises(lib.BadRow, match="not a pair"):
         lib.parse_pair("1200, 4000")
     assert lib.parse_timestamp("00:01:02.50") == 62.5
     assert lib.parse_timestamp("01:02") == 62
     assert lib.parse_timestamp("137.72") == 137.72
-    with pytest.raises(lib.BadRow, match="no time"):
+    with pytest.raises(lib.BadRow, match="not a time"):
         lib.parse_timestamp("noon")
 
 

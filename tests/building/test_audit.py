@@ -1,4 +1,4 @@
-"""The audit: what is found of each clip, what is kept of it, and at what cost."""
+"""The audit: its findings about each clip, the manifest, and its memory."""
 
 import dataclasses
 import json
@@ -256,7 +256,7 @@ def test_an_interrupted_audit_goes_on_where_it_was(
 def test_two_audits_at_once_are_refused(folders, tmp_path):
     with (
         exclusive(tmp_path / "audit.lock"),
-        pytest.raises(UserError, match="another audit is at work here"),
+        pytest.raises(UserError, match="another audit is running here"),
     ):
         audit(folders, tmp_path)
 
@@ -264,7 +264,9 @@ def test_two_audits_at_once_are_refused(folders, tmp_path):
 def test_damaged_rows_of_an_interrupted_audit_are_named(folders, audited, tmp_path):
     name = f"manifest-{audited.facts['request']}.partial"
     (tmp_path / name).write_text("not,a,row\n")
-    with pytest.raises(UserError, match=r"partial: .* is damaged.*begin anew"):
+    with pytest.raises(
+        UserError, match=r"partial: .* is damaged.*start the audit again"
+    ):
         audit(folders, tmp_path)
 
 
@@ -308,7 +310,7 @@ def test_an_edited_manifest_is_noticed(copy):
 @pytest.mark.parametrize(
     "damage, complaint",
     [
-        (lambda text: text[:-70], "line 15 is no row"),
+        (lambda text: text[:-70], "line 15 is not a row"),
         (lambda text: text.replace(",ok,", ",fine,", 1), "unknown status 'fine'"),
         (lambda text: text.replace("status", "state", 1), "columns are not those"),
         (lambda text: "", "columns are not those"),
@@ -325,7 +327,9 @@ def test_a_damaged_manifest_is_one_line(damage, complaint, copy):
 def test_a_manifest_of_another_version_is_refused(copy, tmp_path):
     path = copy / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
-    with pytest.raises(UserError, match="of format 0, this version reads format 1"):
+    with pytest.raises(
+        UserError, match="has format 0, but this version reads format 1"
+    ):
         manifest.Manifest(copy)
     with pytest.raises(UserError, match="there is no manifest"):
         manifest.Manifest(tmp_path / "none")

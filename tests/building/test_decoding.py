@@ -1,4 +1,4 @@
-"""`tfavmae.building.decoding` and `workers`: rows to examples, come what may."""
+"""`tfavmae.building.decoding` and `worker_pool`: examples despite bad files."""
 
 import csv
 import errno
@@ -364,7 +364,7 @@ def test_two_passes_cannot_share_their_kept_clips(folder, pool, tmp_path):
         for _ in range(2)
     )
     next(first)
-    with pytest.raises(UserError, match="another build is at work here"):
+    with pytest.raises(UserError, match="another build is running here"):
         next(second)
     first.close()
     assert next(

@@ -1,4 +1,4 @@
-"""A build that is killed, again and again, ends as one that was left alone."""
+"""A build that is killed, even repeatedly, ends like an undisturbed one."""
 
 import hashlib
 import os

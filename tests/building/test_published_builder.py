@@ -1,4 +1,4 @@
-"""Builders of published data sets: from a manifest, come what may."""
+"""Builders of published data sets, from manifests and from media that changed."""
 
 import csv
 import dataclasses
@@ -127,7 +127,7 @@ def test_two_builds_at_once_are_refused(copy):
     builder = builder_of(ESC50, copy / "data", manifest=str(copy / "audit"))
     with (
         exclusive(builder.work_folder / "build.lock"),
-        pytest.raises(UserError, match="another build is at work here"),
+        pytest.raises(UserError, match="another build is running here"),
     ):
         builder.download_and_prepare()
     builder.download_and_prepare()
@@ -172,7 +172,7 @@ def test_clips_with_flags_can_be_left_out(copy, tmp_path):
     folders = copy / "annotations", copy / "media"
     audit(ESC50.SOURCE(), *folders, copy / "audit", thorough=False, num_workers=1)
     options = {"manifest": str(copy / "audit")}
-    with pytest.raises(UserError, match=r"quick audit, which does not see.*silent"):
+    with pytest.raises(UserError, match=r"quick audit, which does not detect.*silent"):
         build(ESC50, copy / "data", skip=("silent",), **options)
     builder = build(ESC50, copy / "data", skip=("duplicate",), **options)
     assert "fold_4" not in builder.info.splits
@@ -261,7 +261,7 @@ def test_overwriting_by_command(cli, tmp_path):
     videos = ("--videos", dummy("clip_folder"), "--data-dir", tmp_path, "--workers", 2)
     assert cli("data", "build", "clip_folder", *videos).status == 0
     done = cli("data", "build", "clip_folder", *videos, "--clip-seconds", 1)
-    assert done.status == 2 and "with other options" in done.err
+    assert done.status == 2 and "with other clip_seconds" in done.err
     done = cli(
         "data", "build", "clip_folder", *videos, "--clip-seconds", 1, "--overwrite"
     )

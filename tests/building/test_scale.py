@@ -1,4 +1,4 @@
-"""Builds do not need memory that grows with the number of clips."""
+"""The memory of a build does not grow with the number of clips."""
 
 import gc
 import os

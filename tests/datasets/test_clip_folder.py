@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tfavmae.errors import UserError
+from tfavmae.files import exclusive
 from tfavmae.media import decode
 from tfavmae_datasets.clip_folder import Builder, ClipFolderConfig, build_clip_folder
 
@@ -130,7 +131,7 @@ def test_it_is_built_once_and_again_only_on_request(built, videos, tmp_path):
     assert record.stat().st_mtime_ns == before
     assert again.info.splits["train"].num_examples > 0
     with pytest.raises(
-        UserError, match=r"other files or with other options.*overwrite"
+        UserError, match=r"was built with other clip_seconds\..*--overwrite"
     ):
         build_clip_folder(videos, data_dir, clip_seconds=3.0)
     other = build_clip_folder(videos, data_dir, clip_seconds=3.0, name="other")
@@ -138,6 +139,52 @@ def test_it_is_built_once_and_again_only_on_request(built, videos, tmp_path):
     assert load(data_dir, "train", "clip_folder/other")
     build_clip_folder(videos, data_dir, clip_seconds=4.0, name="other", overwrite=True)
     assert load(data_dir, "train", "clip_folder/other")
+
+
+def state_of(folder) -> dict[str, tuple[int, int]]:
+    """Size and time of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_two_builds_at_once_are_refused(built, videos, tmp_path):
+    """The second one leaves everything of the first as it is."""
+    builder, data_dir = built
+    folder = tmp_path / "clip_folder" / "default"
+    kept = folder / "prepared-1" / "train.clips"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"of the first build")
+    with exclusive(folder / "build.lock"):
+        before = state_of(tmp_path)
+        with pytest.raises(UserError, match="another build is running") as error:
+            build_clip_folder(videos, tmp_path, clip_seconds=2.0, num_workers=1)
+        assert "\n" not in str(error.value)
+        assert state_of(tmp_path) == before
+    # A finished data set is read without the lock.
+    with exclusive(builder.work_folder / "build.lock"):
+        build_clip_folder(videos, data_dir, clip_seconds=2.0)
+
+
+def test_a_finished_data_set_is_read_by_its_name_alone(built, videos):
+    """Whatever it was built from; a folder or options that differ are refused."""
+    _, data_dir = built
+    assert load(data_dir, "train")
+    builder = Builder(config=ClipFolderConfig(videos=str(videos)), data_dir=data_dir)
+    with pytest.raises(UserError, match="was built with other clip_seconds"):
+        builder.download_and_prepare()
+
+
+def test_other_files_are_noticed(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    media_files.write_clip(folder / "a.mp4", 1.0)
+    build_clip_folder(folder, tmp_path, num_workers=1)
+    media_files.write_clip(folder / "b.mp4", 1.0)
+    with pytest.raises(UserError, match=r"was built with other files\..*--overwrite"):
+        build_clip_folder(folder, tmp_path, num_workers=1)
 
 
 # --- labels ---------------------------------------------------------------------------
@@ -218,7 +265,9 @@ def test_strict(videos, tmp_path):
 
 
 def test_misspelt_and_impossible_options(videos, tmp_path):
-    with pytest.raises(UserError, match=r"`clip_second`.*Did you mean `clip_seconds`"):
+    with pytest.raises(
+        UserError, match=r"'clip_second'; did you mean 'clip_seconds'\?"
+    ):
         build_clip_folder(videos, tmp_path, clip_second=1.0)
     for options in (
         {"validation_fraction": 1.0},

@@ -32,7 +32,7 @@ def test_csvs_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         listing_lib.read_labels(tmp_path / "no.csv", "file", "label", [])
     (tmp_path / "latin.csv").write_bytes("file,label\né.mp4,x\n".encode("latin-1"))
-    with pytest.raises(UserError, match="no CSV in UTF-8"):
+    with pytest.raises(UserError, match="not a CSV in UTF-8"):
         listing_lib.read_labels(tmp_path / "latin.csv", "file", "label", [])
 
 

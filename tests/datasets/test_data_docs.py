@@ -1,4 +1,4 @@
-"""What the pages about data say works: commands parse, settings and links are there."""
+"""The pages about data: their commands parse, their settings and links exist."""
 
 import dataclasses
 import pathlib

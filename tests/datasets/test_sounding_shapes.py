@@ -1,4 +1,4 @@
-"""SoundingShapes: the facts of a scene, and what is drawn and played of them."""
+"""SoundingShapes: the facts of a scene, and their rendering as video and audio."""
 
 import collections
 import dataclasses
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfavmae.errors import UserError
-from tfavmae_datasets.sounding_shapes import classes, config, physics, render, sound
+from tfavmae_datasets.sounding_shapes import audio, classes, config, physics, render
 from tfavmae_datasets.sounding_shapes import scene as scenes
 from tfavmae_datasets.sounding_shapes.generator import label_row
 
@@ -247,19 +247,19 @@ def test_each_sound_starts_on_the_sample_of_its_impact():
     quiet = dataclasses.replace(DEMO, ambience_level_db=-90.0, num_ambiences=6)
     for i in range(40):
         scene = scenes.sample(quiet, 0, "train", i)
-        wave = np.abs(sound.render(scene, quiet).astype(int))
+        wave = np.abs(audio.render(scene, quiet).astype(int))
         start = round(scene.impacts[0].time * quiet.sample_rate_hz)
         assert wave[:start].max(initial=0) < 8
         assert 0 <= np.argmax(wave >= 8) - start <= 3
 
 
-@pytest.mark.parametrize("name", sorted(sound.TIMBRES))
+@pytest.mark.parametrize("name", sorted(audio.TIMBRES))
 def test_every_timbre_is_audible_and_carries_its_pitch(name):
     body = scenes.Body(0, "disc", name, "red", 0.1, 0.5, 600.0, 0.0, 0.0)
     low_share = []
     for pitch in (300.0, 1200.0):
         pitched = dataclasses.replace(body, pitch_hz=pitch)
-        wave = sound.strike(pitched, 16000, np.random.default_rng(0))
+        wave = audio.strike(pitched, 16000, np.random.default_rng(0))
         assert np.abs(wave).max() == pytest.approx(0.5)
         assert 0.05 < len(wave) / 16000 <= 1.0
         power = np.abs(np.fft.rfft(wave, 16000)) ** 2
@@ -276,15 +276,15 @@ def test_pitch_falls_with_size_and_loudness_rises_with_speed():
     assert pitches == sorted(pitches, reverse=True)
     assert (pitches[0], pitches[-1]) == pytest.approx((1760, 220))
     heard = [
-        np.abs(np.fft.rfft(sound.strike(b, 16000, rng), 16000)).argmax() for b in bodies
+        np.abs(np.fft.rfft(audio.strike(b, 16000, rng), 16000)).argmax() for b in bodies
     ]
     np.testing.assert_allclose(heard, pitches, rtol=0.01)
-    assert sound.loudness(0.6) < sound.loudness(1.2) < sound.loudness(1.8) == 1.0
+    assert audio.loudness(0.6) < audio.loudness(1.2) < audio.loudness(1.8) == 1.0
 
 
 @pytest.mark.parametrize("name", classes.AMBIENCES)
 def test_ambiences_have_the_configured_level(name):
-    wave = sound.ambience(name, STANDARD, np.random.default_rng(0))
+    wave = audio.ambience(name, STANDARD, np.random.default_rng(0))
     level = 10 * np.log10(np.mean(wave**2))
     assert level == pytest.approx(STANDARD.ambience_level_db, abs=0.01)
 
@@ -378,4 +378,4 @@ def test_the_limits_of_the_catalogues_are_theirs():
         config.MAX_TIMBRES,
     )
     assert len(classes.AMBIENCES) == len(classes.TEXTURES) == config.MAX_AMBIENCES
-    assert set(classes.TIMBRES) == set(sound.TIMBRES)
+    assert set(classes.TIMBRES) == set(audio.TIMBRES)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfavmae.media import decode
-from tfavmae_datasets.sounding_shapes import config, render, scene, sound
+from tfavmae_datasets.sounding_shapes import audio, config, render, scene
 
 RATE_HZ, FRAME_RATE = 16000, 25
 SETTINGS = dataclasses.replace(
@@ -26,7 +26,7 @@ def clip():
             return (
                 times[0],
                 render.render(found, SETTINGS),
-                sound.render(found, SETTINGS),
+                audio.render(found, SETTINGS),
             )
     raise AssertionError("no such scene")
 

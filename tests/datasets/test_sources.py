@@ -1,4 +1,4 @@
-"""Every published data set: its annotations, in the form of `dummy_data` and others."""
+"""Sources of all published data sets, on annotations of `dummy_data` and others."""
 
 import importlib
 import pathlib
@@ -107,10 +107,12 @@ def test_missing_annotations_are_explained(name, tmp_path):
 
 def test_wrong_selections_and_options_are_named():
     with pytest.raises(
-        UserError, match=r"vggsound has no selection 'small'; there are"
+        UserError, match=r"vggsound has no selection 'small'; known: stat,"
     ):
         VGGSound("small")
-    with pytest.raises(UserError, match="vggsound has no option 'seed'; it has: none"):
+    with pytest.raises(
+        UserError, match="vggsound has no option 'seed'; none are known"
+    ):
         VGGSound(seed=1)
 
 
@@ -239,7 +241,7 @@ def test_lists_of_numbered_classes_are_read_too(tmp_path):
     clip = found["-val-_vvY_000061_000071"]
     assert clip.labels == {"label": "playing harmonica", "label_k400": -1}
     assert clip.split == "validation" and clip.fields["short_split"] == "val"
-    assert "no file name" in found["train_data_path.csv line 2"].problem
+    assert "not a file name" in found["train_data_path.csv line 2"].problem
     assert "no class 32" in found["train_data_path.csv line 3"].problem
 
 
@@ -314,7 +316,7 @@ def test_msr_vtts_categories_are_named_if_a_file_does(separator, tmp_path):
 
 def test_a_broken_json_is_one_line(tmp_path):
     (tmp_path / "youcookii_annotations_trainval.json").write_text('{"database": {')
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         clips("youcook2", annotations=tmp_path)
     (tmp_path / "youcookii_annotations_trainval.json").write_text("{}")
     with pytest.raises(UserError, match="has no 'database'"):

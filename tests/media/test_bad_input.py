@@ -1,4 +1,4 @@
-"""`tfavmae.media.decode` on files that are odd, damaged or no media at all."""
+"""`tfavmae.media.decode` on files that are odd, damaged or not media at all."""
 
 import media_files
 import pytest

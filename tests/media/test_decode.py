@@ -1,4 +1,4 @@
-"""`tfavmae.media.decode`: what comes out of real files, in numbers."""
+"""`tfavmae.media.decode` on real files, compared in numbers."""
 
 import time
 from fractions import Fraction
@@ -132,7 +132,7 @@ def test_the_cost_does_not_grow_with_the_position(folder):
     def packets_read(start):
         options = decode.DecodeOptions()
         reading = read_clip(path, start, start + 2.0, options)
-        return reading.pictures.num_packets + reading.sound.num_packets
+        return reading.video.num_packets + reading.audio.num_packets
 
     started = time.monotonic()
     decode.decode(path, 1.0, 3.0)

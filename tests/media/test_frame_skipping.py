@@ -1,4 +1,4 @@
-"""Pictures that are not decoded change nothing that is stored."""
+"""Frames that are not decoded change nothing that is stored."""
 
 from fractions import Fraction
 
@@ -39,13 +39,13 @@ def write_film(path, codec, options, times):
 def pushed(monkeypatch):
     """Counts the pictures that were decoded."""
     counted = []
-    push = frames.PictureSampler.push
+    push = frames.FrameSampler.push
 
     def count(self, frame, time):
         counted.append(time)
         push(self, frame, time)
 
-    monkeypatch.setattr(frames.PictureSampler, "push", count)
+    monkeypatch.setattr(frames.FrameSampler, "push", count)
     return counted
 
 

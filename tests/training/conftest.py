@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tfavmae.building.features import example_features
 from tfavmae.config import experiment as config_lib
 from tfavmae.models.train_step import TensorFlowTrainStep
 from tfavmae.objectives.base import Objective, Term
@@ -51,22 +52,8 @@ class Tones(tfds.core.GeneratorBasedBuilder):
     name = "tones"
 
     def _info(self):
-        features = {
-            "id": tfds.features.Text(),
-            "audio": tfds.features.Tensor(
-                shape=(None,), dtype=np.int16, encoding="bytes"
-            ),
-            "frames": tfds.features.Sequence(
-                tfds.features.Image(encoding_format="jpeg")
-            ),
-            "frame_rate": np.float32,
-            "has_audio": np.bool_,
-            "has_video": np.bool_,
-            "label": tfds.features.ClassLabel(names=["low", "high"]),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features)
-        )
+        labels = {"label": tfds.features.ClassLabel(names=["low", "high"])}
+        return tfds.core.DatasetInfo(builder=self, features=example_features(labels))
 
     def _split_generators(self, dl_manager):
         return {name: self._generate_examples(name) for name in NUM_CLIPS}

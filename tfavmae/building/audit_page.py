@@ -118,7 +118,7 @@ def _counts(splits) -> str:
 
 
 def _templates(facts) -> str:
-    hits = {}
+    hits: dict[str, int] = {}
     for counts in facts["splits"].values():
         for pattern, count in counts["templates"].items():
             hits[pattern] = hits.get(pattern, 0) + count

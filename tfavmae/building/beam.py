@@ -1,21 +1,22 @@
-"""The decoding step of a published data set's build on Apache Beam (extra `beam`).
+"""Decoding of a published data set on Apache Beam (extra `beam`).
 
-The manifest is read in parallel as lines of text; each worker decodes in a process of
-its own, as the build without Beam does. Manifest and media must be where every worker
-can read them.
+The manifest is read in parallel as lines of text; each Beam worker decodes in a process
+of its own, as the build without Beam does. Manifest and media must be readable by every
+worker.
 """
 
 import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 
 from tfavmae.building import decoding, inspection
-from tfavmae.building.manifest import OK, parse_row
+from tfavmae.building.manifest import ManifestRow, parse_row
 from tfavmae.building.worker_pool import WorkerPool
 
 _BAD = "bad"
@@ -23,76 +24,80 @@ _BAD = "bad"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What workers need to know.
+    """What Beam workers need to know.
 
     Attributes:
         manifest_csv: path of `manifest.csv`.
         root: the folder of media.
-        split: whose rows are decoded.
+        split: the split whose rows are decoded.
         skip: flags of rows that are left out.
-        options: fields of `media.DecodeOptions`.
+        options: fields of `decode.DecodeOptions`.
         limits: time in seconds and memory in bytes for one clip.
         strict: fail at the first clip that cannot be stored.
         bad_files: the report's path up to the number of its part.
-        finish: the last change to an example.
+        finish: applies the last change to an example.
     """
 
     manifest_csv: str
     root: str
     split: str
     skip: frozenset[str]
-    options: dict
+    options: dict[str, Any]
     limits: tuple[float, int]
     strict: bool
     bad_files: str
-    finish: Callable[[dict], dict]
+    finish: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class DecodedClips(beam.PTransform):
-    """Rows of a manifest to `(key, example)`; what cannot be stored is reported."""
+    """Turns a manifest into `(key, example)`; reports clips that cannot be stored.
 
-    def __init__(self, step: Step):
+    Args:
+        step: the `Step`.
+    """
+
+    def __init__(self, step: Step) -> None:
         super().__init__()
         self.step = step
 
-    def expand(self, pipeline):
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        step = self.step
         decoded = (
             pipeline
-            | "Read"
-            >> beam.io.ReadFromText(self.step.manifest_csv, skip_header_lines=1)
+            | "Read" >> beam.io.ReadFromText(step.manifest_csv, skip_header_lines=1)
             | "Parse" >> beam.Map(parse_row)
-            | "Select" >> beam.Filter(self._is_wanted)
-            # One worker may have read all of it.
+            | "Select"
+            >> beam.Filter(lambda r: r.split == step.split and r.is_usable(step.skip))
+            # One worker may have read all rows.
             | "Spread" >> beam.Reshuffle()
-            | "Decode" >> beam.ParDo(_Decode(self.step)).with_outputs(_BAD, main="good")
+            | "Decode" >> beam.ParDo(DecodeClip(step)).with_outputs(_BAD, main="good")
         )
-        bad_lines = decoded[_BAD] | "Line" >> beam.Map(_csv_line)
+        bad_lines = decoded[_BAD] | "Line" >> beam.Map(csv_line)
         bad_lines | "Report" >> beam.io.WriteToText(
-            self.step.bad_files, file_name_suffix=".csv", header="path,reason"
+            step.bad_files, file_name_suffix=".csv", header="path,reason"
         )
         return decoded.good
 
-    def _is_wanted(self, row) -> bool:
-        is_flagged = not self.step.skip.isdisjoint(row.flags)
-        return row.split == self.step.split and row.status == OK and not is_flagged
 
+class DecodeClip(beam.DoFn):
+    """Decodes one row of a manifest, in a process that lives as long as the `DoFn`."""
 
-class _Decode(beam.DoFn):
-    def __init__(self, step):
+    def __init__(self, step: Step) -> None:
         super().__init__()
-        self.step, self.pool = step, None
+        self.step = step
+        self.pool: Any = None  # a `WorkerPool`, which does not pickle
 
-    def setup(self):
+    def setup(self) -> None:
         seconds, num_bytes = self.step.limits
         self.pool = WorkerPool(
             1, time_limit_seconds=seconds, memory_limit_bytes=num_bytes
         )
 
-    def teardown(self):
+    def teardown(self) -> None:
         if self.pool:
             self.pool.close()
 
-    def process(self, row) -> Iterator:
+    def process(self, row: ManifestRow) -> Iterator[Any]:
         path = os.fspath(Path(self.step.root) / row.path)
         reason = inspection.change_since(row, path)
         start = row.start_seconds or 0.0
@@ -101,7 +106,7 @@ class _Decode(beam.DoFn):
             (outcome,) = self.pool.map(decoding.DECODE, [request])
             reason = outcome.reason
         if reason is not None:
-            # Raises in its stead if the build is strict.
+            # Raises the error of a strict build; the report itself is written by Beam.
             decoding.BadFiles(strict=self.step.strict).add(path, reason)
             yield beam.pvalue.TaggedOutput(_BAD, (path, reason))
             return
@@ -109,7 +114,8 @@ class _Decode(beam.DoFn):
         yield row.id, self.step.finish(decoding.to_example(clip, outcome.value))
 
 
-def _csv_line(cells) -> str:
+def csv_line(cells: Iterable[str]) -> str:
+    """Cells as a line of CSV, without its end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()

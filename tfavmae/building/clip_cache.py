@@ -1,19 +1,19 @@
-"""Decoded clips on the disk, so that an interrupted build goes on where it was.
+"""Decoded clips kept on the disk, so that an interrupted build can continue.
 
-TFDS deletes what it has written when a build ends early. So each decoded clip is first
-appended to a file of records beside the data set; the next build with the same rows
-reads those and decodes only the rest. A record that was cut off by the interruption,
-or damaged since, ends what is taken over.
+TFDS deletes what it has written when a build ends early. Each decoded clip is therefore
+first appended to a file of records next to the data set; the next build with the same
+rows reads those and decodes only the rest. Records are taken over up to the first that
+was cut off by the interruption, or damaged since.
 """
 
 import itertools
 import os
 import pickle
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from tfavmae.building.worker_pool import Outcome
 from tfavmae.files import exclusive
@@ -25,70 +25,54 @@ class PreparedClips:
     """The outcomes of one list of rows, in its order.
 
     Args:
-        path: of the file of records; made with its folder.
+        path: the file of records; created with its folder.
+
+    Attributes:
+        num_taken_over: rows whose outcome an earlier pass had kept.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self.num_taken_over = 0
 
     def outcomes(
-        self, rows: Iterable, decode: Callable[[Iterable], Iterator[Outcome]]
+        self, rows: Iterable[Any], decode: Callable[[Iterable], Iterator[Outcome]]
     ) -> Iterator[Outcome]:
         """One outcome per row: the kept ones, then new ones, which are kept too.
 
         Args:
             rows: each with a unique `key`.
             decode: turns rows into outcomes, in order.
+
+        Raises:
+            UserError: another pass holds the file.
         """
         rows = iter(rows)
         with exclusive(self.path) as file:
-            for row, outcome in self._take_over(file, rows):
-                if outcome is None:  # another row than last time: no longer the same
+            file.seek(0)
+            good = 0  # end of the last record that was taken over
+            for key, outcome in read_records(file):
+                row = next(rows, None)
+                if row is None:
+                    break
+                if row.key != key:  # other rows from here on than last time
                     rows = itertools.chain([row], rows)
                     break
+                good = file.tell()
                 self.num_taken_over += 1
                 yield outcome
+            file.truncate(good)
             rows, keyed = itertools.tee(rows)
             for row, outcome in zip(keyed, decode(rows), strict=True):
-                self._append(file, row.key, outcome)
+                # Flushed one by one: what is not on the disk is decoded again.
+                record = pickle.dumps((row.key, outcome), pickle.HIGHEST_PROTOCOL)
+                file.write(_HEADER.pack(len(record), zlib.crc32(record)) + record)
+                file.flush()
                 yield outcome
 
-    def _take_over(self, file, rows):
-        """Pairs of row and kept outcome; leaves the file at its last good record."""
-        file.seek(0)
-        good = 0
-        for key, outcome in _read_records(file):
-            row = next(rows, None)
-            if row is None:
-                break
-            if row.key != key:
-                file.truncate(good)
-                yield row, None
-                return
-            good = file.tell()
-            yield row, outcome
-        file.truncate(good)
 
-    def _append(self, file, key, outcome):
-        record = pickle.dumps((key, outcome), protocol=pickle.HIGHEST_PROTOCOL)
-        file.write(_HEADER.pack(len(record), zlib.crc32(record)) + record)
-        file.flush()
-
-
-def remove_leftovers(folder):
-    """Removes what is of no use once a data set is complete.
-
-    Args:
-        folder: of its versions; decoded clips, and what TFDS was writing when it was
-            killed, lie beside them.
-    """
-    for pattern in ("prepared-*", "incomplete.*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path)
-
-
-def _read_records(file) -> Iterator[tuple[str, Outcome]]:
+def read_records(file: BinaryIO) -> Iterator[tuple[str, Outcome]]:
+    """Keys and outcomes of a file of records, up to the first damaged record."""
     size = os.fstat(file.fileno()).st_size
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         length, checksum = _HEADER.unpack(header)
@@ -96,3 +80,13 @@ def _read_records(file) -> Iterator[tuple[str, Outcome]]:
         if len(record) < length or zlib.crc32(record) != checksum:
             return
         yield pickle.loads(record)
+
+
+def find_leftovers(folder: Path) -> list[Path]:
+    """Folders that are of no use once a data set is complete.
+
+    Args:
+        folder: that of the versions of a data set. Decoded clips lie next to them, and
+            so does what TFDS was writing when it was killed.
+    """
+    return [*folder.glob("prepared-*"), *folder.glob("incomplete.*")]

@@ -1,27 +1,30 @@
-"""Rows that name clips to stored examples, in parallel and come what may.
+"""Decoding of rows that name clips into stored examples, in worker processes.
 
-A row that cannot be decoded is written to `bad_files.csv` with its reason and left
-out; the others go on.
+A row that cannot be decoded is left out and written to `bad_files.csv` with its reason;
+the others are not affected.
 """
 
 import csv
 import dataclasses
-import errno
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tfavmae.building.clip_cache import PreparedClips
 from tfavmae.building.worker_pool import Outcome, WorkerPool
 from tfavmae.errors import UserError
+from tfavmae.files import disk_error, disk_errors
 from tfavmae.media import decode
 
 DECODE = "tfavmae.building.decoding:decode_request"
+
+# Path, start and end in seconds, and the fields of `decode.DecodeOptions`.
+DecodeRequest = tuple[str, float, float | None, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Row:
 
     Attributes:
         key: the example's `id`, unique in its data set.
-        path: of the media file.
-        start_seconds, end_seconds: of the clip in it; None for the file's end.
-        labels: further features of the example, passed on as they are.
+        path: the media file.
+        start_seconds, end_seconds: the clip's place in the file; None for its end.
+        labels: further features of the example, stored as they are.
     """
 
     key: str
-    path: str
+    path: str | os.PathLike
     start_seconds: float = 0.0
     end_seconds: float | None = None
     labels: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -44,13 +47,14 @@ class Row:
 
 @dataclasses.dataclass
 class Summary:
-    """Counts of a pass over rows; complete when the pass is.
+    """Counts of a pass over rows; final once the pass is complete.
 
     Attributes:
-        num_ok, num_bad: rows decoded, rows reported as bad.
-        num_without_audio, num_without_video: of those decoded.
-        num_silent: of those decoded, with a sound track of nothing but zeros.
-        clip_seconds: total length of those decoded.
+        num_ok: rows decoded.
+        num_bad: rows reported as bad.
+        num_without_audio, num_without_video: decoded rows that lack the track.
+        num_silent: decoded rows whose audio track is all zeros.
+        clip_seconds: total length of the decoded rows.
         seconds: wall time.
     """
 
@@ -62,14 +66,14 @@ class Summary:
     clip_seconds: float = 0.0
     seconds: float = 0.0
 
-    def add(self, example: dict):
+    def add(self, example: dict[str, Any]) -> None:
         """Counts one decoded example."""
         self.num_ok += 1
         self.num_without_audio += not example["has_audio"]
         self.num_without_video += not example["has_video"]
         self.num_silent += example["has_audio"] and not example["audio"].any()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.num_ok} clips ({self.clip_seconds:.0f} s) in {self.seconds:.0f} s: "
             f"{self.num_without_audio} without audio, {self.num_without_video} without "
@@ -80,55 +84,50 @@ class Summary:
 class BadFiles:
     """The report of files that could not be used: CSV with columns path and reason.
 
-    Every line is on the disk before the next row is looked at.
+    Every line is on the disk before the next row is decoded.
 
     Args:
-        path: of the CSV, begun anew; None to keep no report.
+        path: the CSV file, started anew; None to keep no report.
         strict: raise `UserError` instead of reporting.
+
+    Attributes:
+        count: files reported so far.
     """
 
-    def __init__(self, path=None, *, strict: bool = False):
+    def __init__(
+        self, path: str | os.PathLike | None = None, *, strict: bool = False
+    ) -> None:
         self.path, self.strict = None if path is None else Path(path), strict
         self.count = 0
-        if self.path:
-            self._write("path", "reason", mode="w")
+        self._write("path", "reason", mode="w")
 
-    def add(self, path, reason: str):
-        """Reports one file, or raises if `strict`."""
+    def add(self, path: str | os.PathLike, reason: str) -> None:
+        """Reports one file.
+
+        Raises:
+            UserError: the report is `strict`, or cannot be written.
+        """
         self.count += 1
         if self.strict:
             raise UserError(
                 f"{path}: {reason}. Remove the file, or build without `strict` to "
                 "skip and report it."
             )
-        if self.path:
-            self._write(path, reason, mode="a")
+        self._write(path, reason, mode="a")
 
-    def _write(self, *fields, mode):
-        try:
+    def _write(self, *cells: Any, mode: str) -> None:
+        if not self.path:
+            return
+        # File names need not be valid UTF-8; reports must be.
+        texts = [str(c).encode("utf-8", "backslashreplace").decode() for c in cells]
+        with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, mode, newline="", encoding="utf-8") as file:
-                csv.writer(file).writerow([_printable(field) for field in fields])
-        except OSError as error:
-            raise disk_error(error, self.path) from error
-
-
-def _printable(text) -> str:
-    """File names need not be valid UTF-8; reports must be."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def disk_error(error: OSError, path) -> UserError:
-    """One line for an error of writing; says so if the disk is full."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{path}: the disk is full. Free some space, or choose another directory."
-        )
-    return UserError(f"{path}: cannot be written: {error.strerror}.")
+                csv.writer(file).writerow(texts)
 
 
 class DecodedRows:
-    """Iterator of `(key, example)` in the order of the rows.
+    """Iterator of `(key, example)` in the order of the rows; see `decode_rows`.
 
     Attributes:
         summary: `Summary` so far.
@@ -136,8 +135,16 @@ class DecodedRows:
     """
 
     def __init__(
-        self, rows, options, pool, bad_files, summary, function, owns_pool, prepared
-    ):
+        self,
+        rows: Iterable[Row],
+        options: decode.DecodeOptions,
+        pool: WorkerPool,
+        bad_files: BadFiles,
+        summary: Summary,
+        function: str,
+        owns_pool: bool,
+        prepared: PreparedClips | None,
+    ) -> None:
         self.summary, self.bad_files, self._prepared = summary, bad_files, prepared
         self._pool, self._owns_pool = pool, owns_pool
         self._started = time.monotonic()
@@ -148,10 +155,10 @@ class DecodedRows:
         """Rows that an interrupted pass had decoded already."""
         return self._prepared.num_taken_over if self._prepared else 0
 
-    def __iter__(self):
+    def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> tuple[str, dict]:
+    def __next__(self) -> tuple[str, dict[str, Any]]:
         try:
             return next(self._examples)
         except OSError as error:
@@ -161,47 +168,48 @@ class DecodedRows:
             self.close()
             raise
 
-    def close(self):
-        """Lets go of files and own workers; further rows are not decoded."""
+    def close(self) -> None:
+        """Closes files and own workers; no further row is decoded."""
         self._examples.close()
         if self._owns_pool:
             self._pool.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decode(self, rows, options, function) -> Iterator[tuple[str, dict]]:
-        def in_workers(rows):
-            requests = (
+    def _decode(
+        self, rows: Iterable[Row], options: dict[str, Any], function: str
+    ) -> Generator[tuple[str, dict[str, Any]]]:
+        def in_workers(rows: Iterable[Row]) -> Iterator[Outcome]:
+            requests: Iterator[DecodeRequest] = (
                 (os.fspath(row.path), row.start_seconds, row.end_seconds, options)
                 for row in rows
             )
             return self._pool.map(function, requests)
 
+        # Two passes over the rows, one ahead of the other by what is in the workers.
         rows, requested = itertools.tee(rows)
-        outcomes = in_workers(requested)
         if self._prepared:
             outcomes = self._prepared.outcomes(requested, in_workers)
+        else:
+            outcomes = in_workers(requested)
         for row, outcome in zip(rows, outcomes, strict=True):
             self.summary.seconds = time.monotonic() - self._started
-            if outcome.reason is not None:
-                self._report(row, outcome)
+            if outcome.reason is None:
+                example = to_example(row, outcome.value)
+                self.summary.add(example)
+                self.summary.clip_seconds += outcome.value.duration_seconds
+                yield row.key, example
                 continue
-            example = to_example(row, outcome.value)
-            self.summary.add(example)
-            self.summary.clip_seconds += outcome.value.duration_seconds
-            yield row.key, example
-
-    def _report(self, row: Row, outcome: Outcome):
-        self.summary.num_bad += 1
-        part = ""
-        if row.start_seconds or row.end_seconds is not None:
-            end = "" if row.end_seconds is None else f"{row.end_seconds:g}"
-            part = f" (clip {row.start_seconds:g}-{end} s)"
-        self.bad_files.add(row.path, outcome.reason + part)
+            self.summary.num_bad += 1
+            part = ""
+            if row.start_seconds or row.end_seconds is not None:
+                end = "" if row.end_seconds is None else f"{row.end_seconds:g}"
+                part = f" (clip {row.start_seconds:g}-{end} s)"
+            self.bad_files.add(row.path, outcome.reason + part)
 
 
 def decode_rows(
@@ -209,7 +217,7 @@ def decode_rows(
     options: decode.DecodeOptions | None = None,
     *,
     num_workers: int | None = None,
-    bad_files=None,
+    bad_files: str | os.PathLike | BadFiles | None = None,
     strict: bool = False,
     pool: WorkerPool | None = None,
     summary: Summary | None = None,
@@ -220,18 +228,19 @@ def decode_rows(
 
     Args:
         rows: drawn as they are needed; there may be millions.
-        options: how clips are stored.
+        options: the form in which clips are stored.
         num_workers: processes; None for one per core.
         bad_files: path of the report, or a `BadFiles` shared with other passes; None
             for no report.
         strict: raise `UserError` at the first bad row.
         pool: a `WorkerPool` to use instead of an own one; the caller closes it.
         summary: a `Summary` to add to, shared with other passes.
-        prepared: where decoded clips are kept until the data set is complete.
-        function: the one that the workers call, as `"module:name"`.
+        prepared: the file that keeps decoded clips until the data set is complete.
+        function: what the workers call, as `"module:name"`.
 
     Returns:
-        A `DecodedRows`: an iterator whose `summary` has the counts.
+        A `DecodedRows`: an iterator whose `summary` has the counts. Iterating raises
+        `UserError` if the disk is full.
 
     Example:
 
@@ -251,14 +260,19 @@ def decode_rows(
     )
 
 
-def decode_request(request) -> decode.Clip:
-    """What a worker does for one row."""
+def decode_request(request: DecodeRequest) -> decode.Clip:
+    """Decodes one row; runs in a worker."""
     path, start_seconds, end_seconds, options = request
     return decode.decode(path, start_seconds, end_seconds, **options)
 
 
 def to_example(row: Row, clip: decode.Clip) -> dict[str, Any]:
-    """The stored form of a clip: see "A stored example" in the data sets' README."""
+    """The stored example of a clip, with the features of `features.example_features`.
+
+    Returns:
+        dict with `id`, `audio` int16 `(samples,)`, `frames` list of JPEG bytes,
+        `frame_rate`, `has_audio`, `has_video` and the labels of the row.
+    """
     has_audio = clip.audio is not None
     return {
         "id": row.key,

@@ -1,25 +1,34 @@
-"""What every data set of clips stores, and what can be chosen about it."""
+"""The stored features of an example, and the options that all builders share."""
 
 import dataclasses
 import hashlib
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from tfavmae.media.decode import DecodeOptions
 
-_OF_TFDS = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
-_WORK = ("num_workers", "strict", "time_limit_seconds", "memory_limit_bytes")
+# Fields that do not decide what a data set holds: TFDS's own, and how the work is done.
+_WITHOUT_EFFECT = {
+    *(field.name for field in dataclasses.fields(tfds.core.BuilderConfig)),
+    *("num_workers", "strict", "time_limit_seconds", "memory_limit_bytes"),
+}
 
 
-def features(labels: dict, frame_size=None) -> tfds.features.FeaturesDict:
-    """Features of a clip: waveform, JPEG frames, what is missing, and its labels.
+def example_features(
+    labels: dict[str, Any], frame_size: int | None = None
+) -> tfds.features.FeaturesDict:
+    """TFDS features of a stored example.
+
+    `audio` is int16 `(samples,)`, `frames` JPEG images `(frames, height, width, 3)` at
+    `frame_rate` per second. A missing track is empty and said in `has_audio` or
+    `has_video`.
 
     Args:
-        labels: features of the labels.
-        frame_size: pixels of square frames, or None where frames differ.
+        labels: TFDS features of the labels by name.
+        frame_size: pixels of square frames; None where frames differ in size.
     """
     return tfds.features.FeaturesDict(
         {
@@ -46,13 +55,13 @@ class StoredClipsConfig(tfds.core.BuilderConfig):
 
     Args:
         min_seconds: shorter clips are left out.
-        frame_rate, shorter_side, jpeg_quality, channels: as in `media.DecodeOptions`.
+        frame_rate, shorter_side, jpeg_quality, channels: as in `decode.DecodeOptions`.
         num_workers: decoding processes; None for one per core.
-        strict: make the first clip that cannot be stored an error.
-        time_limit_seconds, memory_limit_bytes: for the decoding of one clip.
+        strict: raise an error at the first clip that cannot be stored.
+        time_limit_seconds, memory_limit_bytes: limits for decoding one clip.
     """
 
-    # Fields of a subclass that do not decide what comes out.
+    # Fields of a subclass that do not decide what the data set holds.
     WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ()
 
     min_seconds: float = 0.5
@@ -66,7 +75,7 @@ class StoredClipsConfig(tfds.core.BuilderConfig):
     memory_limit_bytes: int = 4 * 2**30
 
     def decode_options(self) -> DecodeOptions:
-        """How the clips are stored."""
+        """The form in which clips are stored."""
         return DecodeOptions(
             frame_rate=self.frame_rate,
             shorter_side=self.shorter_side,
@@ -75,16 +84,22 @@ class StoredClipsConfig(tfds.core.BuilderConfig):
             min_seconds=self.min_seconds,
         )
 
-    def chosen(self) -> dict:
+    def chosen(self) -> dict[str, Any]:
         """The options that decide, with the source, what the data set holds."""
-        ignored = {*_OF_TFDS, *_WORK, *self.WITHOUT_EFFECT}
+        ignored = {*_WITHOUT_EFFECT, *self.WITHOUT_EFFECT}
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ignored
         }
 
-    def fingerprint(self, source_digest: str) -> str:
-        """Hash of all that decides what the data set holds."""
-        text = json.dumps([self.chosen(), source_digest], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+def fingerprint_of(options: dict[str, Any], source_digest: str) -> str:
+    """Hash of everything that decides what a data set holds.
+
+    Args:
+        options: those of `StoredClipsConfig.chosen`.
+        source_digest: hash of the media and annotations.
+    """
+    text = json.dumps([options, source_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

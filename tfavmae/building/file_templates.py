@@ -1,8 +1,8 @@
-"""Where the media of an annotated clip may lie: an ordered list of file names.
+"""File names under which the media of an annotated clip may lie.
 
 Everyone who downloaded a data set named its files a little differently. Each clip is
-looked for under one name after another; the disk is never listed, and no name leads out
-of the folder of media, whatever an annotation says.
+looked for under one name after another; the disk is never listed, and no annotation can
+lead out of the folder of media.
 """
 
 import dataclasses
@@ -10,13 +10,14 @@ import os
 import string
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tfavmae.building.annotations import BadRow
 from tfavmae.errors import UserError
 
 VIDEO = ("mp4", "mkv", "webm", "avi", "mov", "MP4")
-SOUND = ("wav", "flac", "mp3", "m4a", "ogg")
-ANY = (*VIDEO, *SOUND)
+AUDIO = ("wav", "flac", "mp3", "m4a", "ogg")
+ANY = (*VIDEO, *AUDIO)
 HOLDS = ("clip", "video", "either")
 
 
@@ -25,7 +26,8 @@ class Template:
     """A file name below the folder of media.
 
     Args:
-        pattern: with the clip's fields in braces, e.g. `"{id}_{start:06d}.mp4"`.
+        pattern: the name with the clip's fields in braces, e.g.
+            `"{id}_{start:06d}.mp4"`.
         holds: `"clip"` if the file is the annotated segment, `"video"` if it is the
             whole video that the segment has to be cut from, `"either"` to tell by its
             length.
@@ -34,14 +36,20 @@ class Template:
     pattern: str
     holds: str = "either"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.holds not in HOLDS:
             raise UserError(
-                f"a template holds one of {', '.join(HOLDS)}. Received: {self.holds!r}."
+                f"`holds` of a template must be one of {', '.join(HOLDS)}; received "
+                f"{self.holds!r}."
             )
 
 
-def templates(*patterns: str, suffixes=VIDEO, holds="either", folders=("",)):
+def templates(
+    *patterns: str,
+    suffixes: Iterable[str] = VIDEO,
+    holds: str = "either",
+    folders: Iterable[str] = ("",),
+) -> tuple[Template, ...]:
     """Templates for each pattern in each folder with each suffix, in this order.
 
     >>> templates("{id}_{start:06d}", suffixes=("mp4",), folders=("", "video/"))
@@ -57,7 +65,7 @@ def templates(*patterns: str, suffixes=VIDEO, holds="either", folders=("",)):
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A file that was found: its path below the folder of media, and by what."""
+    """A file that was found: its path below the folder of media, and the template."""
 
     path: str
     template: Template
@@ -69,19 +77,22 @@ class Locator:
     Args:
         root: the folder of media.
         patterns: `Template`s, tried in this order.
+
+    Raises:
+        UserError: there is no such folder.
     """
 
-    def __init__(self, root, patterns: Iterable[Template]):
+    def __init__(self, root: str | os.PathLike, patterns: Iterable[Template]) -> None:
         self.root = Path(root).expanduser()
         self.templates = tuple(patterns)
         if not self.root.is_dir():
             raise UserError(f"{self.root}: there are no media: no such folder")
 
-    def find(self, fields: dict) -> Hit | None:
-        """The first file that is there.
+    def find(self, fields: dict[str, Any]) -> Hit | None:
+        """The first file that exists.
 
         Raises:
-            BadRow: if the annotation leads out of the folder of media.
+            BadRow: the annotation leads out of the folder of media.
         """
         for template in self.templates:
             name = file_name(template, fields)
@@ -90,11 +101,14 @@ class Locator:
         return None
 
 
-def file_name(template: Template, fields: dict) -> str | None:
+def file_name(template: Template, fields: dict[str, Any]) -> str | None:
     """The template filled in, or None where it does not apply to the clip.
 
     A template that needs whole seconds does not apply to a clip that starts at 1.5 s,
-    nor one that needs a field that the clip has not.
+    nor does one with a field that the clip lacks.
+
+    Raises:
+        BadRow: the name leads out of the folder.
     """
     try:
         name = template.pattern.format_map(fields)
@@ -102,13 +116,18 @@ def file_name(template: Template, fields: dict) -> str | None:
         return None
     flat = os.path.normpath(name)
     leaves = os.path.isabs(flat) or flat.split(os.sep)[0] == os.pardir
+    # Line breaks would end a row of the manifest, which is read line by line.
     if leaves or "\0" in name or "\n" in name or "\r" in name:
         raise BadRow(f"leads out of the folder of media: {name!r}")
     return Path(flat).as_posix()
 
 
-def check_template(template: Template, known_fields: Iterable[str]):
-    """Raises `UserError` if a template that a user wrote cannot apply to any clip."""
+def check_template(template: Template, known_fields: Iterable[str]) -> None:
+    """Checks that a template written by a user can apply to some clip.
+
+    Raises:
+        UserError: it is malformed, or has an unknown field.
+    """
     try:
         parts = list(string.Formatter().parse(template.pattern))
     except ValueError as error:

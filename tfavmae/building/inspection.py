@@ -1,4 +1,4 @@
-"""What a worker process finds out about one media file, without storing any of it."""
+"""Inspection of one media file in a worker process, without storing any of it."""
 
 import dataclasses
 import functools
@@ -9,30 +9,32 @@ import os
 import numpy as np
 from PIL import Image
 
+from tfavmae.building.manifest import ManifestRow
 from tfavmae.media import decode
 
 INSPECT = "tfavmae.building.inspection:inspect"
 # Larger files are hashed in part: reading a feature film takes longer than probing it.
 _WHOLE_FILE_BYTES = 32 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 16, 2**20
-# An encoder's noise stays below: 16-bit samples, and mean grey levels between pictures.
+# Lossy encoders turn silence and still pictures into noise below these levels: peak of
+# int16 samples, and mean difference of grey levels (0 to 255) between frames.
 _SILENT_PEAK = 4
 _STILL_LEVELS = 0.5
-_PICTURES_PER_SECOND, _MIN_PICTURES = 1.0, 4
-# A file this much longer than its segment is the whole video.
+_FRAMES_PER_SECOND, _MIN_FRAMES = 1.0, 4  # looked at to find still pictures
+# A file that is longer than its segment by more than this is the whole video.
 _SLACK_SECONDS = 1.0
-_SHORTENED = 0.9
+_SHORTENED = 0.9  # share of the annotated length below which a clip is flagged
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One clip to look at.
+    """One clip to inspect.
 
     Attributes:
-        path: of the file.
-        holds: as in `locate.Template`.
-        start_seconds, end_seconds: of the clip in the whole video.
-        random_seconds, random_place: length of a clip to cut out at a place in [0, 1).
+        path: the file.
+        holds: as in `file_templates.Template`.
+        start_seconds, end_seconds: the clip's place in the whole video.
+        random_seconds, random_place: length of a clip to cut at a place in [0, 1).
         thorough: decode the clip to find silence and still pictures.
         min_seconds: shorter clips are too short.
     """
@@ -49,7 +51,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What was found: the columns of a manifest that depend on the file."""
+    """The columns of a manifest that depend on the file."""
 
     status: str
     flags: tuple[str, ...]
@@ -65,40 +67,58 @@ class Finding:
 
 
 def inspect(request: Request) -> Finding:
-    """Looks at the file of one clip.
+    """Inspects the file of one clip.
 
     Raises:
-        MediaError: if it is unreadable.
+        MediaError: the file is unreadable.
     """
     info, state = decode.probe(request.path), os.stat(request.path)
     start, end = segment_in_file(request, info.duration_seconds)
+    wanted = request.random_seconds  # seconds that the annotation promises
+    if wanted is None and request.end_seconds is not None:
+        wanted = request.end_seconds - request.start_seconds
+    seconds, duration = None, info.duration_seconds  # what the file has of the clip
+    if duration is not None:
+        seconds = max((duration if end is None else min(end, duration)) - start, 0.0)
     flags = [f"no_{m}" for m in ("audio", "video") if not getattr(info, f"has_{m}")]
-    seconds = _length(start, end, info.duration_seconds)
     status, reason = "ok", ""
     if seconds is not None and seconds < request.min_seconds:
         status = "too_short"
         reason = f"{seconds:.2f} s, the minimum is {request.min_seconds:g} s"
     elif request.thorough:
-        flags += _listen_and_look(request.path, start, end, seconds)
-    if seconds is not None and _is_shortened(request, seconds):
+        rate = max(_FRAMES_PER_SECOND, _MIN_FRAMES / (seconds or _MIN_FRAMES))
+        options = {"frame_rate": rate, "shorter_side": 32}
+        clip = decode.decode(request.path, start, end, **options)
+        if clip.audio is not None and is_silent(clip.audio):
+            flags.append("silent")
+        if is_still(clip.frames):
+            flags.append("still")
+    if seconds is not None and wanted and seconds < _SHORTENED * wanted:
         flags.append("shortened")
     return Finding(
         status=status,
         flags=tuple(flags),
         start_seconds=start,
         end_seconds=end,
-        duration_seconds=info.duration_seconds,
+        duration_seconds=duration,
         frame_rate=info.frame_rate,
         sample_rate_hz=info.sample_rate_hz,
         size_bytes=state.st_size,
         modified_ns=state.st_mtime_ns,
-        content_hash=_hash_of(request.path, state.st_size, state.st_mtime_ns),
+        content_hash=_cached_hash(request.path, state.st_size, state.st_mtime_ns),
         reason=reason,
     )
 
 
-def segment_in_file(request, duration: float | None) -> tuple[float, float | None]:
-    """`(start, end)` of the clip in its file, which may be that clip already."""
+def segment_in_file(
+    request: Request, duration: float | None
+) -> tuple[float, float | None]:
+    """Start and end in seconds of a clip in its file, which may be that clip already.
+
+    Args:
+        request: the clip.
+        duration: seconds of the file, if known.
+    """
     if request.random_seconds is not None:
         latest = max((duration or 0.0) - request.random_seconds, 0.0)
         start = round(request.random_place * latest, 3)
@@ -112,55 +132,36 @@ def segment_in_file(request, duration: float | None) -> tuple[float, float | Non
     return (0.0, round(end - start, 6)) if is_clip else (start, end)
 
 
-def _length(start, end, duration) -> float | None:
-    if duration is None:
-        return None
-    return max((duration if end is None else min(end, duration)) - start, 0.0)
-
-
-def _is_shortened(request, seconds) -> bool:
-    if request.random_seconds is not None:
-        return seconds < _SHORTENED * request.random_seconds
-    if request.end_seconds is None:
-        return False
-    return seconds < _SHORTENED * (request.end_seconds - request.start_seconds)
-
-
-def _listen_and_look(path, start, end, seconds) -> list[str]:
-    rate = max(_PICTURES_PER_SECOND, _MIN_PICTURES / (seconds or _MIN_PICTURES))
-    clip = decode.decode(path, start, end, frame_rate=rate, shorter_side=32)
-    flags = []
-    if clip.audio is not None and is_silent(clip.audio):
-        flags.append("silent")
-    if is_still(clip.frames):
-        flags.append("still")
-    return flags
+def fraction_of(name: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    digest = hashlib.md5(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def is_silent(audio: np.ndarray) -> bool:
-    """Whether int16 `(samples,)` holds no more than an encoder's noise."""
+    """Whether int16 `(samples,)` holds no more than the noise of an encoder."""
+    # int16 has no positive counterpart of -32768.
     return int(np.abs(audio.astype(np.int32)).max(initial=0)) < _SILENT_PEAK
 
 
 def is_still(frames: list[bytes]) -> bool:
-    """Whether several JPEG pictures are one and the same."""
+    """Whether two or more JPEG frames all show the same picture."""
     if len(frames) < 2:
         return False
-    first, *others = (_grey(frame) for frame in frames)
+    first, *others = (
+        np.asarray(Image.open(io.BytesIO(frame)).convert("L"), np.float32)
+        for frame in frames
+    )
     return all(np.abs(other - first).mean() < _STILL_LEVELS for other in others)
-
-
-def _grey(frame: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(frame)).convert("L"), np.float32)
 
 
 # Segments of one video follow each other, so each worker hashes it once or twice.
 @functools.lru_cache(maxsize=8)
-def _hash_of(path, size, modified_ns) -> str:
+def _cached_hash(path: str, size: int, modified_ns: int) -> str:
     return content_hash(path)
 
 
-def content_hash(path) -> str:
+def content_hash(path: str | os.PathLike) -> str:
     """`"sha256:..."` of a file, or `"sampled:..."` of parts of one above 32 MiB.
 
     A sampled hash covers the size and 16 MiB, spread evenly over the file.
@@ -176,10 +177,10 @@ def content_hash(path) -> str:
     return f"sampled:{digest.hexdigest()}"
 
 
-def change_since(row, path) -> str | None:
-    """How a file differs from what a `ManifestRow` says of it; None if it does not.
+def change_since(row: ManifestRow, path: str | os.PathLike) -> str | None:
+    """How a file differs from what a manifest says of it; None if it does not.
 
-    A file that was only copied or touched is read once to see that it is the same.
+    A file that was only copied or touched is read once, to compare its content.
     """
     try:
         state = os.stat(path)

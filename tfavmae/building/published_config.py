@@ -1,7 +1,7 @@
-"""What can be chosen when a published data set is built."""
+"""Configurations of the builders of published data sets."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfavmae.building.features import StoredClipsConfig
 from tfavmae.building.manifest import FLAGS
@@ -11,22 +11,20 @@ from tfavmae.errors import UserError
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class PublishedConfig(StoredClipsConfig):
-    """Options of the builders of published data sets.
+    """Options of the builders of published data sets, besides `StoredClipsConfig`'s.
 
     Args:
-        name: below `data_dir/<data set>/`.
-        selection: of the `Source`; `name` by default.
-        options: of the `Source`.
+        name: folder of the data set below `data_dir/<data set>/`.
+        selection: one of the source's `SELECTIONS`; `name` by default.
+        options: options of the source.
         annotations: folder of annotation files; by default `annotations` in TFDS's
             manual directory.
         media: folder of media; by default `media` in TFDS's manual directory.
         manifest: folder of an audit to start from, instead of these two.
         templates: file names to look for before the source's own.
         skip: flags of the manifest (`manifest.FLAGS`) whose clips are left out.
-        thorough: decode each clip in the audit that a build without manifest begins
-            with; needed for `skip` of silent and still ones.
-
-    Further ones are those of `StoredClipsConfig`.
+        thorough: decode each clip in the audit with which a build without a manifest
+            begins; needed to `skip` silent and still clips.
     """
 
     WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = (
@@ -39,7 +37,7 @@ class PublishedConfig(StoredClipsConfig):
 
     name: str
     selection: str | None = None
-    options: dict = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     annotations: str | None = None
     media: str | None = None
     manifest: str | None = None
@@ -47,17 +45,17 @@ class PublishedConfig(StoredClipsConfig):
     skip: tuple[str, ...] = ()
     thorough: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.selection = self.selection or self.name
         unknown = [flag for flag in self.skip if flag not in FLAGS]
         if unknown:
             raise UserError(
-                f"`skip` must be among {', '.join(FLAGS)}. Received: {unknown[0]!r}."
+                f"`skip` must be among {', '.join(FLAGS)}; received {unknown[0]!r}."
             )
-        self.decode_options()  # complains about the rest
+        self.decode_options()  # checks the options that it is made from
 
 
-def configs(source: type[Source], **defaults) -> list[PublishedConfig]:
+def configs(source: type[Source], **defaults: Any) -> list[PublishedConfig]:
     """One configuration for each selection of a source."""
     return [
         PublishedConfig(name=name, description=description, **defaults)

@@ -1,34 +1,36 @@
-"""What is known of a published data set without its media: a `Source`.
+"""Description of a published data set without its media: a `Source`.
 
-A data set's builder needs nothing more than this and its features. The audit and the
-tests use it without TensorFlow.
+The builder of a data set adds only the features of its labels. The audit and the tests
+use a source without TensorFlow.
 """
 
 import abc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfavmae.building.annotations import AnnotatedClip, Annotations
 from tfavmae.building.file_templates import Template
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, did_you_mean
 
 
 class Source(abc.ABC):
-    """Annotation files to clips, and the names their media may have.
+    """Reads annotation files as clips, and knows the names that their media may have.
 
     Args:
         selection: one of `SELECTIONS`; the first by default.
-        **options: of this data set; see `OPTIONS`.
+        **options: options of this data set; see `OPTIONS`.
 
     Class attributes:
-        NAME: of the data set.
-        SELECTIONS: what can be built of it, name to description.
+        NAME: name of the data set.
+        SELECTIONS: the parts or forms that can be built, name to description.
         OPTIONS: further options and their defaults.
-        TEMPLATES: where media may lie, in this order.
-        FIELDS: what templates may use.
-        SPLITS: that the selections have, for error messages and pages.
+        TEMPLATES: file names of the media, tried in this order.
+        FIELDS: fields of a clip that templates may use.
         INSTRUCTIONS: which files belong into which folder.
+
+    Raises:
+        UserError: there is no such selection or option.
     """
 
     NAME: ClassVar[str]
@@ -38,21 +40,24 @@ class Source(abc.ABC):
     FIELDS: ClassVar[tuple[str, ...]] = ("id", "start", "end", "start_ms", "end_ms")
     INSTRUCTIONS: ClassVar[str]
 
-    def __init__(self, selection: str | None = None, **options):
+    def __init__(self, selection: str | None = None, **options: Any) -> None:
         self.selection = selection or next(iter(self.SELECTIONS))
         if self.selection not in self.SELECTIONS:
             raise UserError(
-                f"{self.NAME} has no selection {selection!r}; there are: "
-                f"{', '.join(self.SELECTIONS)}"
+                f"{self.NAME} has no selection {selection!r}; "
+                f"{did_you_mean(selection, self.SELECTIONS)}"
             )
         for name in options:
             if name not in self.OPTIONS:
-                known = ", ".join(self.OPTIONS) or "none"
-                raise UserError(f"{self.NAME} has no option {name!r}; it has: {known}")
-        self.options = {**self.OPTIONS, **options}
+                raise UserError(
+                    f"{self.NAME} has no option {name!r}; "
+                    f"{did_you_mean(name, self.OPTIONS)}"
+                )
+        self.options: dict[str, Any] = {**self.OPTIONS, **options}
 
     @property
     def full_name(self) -> str:
+        """Name of the data set and the selection, as TFDS writes them."""
         return f"{self.NAME}/{self.selection}"
 
     @abc.abstractmethod
@@ -60,10 +65,10 @@ class Source(abc.ABC):
         """All annotated clips of the selection, in a fixed order, one at a time.
 
         Args:
-            annotations: where the annotation files are.
+            annotations: the folder of annotation files.
             media: the folder of media, for data sets whose files are their annotations.
         """
 
     def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
-        """The names of the classes of each label that has any, in their order."""
+        """Names of the classes, in their order, of each label that has classes."""
         return {}

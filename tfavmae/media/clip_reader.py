@@ -1,24 +1,29 @@
-"""One pass over the packets of a clip: enter near it, decode it, judge what came."""
+"""One pass over the packets of a clip: enters the file near it, decodes, and judges."""
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import numpy as np
 
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.frame_skipping import Skipper
-from tfavmae.media.frames import PictureSampler
-from tfavmae.media.waveform import SoundCollector
+from tfavmae.media.frames import FrameSampler
+from tfavmae.media.options import DecodeOptions
+from tfavmae.media.waveform import WaveformCollector
+
+Collector = FrameSampler | WaveformCollector
 
 # Decoding starts this much before a clip, for codecs with memory (AAC, Opus, MP3).
 _PREROLL_SECONDS = 0.25
 # Where a container's index is bad, a second attempt starts this much earlier.
 _SECOND_PREROLL_SECONDS = 10.0
-# A track that is silent for this long while the other goes on has ended.
+# A track without packets for this long, while the other continues, has ended.
 _LONGEST_INTERLEAVE_SECONDS = 10.0
-# Less than this may be missing at a track's ends: headers are not exact.
+# Headers are not exact: less than this may be missing at the ends of a track.
 _LONGEST_LOSS_SECONDS = 0.25
 # A clock that jumps further between two frames is broken.
 _LONGEST_JUMP_SECONDS = 60.0
@@ -30,9 +35,9 @@ class Clip:
 
     Attributes:
         audio: int16 `(samples,)` at the chosen rate from the clip's start; None where
-            there is no sound in this part of the file.
-        frames: JPEG bytes of each picture; empty where there is no picture.
-        frame_rate: pictures per second.
+            this part of the file has no audio.
+        frames: JPEG bytes of each frame; empty where this part has no video.
+        frame_rate: frames per second.
         duration_seconds: to the end of the longer of the two.
     """
 
@@ -42,43 +47,79 @@ class Clip:
     duration_seconds: float
 
 
-def read_clip(path, start, end, options) -> "Reading":
-    """Seeks near, further back if that was too late, and at last reads from 0."""
+def read_clip(
+    path: str | os.PathLike,
+    start: float,
+    end: float | None,
+    options: DecodeOptions,
+) -> "Reading":
+    """Decodes one clip, entering the file as late as its index allows.
+
+    Enters shortly before the clip; again further back if that was too late; and at
+    last reads from the beginning of the file.
+
+    Args:
+        path: the media file.
+        start, end: seconds on the clip clock; an end of None is that of the file.
+        options: the form in which the clip is stored.
+    """
     for preroll in (_PREROLL_SECONDS, _SECOND_PREROLL_SECONDS):
         if start <= preroll:
             break
-        reading = Reading(path, start, end, options, start - preroll)
+        reading = Reading(path, start, end, options, entry=start - preroll)
         if reading.is_complete():
             return reading
-    if start > _SECOND_PREROLL_SECONDS and reading.only_lacks_sound():
-        return reading  # the sound starts later, or has ended
+    # Where the frames are there, the audio starts later or has ended already.
+    if start > _SECOND_PREROLL_SECONDS and reading.only_lacks_audio():
+        return reading
     return Reading(path, start, end, options, entry=None)
 
 
 class Reading:
-    """One pass over the packets of one clip."""
+    """The decoded packets of one clip.
 
-    def __init__(self, path, start, end, options, entry):
-        self.path, self.start, self.options, self.entry = path, start, options, entry
+    Args:
+        path, start, end, options: as in `read_clip`.
+        entry: seconds where to enter the file; None for its beginning.
+
+    Attributes:
+        video, audio: `FrameSampler` and `WaveformCollector`; None without such a track.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        start: float,
+        end: float | None,
+        options: DecodeOptions,
+        entry: float | None,
+    ) -> None:
+        self.path, self.start, self.options = path, start, options
         self.clocks: dict[int, float] = {}  # time of each track's last frame
+        self.video: FrameSampler | None = None
+        self.audio: WaveformCollector | None = None
+        # By the index of their track.
+        self.collectors: dict[int, Collector] = {}
+        self.skipper: Skipper | None = None
         with open_media(path) as container:
             self.tracks = tracks = Tracks(path, container)
             self.end = tracks.clip_end(start, end)
-            self.pictures = self.sound = None
-            self.collectors = {}  # by the index of their track
             if tracks.video:
-                self.pictures = PictureSampler(start, self.end, tracks.video, options)
-                self.collectors[tracks.video.index] = self.pictures
+                self.video = FrameSampler(start, self.end, tracks.video, options)
+                self.collectors[tracks.video.index] = self.video
+                if Skipper.suits(tracks.video):
+                    self.skipper = Skipper(tracks, self.video)
             if tracks.audio:
-                self.sound = SoundCollector(start, tracks.audio_end(self.end), options)
-                self.collectors[tracks.audio.index] = self.sound
+                # Without the encoder's padding after a stated end (AAC in mp4).
+                audio_end = min(self.end, tracks.spans[tracks.audio.index][1])
+                self.audio = WaveformCollector(start, audio_end, options)
+                self.collectors[tracks.audio.index] = self.audio
             if entry is None or tracks.seek(entry):
-                self._run(container)
+                self.read(readable_packets(container, tracks))
 
-    def _run(self, container):
-        packets, self.skipper = self._packets(container), None
-        if Skipper.suits(self.tracks.video):
-            self.skipper = Skipper(self.tracks, self.pictures)
+    def read(self, packets: Iterator[av.Packet]) -> None:
+        """Decodes packets until both tracks have what the clip needs."""
+        if self.skipper:
             packets = self.skipper.ahead(packets)
         for packet in packets:
             collector = self.collectors[packet.stream.index]
@@ -86,105 +127,98 @@ class Reading:
             if time is not None and time > self.end + _LONGEST_INTERLEAVE_SECONDS:
                 break
             if not collector.is_done:
-                self._decode_packet(packet, collector, time)
+                self.decode(packet, collector, time)
             if all(c.is_done for c in self.collectors.values()):
                 break
         for collector in self.collectors.values():
             collector.finish()
 
-    def _packets(self, container) -> Iterator[av.Packet]:
-        try:
-            yield from container.demux(self.tracks.chosen)
-        except (av.FFmpegError, IndexError):
-            # PyAV raises IndexError at the end of a file in which a track turned up
-            # midway. What is missing after this is judged by `to_clip`.
-            return
+    def decode(
+        self,
+        packet: av.Packet,
+        collector: Collector,
+        time: float | None,
+    ) -> None:
+        """Hands the frames of one packet to their collector; counts damage.
 
-    def _decode_packet(self, packet, collector, time):
-        counts = time is None or time >= self.start
+        Raises:
+            MediaError: the clock of the track jumps.
+        """
+        counts = time is None or time >= self.start  # not what precedes the clip
         collector.num_packets += counts
-        if self.skipper and collector is self.pictures:
+        if self.skipper and collector is self.video:
             self.skipper.prepare(packet)
         try:
-            frames = packet.decode()
+            frames: Any = packet.decode()
         except av.EOFError:
             return
         except av.FFmpegError:
             collector.num_damaged += counts
             return
+        index = packet.stream.index
         for frame in frames:
             collector.num_damaged += counts and frame.is_corrupt
             frame_time = self.tracks.time(frame, packet.stream)
-            self._check_clock(packet.stream.index, frame_time)
+            if frame_time is not None:
+                last = self.clocks.setdefault(index, frame_time)
+                if frame_time - last > _LONGEST_JUMP_SECONDS:
+                    raise MediaError(
+                        self.path,
+                        f"its clock jumps from {last:.1f} s to {frame_time:.1f} s",
+                    )
+                self.clocks[index] = frame_time
             collector.push(frame, frame_time)
-
-    def _check_clock(self, index, time):
-        if time is None:
-            return
-        last = self.clocks.setdefault(index, time)
-        if time - last > _LONGEST_JUMP_SECONDS:
-            raise MediaError(
-                self.path, f"its clock jumps from {last:.1f} s to {time:.1f} s"
-            )
-        self.clocks[index] = time
 
     def is_complete(self) -> bool:
         """Whether each track was decoded from the clip's start on."""
         return all(map(self._has_start, self.collectors.values()))
 
-    def only_lacks_sound(self) -> bool:
-        """Whether the pictures at least were decoded from the clip's start on."""
-        return self.pictures is not None and self._has_start(self.pictures)
+    def only_lacks_audio(self) -> bool:
+        """Whether the video at least was decoded from the clip's start on."""
+        return self.video is not None and self._has_start(self.video)
 
-    def _has_start(self, collector) -> bool:
+    def _has_start(self, collector: Collector) -> bool:
         in_time = collector.decoded_from <= self.start + collector.tolerance
         return in_time and collector.damage <= self.options.max_damage
 
     def to_clip(self) -> Clip:
-        """The clip, if enough of it could be decoded."""
+        """The clip, if enough of it could be decoded.
+
+        Raises:
+            MediaError: too much of it is damaged or missing, or it is too short.
+        """
         for collector in self.collectors.values():
             self._check_share(collector, "damaged", collector.damage)
-        clip = self._assemble()
-        self._check_length(clip.duration_seconds)
-        for index, collector in self.collectors.items():
-            share = self._missing_share(index, collector)
-            self._check_share(collector, "missing", share)
-        return clip
-
-    def _assemble(self) -> Clip:
-        frames = self.pictures.frames if self.pictures else []
-        audio = self.sound.waveform() if self.sound else None
+        audio = self.audio.waveform() if self.audio else None
         seconds = max(
-            self.pictures.seconds if self.pictures else 0.0,
+            self.video.seconds if self.video else 0.0,
             0.0 if audio is None else len(audio) / self.options.sample_rate_hz,
         )
+        self._check_length(seconds)
+        for index, collector in self.collectors.items():
+            first, last = self.tracks.spans[index]
+            if math.isinf(last):
+                last = collector.decoded_until
+            promised = (max(first, self.start), min(last, self.end))
+            decoded = (collector.decoded_from, collector.decoded_until)
+            share = missing_share(promised, decoded)
+            self._check_share(collector, "missing", share)
+        frames = self.video.frames if self.video else []
         return Clip(audio, frames, self.options.frame_rate, seconds)
 
-    def _check_share(self, collector, fault, share):
+    def _check_share(self, collector: Collector, fault: str, share: float) -> None:
         if share > self.options.max_damage:
             raise MediaError(
                 self.path, f"{share:.0%} of the {collector.name} is {fault}"
             )
 
-    def _missing_share(self, index, collector) -> float:
-        """Share, at either end, of what the track's header promised for the clip."""
-        begin, end = self.tracks.stated_span(index)
-        if math.isinf(end):
-            end = collector.decoded_until
-        begin = max(begin, self.start)
-        end = max(begin, min(end, self.end))
-        missing = max(0.0, min(end, collector.decoded_from) - begin)
-        missing += max(0.0, end - max(begin, collector.decoded_until))
-        missing = min(missing, end - begin)
-        return missing / (end - begin) if missing > _LONGEST_LOSS_SECONDS else 0.0
-
-    def _check_length(self, seconds):
+    def _check_length(self, seconds: float) -> None:
         if seconds == 0:
             raise MediaError(
                 self.path, f"nothing could be decoded after {self.start:g} s"
             )
-        stated = self.tracks.stated_end() if self.tracks.states_its_length else None
-        if stated is not None:
+        stated = self.tracks.stated_end
+        if stated is not None and self.tracks.states_its_length:
             wanted = min(self.end, stated) - self.start
             if seconds < (1 - self.options.max_damage) * wanted - 0.05:
                 raise MediaError(
@@ -198,3 +232,34 @@ class Reading:
                 f"too short: {seconds:.2f} s, the minimum is "
                 f"{self.options.min_seconds:g} s (min_seconds)",
             )
+
+
+def readable_packets(
+    container: av.container.InputContainer, tracks: Tracks
+) -> Iterator[av.Packet]:
+    """Packets of the chosen tracks, up to where the file cannot be read any further.
+
+    An error here ends the packets; `Reading.to_clip` judges what is missing.
+    """
+    try:
+        yield from container.demux(tracks.chosen)
+    except (av.FFmpegError, IndexError):
+        # PyAV raises IndexError at the end of a file in which a track turns up midway.
+        return
+
+
+def missing_share(promised: tuple[float, float], decoded: tuple[float, float]) -> float:
+    """Share of a span that lies outside another, at either end.
+
+    Args:
+        promised: start and end in seconds of what the header says the clip has.
+        decoded: start and end in seconds of what was decoded.
+
+    Returns:
+        The share in [0, 1]; 0 if less than 0.25 s are missing.
+    """
+    begin, end = promised[0], max(promised)
+    missing = max(0.0, min(end, decoded[0]) - begin)
+    missing += max(0.0, end - max(begin, decoded[1]))
+    missing = min(missing, end - begin)
+    return missing / (end - begin) if missing > _LONGEST_LOSS_SECONDS else 0.0

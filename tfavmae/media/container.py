@@ -1,18 +1,20 @@
-"""An open media file: which tracks are used, and the clock that they share."""
+"""An open media file: the tracks that are used, and the clock that they share."""
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import av
 
 from tfavmae.errors import UserError
 from tfavmae.media.frames import display_size
 
-# Sound that starts this much before the first picture moves the clock's zero; less
-# is the encoder delay that some containers (ts, flv) cannot express.
+# Audio that starts this much before the first frame moves the clock's zero; less is the
+# encoder delay that some containers (ts, flv) cannot express.
 _LONGEST_LEAD_SECONDS = 0.1
-# Containers that state their length, so that a file with less in it is damaged; of
+# Containers that state their length, so that a file with less in it is damaged; for
 # others FFmpeg guesses it from the bit rate.
 _STATE_THEIR_LENGTH = {
     "mov", "matroska", "avi", "flv", "asf", "ogg", "flac", "wav", "aiff", "w64", "caf",
@@ -24,29 +26,35 @@ _REFUSED_FORMATS = {
     "vapoursynth",
 }  # fmt: skip
 _MAX_PIXELS = str(2**26)  # 8k video has 2**25
-# Titles may be anything but UTF-8. PyAV 19 reads them so without being told.
+# Titles need not be valid UTF-8. PyAV 18 fails on them without this option, PyAV 19
+# replaces what it cannot read by default: can go with support for PyAV 18.
 _IS_OLD = int(av.__version__.partition(".")[0]) < 19
-_METADATA = {"metadata_errors": "replace"} if _IS_OLD else {}
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _IS_OLD else {}
 
 
 class MediaError(UserError):
-    """A file, or the wanted part of it, that cannot be decoded.
+    """A file, or the requested part of it, that cannot be decoded.
 
     Attributes:
-        path: of the file.
+        path: the file.
         reason: what is wrong with it, in one line, without the path.
     """
 
-    def __init__(self, path, reason: str):
+    def __init__(self, path: str | os.PathLike, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = str(path), reason
 
-    def __reduce__(self):
+    # Workers send their errors as pickles; the default would pass the message alone.
+    def __reduce__(self) -> tuple[Any, ...]:
         return MediaError, (self.path, self.reason)
 
 
-def open_media(path):
-    """Opens a file that nobody vouches for: this file alone, no URL, no playlist."""
+def open_media(path: str | os.PathLike) -> av.container.InputContainer:
+    """Opens an untrusted file: this file alone, no URL and no playlist.
+
+    Raises:
+        MediaError: it does not exist, is empty, or is not a media file.
+    """
     path = Path(path)
     if not path.is_file():
         raise MediaError(path, "no such file")
@@ -54,8 +62,10 @@ def open_media(path):
         raise MediaError(path, "the file is empty")
     # The prefix keeps FFmpeg from reading a protocol out of a name with a colon.
     url = "file:" + os.path.abspath(path)
+    allowed = sorted(set(av.formats_available) - _REFUSED_FORMATS)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(allowed)}
     try:
-        return av.open(url, container_options=_container_options(), **_METADATA)
+        return av.open(url, container_options=options, **_METADATA)
     except av.FFmpegError as error:
         raise MediaError(
             path, f"not a media file, or damaged: {error.strerror}"
@@ -64,66 +74,63 @@ def open_media(path):
         raise MediaError(path, f"not a media file, or damaged: {error}") from error
 
 
-def _container_options() -> dict[str, str]:
-    allowed = sorted(set(av.formats_available) - _REFUSED_FORMATS)
-    return {
-        "protocol_whitelist": "file",
-        "format_whitelist": ",".join(allowed),
-    }
-
-
 class Tracks:
-    """The picture and the sound track of an open file, and their common clock."""
+    """The video and the audio track of an open file, and their common clock.
 
-    def __init__(self, path, container):
+    Attributes:
+        video, audio: PyAV streams; None without such a track.
+        chosen: those of the two that exist.
+        zero: seconds on the file's clock where the clip clock starts.
+        states_its_length: whether lengths in this container's header are reliable.
+        stated_end: where the longer track ends by the header, on the clip clock; None
+            if the header does not say.
+        spans: start and end of each track by its header, on the clip clock, by the
+            index of the track; an end that is not stated is infinite.
+
+    Raises:
+        MediaError: there is no track, or no decoder for one of them.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, container: av.container.InputContainer
+    ) -> None:
         self.path, self.container = path, container
-        self.video = _pick(
-            s for s in container.streams.video if not _is_cover_picture(s)
-        )
-        self.audio = _pick(container.streams.audio)
+        streams, cover = container.streams, av.stream.Disposition.attached_pic
+        self.video = _default(s for s in streams.video if not s.disposition & cover)
+        self.audio = _default(streams.audio)
         self.chosen = [s for s in (self.video, self.audio) if s is not None]
         if not self.chosen:
-            raise MediaError(path, "it has neither sound nor picture")
+            raise MediaError(path, "it has neither audio nor video")
         for stream in self.chosen:
             if stream.codec_context is None:
                 raise MediaError(path, f"FFmpeg has no decoder for its {stream.type}")
             stream.codec_context.thread_count = 1  # the workers are the parallelism
             stream.codec_context.options = {"max_pixels": _MAX_PIXELS}
         self._ticks = {s.index: float(s.time_base) for s in self.chosen}
-        self.zero = self._zero()
+        self.zero = clock_zero(self.chosen)
         self.format_name = container.format.name
         self.states_its_length = bool(
             _STATE_THEIR_LENGTH.intersection(self.format_name.split(","))
         )
         # Read now: a track's properties are gone once its file is closed.
-        self._stated_end = self._read_stated_end()
-        self._spans = {s.index: self._read_span(s) for s in self.chosen}
-
-    def _zero(self) -> float:
-        starts = {s.type: _seconds(s.start_time, s.time_base) for s in self.chosen}
-        starts = {kind: time for kind, time in starts.items() if time is not None}
-        if not starts:
-            return 0.0
-        first = min(starts.values())
-        video = starts.get("video", first)
-        return video if video - first <= _LONGEST_LEAD_SECONDS else first
-
-    def _read_stated_end(self):
-        ends = [_seconds(s.duration, s.time_base) for s in self.chosen]
-        if all(ends):
-            starts = [_seconds(s.start_time, s.time_base) or 0 for s in self.chosen]
-            return max(s + e for s, e in zip(starts, ends, strict=True)) - self.zero
-        if not self.container.duration:
-            return None
-        start = (self.container.start_time or 0) / av.time_base
-        return start + self.container.duration / av.time_base - self.zero
-
-    def stated_end(self) -> float | None:
-        """Where the header says that the longer track ends."""
-        return self._stated_end
+        starts = [_seconds(s.start_time, s.time_base) or 0.0 for s in self.chosen]
+        lengths = [_seconds(s.duration, s.time_base) for s in self.chosen]
+        ends = [a + b for a, b in zip(starts, lengths, strict=True) if b]
+        self.stated_end: float | None = None
+        if len(ends) == len(self.chosen):
+            self.stated_end = max(ends) - self.zero
+        elif container.duration:
+            length = (container.start_time or 0) + container.duration
+            self.stated_end = length / av.time_base - self.zero
+        self.spans: dict[int, tuple[float, float]] = {}
+        for stream, start, length in zip(self.chosen, starts, lengths, strict=True):
+            first, last = start - self.zero, math.inf
+            if length and self.states_its_length:
+                last = first + length
+            self.spans[stream.index] = first, last
 
     def last_packet_end(self) -> float:
-        """Where the longer track ends, from its packets."""
+        """Where the longer track ends by its packets, on the clip clock."""
         last = 0.0
         for packet in self.container.demux(self.chosen):
             time = self.time(packet, packet.stream)
@@ -132,8 +139,13 @@ class Tracks:
                 last = max(last, time + length)
         return last
 
-    def clip_end(self, start, end) -> float:
-        stated = self.stated_end()
+    def clip_end(self, start: float, end: float | None) -> float:
+        """The end of a clip in seconds; infinite for the end of the file.
+
+        Raises:
+            MediaError: the file ends before the clip starts.
+        """
+        stated = self.stated_end
         if stated is not None and self.states_its_length and start >= stated:
             raise MediaError(
                 self.path,
@@ -141,27 +153,12 @@ class Tracks:
             )
         return math.inf if end is None else end
 
-    def stated_span(self, index) -> tuple[float, float]:
-        """Start and end of a track by its header; an end of infinity is not stated."""
-        return self._spans[index]
-
-    def _read_span(self, stream) -> tuple[float, float]:
-        start = _seconds(stream.start_time, stream.time_base) or 0
-        length = _seconds(stream.duration, stream.time_base)
-        if not (length and self.states_its_length):
-            length = math.inf
-        return start - self.zero, start - self.zero + length
-
-    def audio_end(self, end) -> float:
-        """Leaves out the encoder's padding after a stated end (AAC in mp4)."""
-        return min(end, self.stated_span(self.audio.index)[1])
-
-    def time(self, stamped, stream) -> float | None:
-        """When a packet or frame begins, on the clip clock."""
+    def time(self, stamped: Any, stream: av.stream.Stream) -> float | None:
+        """When a packet or frame begins, on the clip clock; None if it does not say."""
         stamp = stamped.pts if stamped.pts is not None else stamped.dts
         return None if stamp is None else stamp * self._ticks[stream.index] - self.zero
 
-    def seek(self, to_seconds) -> bool:
+    def seek(self, to_seconds: float) -> bool:
         """Whether the file could be entered at or before the given time."""
         stream = self.chosen[0]
         try:
@@ -172,8 +169,9 @@ class Tracks:
             return False
         return True
 
-    def describe(self) -> dict:
-        said = {
+    def describe(self) -> dict[str, Any]:
+        """The fields of `MediaInfo` without the duration."""
+        said: dict[str, Any] = {
             "has_video": self.video is not None,
             "has_audio": self.audio is not None,
             "format_name": self.format_name,
@@ -190,16 +188,25 @@ class Tracks:
         return said
 
 
-def _seconds(stamp, time_base) -> float | None:
+def clock_zero(streams: Iterable[av.stream.Stream]) -> float:
+    """Start of the clip clock, in seconds on the clock of the file.
+
+    That is the first frame of the video, or the start of the audio where it comes more
+    than 0.1 s earlier.
+    """
+    starts = {s.type: _seconds(s.start_time, s.time_base) for s in streams}
+    known = {kind: time for kind, time in starts.items() if time is not None}
+    first = min(known.values(), default=0.0)
+    video = known.get("video", first)
+    return video if video - first <= _LONGEST_LEAD_SECONDS else first
+
+
+def _seconds(stamp: int | None, time_base: Any) -> float | None:
     return None if stamp is None else float(stamp * time_base)
 
 
-def _pick(streams):
+def _default(streams: Iterable[Any]) -> Any:
     """The track marked as default, else the first; None if there is none."""
     streams = list(streams)
     default = [s for s in streams if s.disposition & av.stream.Disposition.default]
     return (default or streams or [None])[0]
-
-
-def _is_cover_picture(stream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)

@@ -1,45 +1,62 @@
-"""Pictures of a video track to JPEG frames on an even grid of times."""
+"""Sampling of a video track: JPEG frames on an even grid of times."""
 
 import io
 import math
+from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from PIL import Image
+
+from tfavmae.media.options import DecodeOptions
 
 # Containers that count in milliseconds round frame times up by as much.
 _LONGEST_TICK_SECONDS = 0.001
 
 
-class PictureSampler:
-    """Keeps, of the pictures pushed in order of time, those that the grid wants.
+class FrameSampler:
+    """Keeps, of the frames pushed in order of time, those that the grid needs.
 
-    Stored picture `k` is the one that is shown at `start + k / frame_rate`: the last
-    that began by then, or the first of all where none did.
+    Stored frame `k` is the one that is shown at `start + k / frame_rate`: the last that
+    began by then, or the first of all where none did.
 
     Args:
-        start: seconds where the clip starts.
-        end: seconds where it ends, at most; may be infinite.
+        start: start of the clip in seconds.
+        end: latest end of the clip in seconds; may be infinite.
         stream: the PyAV video stream.
-        options: a `media.DecodeOptions`.
+        options: the form in which frames are stored.
+
+    Attributes:
+        frames: JPEG bytes of the stored frames.
+        num_packets, num_damaged: packets of the clip, and those with damage.
+        is_done: whether further frames cannot change anything.
+        decoded_from, decoded_until: seconds on the clip clock.
     """
 
-    name = "picture"
+    name = "video"
 
-    def __init__(self, start, end, stream, options):
+    def __init__(
+        self,
+        start: float,
+        end: float,
+        stream: av.VideoStream,
+        options: DecodeOptions,
+    ) -> None:
         self.start, self.end = start, end
         self.stream, self.options = stream, options
-        self._tick = float(stream.time_base)
+        self._tick = float(stream.time_base or 0)
         self.tolerance = min(self._tick, _LONGEST_TICK_SECONDS) + 1e-6
         self.usual_seconds = float(1 / (stream.guessed_rate or 25))
         self.frames: list[bytes] = []
         self.num_packets = self.num_damaged = 0
         self.is_done = False
-        self._reformatter = VideoReformatter()  # keeps its tables from call to call
-        self._held = self._held_jpeg = None
+        # Kept, because it reuses its tables; its types deny the names that it accepts.
+        self._reformatter: Any = VideoReformatter()
+        self._held: Any = None  # the latest frame
+        self._held_jpeg: bytes | None = None
         self._held_time = self._passed_until = -math.inf
-        # What was decoded, in seconds on the clip clock.
         self.decoded_from, self.decoded_until = math.inf, -math.inf
 
     @property
@@ -49,11 +66,11 @@ class PictureSampler:
 
     @property
     def seconds(self) -> float:
-        """From the clip's start to the end of its last picture."""
+        """From the clip's start to the end of its last frame."""
         return max(0.0, min(self.end, self.decoded_until) - self.start)
 
-    def push(self, frame: av.VideoFrame, time: float | None):
-        """Takes the next picture, shown from `time` on."""
+    def push(self, frame: av.VideoFrame, time: float | None) -> None:
+        """Takes the next frame, shown from `time` on (seconds on the clip clock)."""
         if time is None:  # raw streams have no clock
             time = max(self.decoded_until, self.start if self._held is None else 0)
         if time <= self._held_time:
@@ -70,7 +87,7 @@ class PictureSampler:
             self.decoded_until = max(self.decoded_until, self.end)
 
     def wants(self, time: float, next_time: float) -> bool:
-        """Whether a picture shown between these times may be one that is stored."""
+        """Whether a frame shown between these times may be one that is stored."""
         if self._held is None:  # the first of all stands for those before it
             return True
         earliest = time - 2 * self.tolerance - self.start
@@ -78,12 +95,12 @@ class PictureSampler:
         shown = self.start + first / self.options.frame_rate
         return shown < min(next_time + self.tolerance, self.end)
 
-    def pass_over(self, end: float):
-        """Counts a picture as read, shown until `end`, that `wants` had no use for."""
+    def pass_over(self, end: float) -> None:
+        """Counts a frame, shown until `end`, as read although it was not decoded."""
         self._passed_until = max(self._passed_until, end)
 
-    def finish(self):
-        """Stores what the last picture is still shown for."""
+    def finish(self) -> None:
+        """Stores the last frame for as long as it is shown."""
         if self._held is not None:
             self.decoded_until = max(self.decoded_until, self._passed_until)
         if self._held is not None and self.decoded_until > self.start:
@@ -93,15 +110,16 @@ class PictureSampler:
     def _next_time(self) -> float:
         return self.start + len(self.frames) / self.options.frame_rate
 
-    def _store_until(self, time):
+    def _store_until(self, time: float) -> None:
+        """Stores the held frame at all times of the grid before `time`."""
         until = min(time, self.end - self.tolerance)
         while self._next_time() < until:
             if self._held_jpeg is None:
-                self._held_jpeg = self._to_jpeg(self._held)
+                self._held_jpeg = self.to_jpeg(self._held)
             self.frames.append(self._held_jpeg)
 
-    def _to_jpeg(self, frame: av.VideoFrame) -> bytes:
-        """The picture upright, with square pixels and the chosen shorter side."""
+    def to_jpeg(self, frame: av.VideoFrame) -> bytes:
+        """The frame upright, with square pixels and the chosen shorter side."""
         aspect = self.stream.sample_aspect_ratio
         width, height = _square_pixels(frame.width, frame.height, aspect)
         scale = min(1.0, self.options.shorter_side / min(width, height))
@@ -116,39 +134,38 @@ class PictureSampler:
             interpolation="BICUBIC",
             threads=1,  # the workers are the parallelism
         )
-        planes = _upright(scaled.to_ndarray(), _display_matrix(frame))
+        planes = scaled.to_ndarray()
+        side_data: Any = frame.side_data  # by type, although its types say by name
+        data = side_data.get(SideDataType.DISPLAYMATRIX)
+        if data is not None:
+            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+            planes = upright(planes, matrix)
         image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes])
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=self.options.jpeg_quality)
         return buffer.getvalue()
 
 
-def display_size(stream) -> tuple[int, int]:
-    """`(width, height)` with square pixels, before any rotation."""
+def display_size(stream: av.VideoStream) -> tuple[int, int]:
+    """`(width, height)` in pixels with square pixels, before any rotation."""
     context = stream.codec_context
     return _square_pixels(context.width, context.height, stream.sample_aspect_ratio)
 
 
-def _square_pixels(width, height, aspect) -> tuple[int, int]:
+def _square_pixels(width: int, height: int, aspect: Any) -> tuple[int, int]:
+    # Headers also state 0, and nonsense such as 1:1000.
     ratio = float(aspect) if aspect and 0.1 < aspect < 10 else 1.0
     return max(1, round(width * ratio)), height
 
 
-def _display_matrix(frame) -> np.ndarray | None:
-    """The `(2, 2)` part of the matrix that a player applies, if there is one."""
-    data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
-    if data is None:
-        return None
-    return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+def upright(planes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turns and mirrors planes by the nearest multiple of 90 degrees.
 
-
-def _upright(planes: np.ndarray, matrix) -> np.ndarray:
-    """Turns and mirrors `(3, height, width)` by the nearest multiple of 90 degrees.
-
-    A stored point `(x, y)` is shown at `(x, y) @ matrix`.
+    Args:
+        planes: `(3, height, width)`.
+        matrix: `(2, 2)` part of the display matrix that a player applies: a stored
+            point `(x, y)` is shown at `(x, y) @ matrix`.
     """
-    if matrix is None:
-        return planes
     if abs(matrix[0, 0]) >= abs(matrix[0, 1]):
         flip_x, flip_y = matrix[0, 0] < 0, matrix[1, 1] < 0
     else:
