@@ -12,6 +12,7 @@ PACKAGE = ROOT / "tfavmae"
 ROOMS = (
     "errors",
     "files",
+    "pages",
     "paper_inputs",
     "config",
     "media",
