@@ -4,9 +4,9 @@ import clock_clips
 import numpy as np
 import pytest
 
-from tfavmae.commands import statistics
 from tfavmae.data.pipeline import open_split
 from tfavmae.layers.spectrogram import LogMelSpectrogram
+from tfavmae.training import statistics
 
 
 @pytest.fixture(scope="module")

@@ -84,11 +84,14 @@ def retrieval(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
             if one.direction == f"{modality}_to_{target}"
         ]
         if rows:
-            words = {
-                "query": MODALITY_WORDS[modality],
-                "target": MODALITY_WORDS[target],
-            }
-            directions.append({"modality": modality, "rows": rows, **words})
+            directions.append(
+                {
+                    "modality": modality,
+                    "query": MODALITY_WORDS[modality],
+                    "target": MODALITY_WORDS[target],
+                    "rows": rows,
+                }
+            )
     if not report.retrieval and not directions:
         return None
     recall = report.retrieval and _recall(report.retrieval)
@@ -101,7 +104,7 @@ def _recall(result: RetrievalResult) -> dict[str, Any]:
         [
             f"R@{k}",
             *[str(one.recall[k]) for one in directions],
-            f"{100 * min(k / result.num_clips, 1):.1f} %",
+            f"{100 * next(iter(directions)).chance[k]:.1f} %",
         ]
         for k in next(iter(directions)).recall
     ]
