@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
     loaded = trained.load(args)
     if loaded.run.config.stage != "finetune":
         raise UserError(
-            f"{loaded.workdir} holds a model without classes; `evaluate` needs one made "
-            "by `tfavmae finetune`. Use `tfavmae retrieve` for this one"
+            f"{loaded.workdir} holds a model without classes; `evaluate` needs one of "
+            "`tfavmae finetune`. Use `tfavmae retrieve` for this one"
         )
     if args.views < 1:
         raise UserError(f"--views must be at least 1; received {args.views}")

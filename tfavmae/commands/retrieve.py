@@ -10,7 +10,7 @@ from tfavmae.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfavmae.data.splits import ClipSplit
+    from tfavmae.data.pipeline import ClipSplit
     from tfavmae.tasks.retrieval import RetrievalResult
 
 _TOP = 5
@@ -58,10 +58,11 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
     labels = {retrieval.COUNTS_AS_MISS} & set(split.label_features)
     vectors = loaded.embed(split, tuple(labels), _gallery(split, args.gallery))
     if args.query:
-        gallery = retrieval.paired(vectors)
-        _search(
-            loaded, args.query, args.by or "audio", args.top or _TOP, split, gallery
-        )
+        vector, target = _query(loaded, args.query, args.by or "audio")
+        gallery, ids = retrieval.paired(vectors), split.ids()
+        found = retrieval.search(vector, gallery[target], args.top or _TOP)
+        for place, (row, value) in enumerate(zip(*found, strict=True), start=1):
+            print(f"{place:3}  {value:.3f}  {ids[gallery['example_index'][row]]}")
         return None
     result = retrieval.evaluate(vectors)
     tables.write_npz(loaded.path_of("embeddings", split, ".npz"), vectors)
@@ -82,26 +83,15 @@ def _gallery(split: "ClipSplit", size: int | None) -> "np.ndarray | None":
     return rows[:size]
 
 
-def _search(
-    loaded: trained.Trained,
-    query_file: str,
-    modality: str,
-    top: int,
-    split: "ClipSplit",
-    gallery: "dict[str, np.ndarray]",
-) -> None:
-    """Prints the clips of `split` whose other modality is closest to a file's."""
-    from tfavmae.tasks import retrieval
-
+def _query(
+    loaded: trained.Trained, file: str, modality: str
+) -> "tuple[np.ndarray, str]":
+    """The embedding of a file's audio or video, and the modality to search."""
     target = {"audio": "video", "video": "audio"}[modality]
-    with trained.media_split(query_file, loaded) as (query_split, _):
-        query = loaded.embed(query_split)
-    present = query[f"{modality}_present"]
+    with trained.media_split(file, loaded) as (split, _):
+        vectors = loaded.embed(split)
+    present = vectors[f"{modality}_present"]
     if not present.any():
-        raise UserError(f"{query_file} has no {modality}; search --by {target}")
-    # A long file gives several clips: their mean is the query.
-    vector = query[f"{modality}_embedding"][present].mean(0)
-    order, similarity = retrieval.search(vector, gallery[target], top)
-    ids = split.ids()
-    for place, (row, value) in enumerate(zip(order, similarity, strict=True), start=1):
-        print(f"{place:3}  {value:.3f}  {ids[gallery['example_index'][row]]}")
+        raise UserError(f"{file} has no {modality}; search --by {target}")
+    # A long file is cut into several clips: their mean is the query.
+    return vectors[f"{modality}_embedding"][present].mean(0), target

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfavmae.config.experiment import ExperimentConfig
-    from tfavmae.data.splits import ClipSplit
+    from tfavmae.data.pipeline import ClipSplit
     from tfavmae.tasks.results import Result
     from tfavmae.training.runs import Run
 

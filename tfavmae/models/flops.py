@@ -7,6 +7,7 @@ cent of a transformer.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -85,7 +86,7 @@ def _attention_at_once() -> Iterator[None]:
     Head by head, the backward pass computes a product a second time to save memory. It
     costs time, but it is not work that the model asks for, and JAX does not do it.
     """
-    limit, transformer.HEAD_BY_HEAD_TOKENS = transformer.HEAD_BY_HEAD_TOKENS, math.inf
+    limit, transformer.HEAD_BY_HEAD_TOKENS = transformer.HEAD_BY_HEAD_TOKENS, sys.maxsize
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ COLORS = {
 }
 LABELS = {"audio": "audio", "video": "video", "audio_video": "audio + video"}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     # Text stays text: it can be searched, and takes the font of the page.
     "svg.fonttype": "none",
     # Otherwise ids are random, and the same chart differs from run to run.
@@ -75,7 +75,7 @@ def to_svg(axes: Any, description: str) -> Markup:
     # Fonts come from the page. Matplotlib writes them in a long and a short form.
     svg = re.sub(r'font-family: [^;"]*;? ?', "", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    view_box = re.search(r'viewBox="[^"]*"', svg).group()
+    view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
     label = escape(description)
     head = f'<svg class="chart" {view_box} role="img" aria-label="{label}">'
     svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)

@@ -106,8 +106,9 @@ def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
         # Without its extremes, of which digital silence is one, the rest has contrast.
         low, high = np.quantile(x, [0.01, 0.995])
         filled = np.where(h > 0, y, x)
-        images = (_magma(v.T[::-1], low, high) for v in (x, filled))
-        yield _triptych(*images, h.T[::-1], filled)
+        # Low notes are drawn below.
+        before, after = (_magma(v.T[::-1], low, high) for v in (x, filled))
+        yield _triptych(before, after, h.T[::-1], filled)
 
 
 def _draw_video(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]:
@@ -120,8 +121,8 @@ def _draw_video(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
     scale, shift = np.array(spec.std), np.array(spec.mean)
     for x, y, h in zip(original, predicted, hidden, strict=True):
         filled = np.where(h > 0, y, x)
-        images = (_strip(_to_uint8(v * scale + shift)) for v in (x, filled))
-        yield _triptych(*images, _strip(h)[..., 0], filled)
+        before, after = (_strip(_to_uint8(v * scale + shift)) for v in (x, filled))
+        yield _triptych(before, after, _strip(h)[..., 0], filled)
 
 
 def _triptych(
@@ -207,7 +208,9 @@ def _tile(
     grey = triptych.visible[..., :3] * alpha + HIDDEN_GREY * (1 - alpha)
     images = (triptych.original, grey.astype("uint8"), triptych.reconstructed)
     for column, image in enumerate(images):
-        resized = Image.fromarray(image).resize((width, height), Image.NEAREST)
+        resized = Image.fromarray(image).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
         left = column * (width + gap)
         canvas[:height, left : left + width] = np.asarray(resized)
     return canvas

@@ -56,7 +56,7 @@ def _reconstruction(one: Reconstruction) -> dict[str, Any]:
         "visible": f"without {' and '.join(shares)}",
         "reconstructed": "reconstructed",
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for kind, caption in captions.items():
         pixels = {name: getattr(t, kind) for name, t in parts.items()}
         # The spectrogram of a short clip is drawn wider than it is, to be legible.

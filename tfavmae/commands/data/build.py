@@ -27,8 +27,9 @@ def add_parser(commands: Any) -> None:
         summary="decode media files once, into TFRecords",
         example="tfavmae data build clip_folder --videos my_videos --data-dir data",
     )
-    parser.description += (
-        "\nNAME: clip_folder, sounding_shapes/demo, vggsound, ... (see docs/data.md)"
+    parser.description = (
+        "Decode media files once, into TFRecords.\n"
+        "NAME: clip_folder, sounding_shapes/demo, vggsound, ... (see docs/data.md)"
     )
     location.add_location(parser, name_help=argparse.SUPPRESS)
     add_set(parser, "the data set")
