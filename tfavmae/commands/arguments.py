@@ -12,6 +12,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
+        # No abbreviations: one in a script would become ambiguous, or change its
+        # meaning, when a command gets a new option.
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -33,6 +35,8 @@ class CommandParser(argparse.ArgumentParser):
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
+        # A fixed width: the pages are the same in every terminal, and a test can check
+        # that they fit a screen of 80 x 24.
         super().__init__(prog, max_help_position=26, width=80)
 
 

@@ -15,6 +15,8 @@ def add_parser(commands: Any, run_command: Callable[[list[str]], Any]) -> None:
         run_command: runs another command, given its words, and returns its result.
     """
 
+    # Here and not at the top of the file: `run_command` comes from `cli`, which imports
+    # this module.
     def run(args: argparse.Namespace) -> None:
         from tfavmae.demo import steps
 

@@ -16,8 +16,6 @@ from tfavmae.commands.arguments import (
 if TYPE_CHECKING:
     import keras
 
-    from tfavmae.config.experiment import ExperimentConfig
-
 
 def add_parser(commands: Any) -> None:
     """Adds `describe` to the subcommands."""
@@ -43,12 +41,19 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from tfavmae.config import experiment as config_lib
+    from tfavmae.training import factory
 
     config = recipes.load(args.config, args.workdir, args.set)
     if config.stage == "pretrain":
         refuse(args, ["classes"], "pretraining")
     print(config_lib.to_yaml(config))
-    model = _build(config, args.classes)
+    if config.stage == "pretrain":
+        labels = None
+    elif args.classes is None:
+        labels = factory.TrainingData(config).labels()
+    else:
+        labels = factory.Labels(args.classes, multi_label=False, names=None)
+    model = factory.build_model(config, labels)
     model.summary(expand_nested=False)
     print(f"parameters           {model.count_params():,}")
     for modality, spec in model.inputs_by_modality.items():
@@ -56,18 +61,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"{modality} tokens         {math.prod(spec.grid):,} ({shape})")
     for name, flops in costs(model).items():
         print(f"{name:20} {flops / 1e9:,.3f} GFLOP per clip")
-
-
-def _build(config: "ExperimentConfig", num_classes: int | None) -> "keras.Model":
-    """The untrained model; a classifier asks the data set for its classes."""
-    from tfavmae.training import factory
-
-    if config.stage == "pretrain":
-        return factory.build_model(config)
-    if num_classes is None:
-        return factory.build_model(config, factory.TrainingData(config).labels())
-    labels = factory.Labels(num_classes, multi_label=False, names=None)
-    return factory.build_model(config, labels)
 
 
 def costs(model: "keras.Model") -> dict[str, int]:

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     output = pathlib.Path(args.output)
     if output.suffix not in _WRITERS:
         raise UserError(f"--output must end in .npz or .csv; received {output}")
+    # A file or folder takes precedence over a split of the same name.
     is_media = pathlib.Path(args.input).expanduser().exists()
     if not is_media:
         refuse(args, ["strict"], f"a split, and {args.input} is not a file or folder")

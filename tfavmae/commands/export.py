@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> "Verification":
 
     loaded = trained.load(args)
     model, labels = loaded.run.model, loaded.run.labels
+    # Signatures get the clip length of the data set; its first clip is what the export
+    # is warmed up and checked with.
     batch = next(iter(loaded.batches(loaded.open_split())))
     path = exporting.export(
         model,

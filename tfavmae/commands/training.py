@@ -25,6 +25,7 @@ def add_training_options(parser: CommandParser) -> None:
     add = parser.add_argument
     add(
         "--strategy",
+        # Without the metavar, the help would list the choices twice.
         metavar="NAME",
         choices=("auto", "none", "mirrored", "multi_worker", "tpu"),
         help="auto, none, mirrored, multi_worker or tpu",

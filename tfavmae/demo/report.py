@@ -19,6 +19,7 @@ from tfavmae.tasks import retrieval
 from tfavmae.training import experiment, factory
 from tfavmae.training.runs import Run
 
+# Few: the page carries its media itself.
 _NUM_EXAMPLES = 6
 _NUM_QUERIES = 3
 _NUM_RECONSTRUCTIONS = 4
@@ -209,6 +210,7 @@ def _notes(
             "There were too few files to hold some back. Retrieval was measured on the "
             "training clips, so its figures say little about new ones."
         )
+    # There, R@10 of chance alone is above 20 %.
     if result.num_clips < 50:
         notes.append(
             f"Among {result.num_clips} clips, chance alone finds many. Compare the "

@@ -20,11 +20,13 @@ from tfavmae.errors import UserError
 from tfavmae.files import write_atomically
 
 _WORDS = {"audio": "sound", "video": "picture", "audio_video": "sound and picture"}
+# Fixed, to compare runs by their recall: the more clips in a gallery, the harder.
 GALLERY_SIZE = 500
 NUM_VIEWS = 5  # frames of a clip over which a classifier's probabilities are averaged
 _SHAPES = "sounding_shapes/demo"
 
-# A toy scale that runs everything and learns nothing.
+# A toy scale that runs everything and learns nothing: a few batches of eight, and each
+# of the twelve classes in both splits.
 _QUICK_DATA = ("name=quick", "num_train_clips=48", "num_validation_clips=24")
 _QUICK_TRAINING = (
     "data.batch_size=8",
@@ -97,6 +99,7 @@ def run(options: Options, run_command: Callable[[list[str]], Any]) -> pathlib.Pa
     """
     journal = Journal(options)
     page = journal.folder / "report.html"
+    # A finished demo whose page was removed writes it again.
     if journal.is_finished and page.exists():
         return page
     results: dict[str, Any] = {}

@@ -86,7 +86,8 @@ def _attention_at_once() -> Iterator[None]:
     Head by head, the backward pass computes a product a second time to save memory. It
     costs time, but it is not work that the model asks for, and JAX does not do it.
     """
-    limit, transformer.HEAD_BY_HEAD_TOKENS = transformer.HEAD_BY_HEAD_TOKENS, sys.maxsize
+    limit = transformer.HEAD_BY_HEAD_TOKENS
+    transformer.HEAD_BY_HEAD_TOKENS = sys.maxsize
     try:
         yield
     finally:

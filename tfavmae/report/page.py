@@ -43,9 +43,9 @@ SECTIONS = (
     (
         "reconstructions",
         "What it imagines",
-        "Some patches are removed; the model sees the rest and fills the holes. Each "
-        "filled patch has the brightness and contrast of the original, as is usual for "
-        "models that predict normalised patches: look at the structure.",
+        "Some patches are removed; the model sees the rest and fills the holes. It "
+        "predicts the structure of a patch; brightness and contrast are those of the "
+        "original.",
         sections.reconstructions,
     ),
     (

@@ -96,9 +96,12 @@ def _patches(
 
 
 def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]:
+    import matplotlib
+
     def image(patches: np.ndarray) -> np.ndarray:  # (clips, time, frequency)
         return np.asarray(unpatchify_audio(patches, spec.grid, spec.patch_size))
 
+    colors = matplotlib.colormaps["magma"]
     predicted, hidden = (image(p) for p in _patches(outputs, "audio"))
     # Patches need not fill the input: what is left over at its end was never tokens.
     original = outputs["audio_input"][:, : hidden.shape[1], : hidden.shape[2]]
@@ -106,8 +109,11 @@ def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
         # Without its extremes, of which digital silence is one, the rest has contrast.
         low, high = np.quantile(x, [0.01, 0.995])
         filled = np.where(h > 0, y, x)
-        # Low notes are drawn below.
-        before, after = (_magma(v.T[::-1], low, high) for v in (x, filled))
+        before, after = (
+            _to_uint8(colors((v - low) / max(high - low, 1e-6))[..., :3])
+            # Time from left to right, low notes below.
+            for v in (x.T[::-1], filled.T[::-1])
+        )
         yield _triptych(before, after, h.T[::-1], filled)
 
 
@@ -145,14 +151,6 @@ def _strip(frames: np.ndarray) -> np.ndarray:
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.round(255 * values), 0, 255).astype("uint8")
-
-
-def _magma(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values between `low` and `high` as colours, dark to bright."""
-    import matplotlib
-
-    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return _to_uint8(matplotlib.colormaps["magma"](scaled)[..., :3])
 
 
 def figure(clips: list[Reconstruction]) -> np.ndarray:
@@ -208,9 +206,9 @@ def _tile(
     grey = triptych.visible[..., :3] * alpha + HIDDEN_GREY * (1 - alpha)
     images = (triptych.original, grey.astype("uint8"), triptych.reconstructed)
     for column, image in enumerate(images):
-        resized = Image.fromarray(image).resize(
-            (width, height), Image.Resampling.NEAREST
-        )
+        # Nearest: patches keep their sharp edges.
+        resample = Image.Resampling.NEAREST
+        resized = Image.fromarray(image).resize((width, height), resample)
         left = column * (width + gap)
         canvas[:height, left : left + width] = np.asarray(resized)
     return canvas
