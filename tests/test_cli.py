@@ -1,4 +1,4 @@
-"""The command line: its pages, its errors, and what the commands do."""
+"""The command line: help pages, errors, and the commands themselves."""
 
 import csv
 import errno

@@ -1,4 +1,4 @@
-"""What gets installed, from where, and by what."""
+"""Packaging: what is installed, from where, with which data files."""
 
 import configparser
 import pathlib

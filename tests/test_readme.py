@@ -1,4 +1,4 @@
-"""What the README says works: commands parse, Python runs, links lead somewhere."""
+"""The README: its commands parse, its Python runs, its links lead somewhere."""
 
 import pathlib
 import re

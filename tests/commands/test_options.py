@@ -96,6 +96,11 @@ def test_options_of_other_commands_are_unknown(words, option, cli):
     assert option in done.err and "--help" in done.err and done.err.count("\n") == 1
 
 
+def test_two_folders_of_a_data_set_are_refused(cli):
+    done = cli("data", "describe", "x", "--data-dir", "a", "--workdir", "b")
+    assert done.status == 2 and "--data-dir" in done.err and "give one" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "option"),
     [

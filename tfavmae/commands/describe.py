@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
         commands,
         "describe",
         run,
-        summary="show a recipe with all its values, and the size and cost of its model",
+        summary="show a recipe in full, with the size and cost of its model",
         example="tfavmae describe \\\n"
         "      --config configs/cav_mae/pretrain_sounding_shapes_demo.yaml",
     )

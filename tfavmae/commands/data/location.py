@@ -27,10 +27,12 @@ def locate(args: argparse.Namespace) -> tuple[str, str | None]:
         `(name, data_dir)`; TFDS chooses the folder if that is None.
 
     Raises:
-        UserError: neither a name nor a recipe was given.
+        UserError: neither a name nor a recipe was given, or two folders were.
     """
     name, data_dir = args.name, args.data_dir
-    if args.workdir and not data_dir:
+    if args.workdir and data_dir:
+        raise UserError("--workdir and --data-dir exclude each other; give one")
+    if args.workdir:
         data_dir = str(pathlib.Path(args.workdir) / "data")
     if args.config:
         data = recipes.load(args.config, None).data
