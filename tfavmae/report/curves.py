@@ -12,7 +12,7 @@ from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.retrieval import RetrievalResult
 
 # Entries of a history row that are not curves, and curves that come last.
-NOT_CURVES = ("step", "epoch", "kind", "seconds", "examples_per_second")
+NOT_CURVES = ("step", "epoch", "kind", "clips_per_second", "input_wait")
 LAST_CURVES = ("gradient_norm", "learning_rate")
 VALIDATION = "val_"
 ARROWS = {"audio_to_video": "audio → video", "video_to_audio": "video → audio"}
