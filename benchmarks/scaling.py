@@ -23,6 +23,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import step_time
 
+from tfavmae.models import flops
+
 GIGA = 1e9
 
 
@@ -96,12 +98,12 @@ def work_of(preset: str) -> Work:
     """Counts the `Work` of a preset; a step is traced but not computed."""
     model = step_time.build(preset, "float32")
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
-    shapes = step_time.shapes(model)
+    shapes = flops.input_shapes(model)
     sizes = [
         math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values()
     ]
     return Work(
-        step_time.count_flops(model)[1],
+        flops.training_flops(model)[1],
         model.count_params(),
         trainable,
         gathered_per_clip(model),

@@ -27,9 +27,9 @@ from keras import KerasTensor, ops
 # For a package that is not installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tfavmae.layers import transformer
 from tfavmae.layers.transformer import rematerialize_blocks
 from tfavmae.models import presets
+from tfavmae.models.flops import input_shapes, training_flops
 from tfavmae.training.optimizers import PathAdam
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -68,25 +68,12 @@ def compile_model(model: keras.Model, precision: str) -> None:
     optimizer.build(model.trainable_variables)
 
 
-def shapes(model):
-    """Dict of modality to the shape of one clip and its type, as the data brings it."""
-    found = {}
-    for modality, spec in model.inputs_by_modality.items():
-        if modality == "audio":
-            samples = math.ceil(spec.clip_seconds * spec.sample_rate_hz)
-            found[modality] = ((samples,), "int16")
-        else:
-            shape = (spec.num_frames, spec.height, spec.width, 3)
-            found[modality] = (shape, "uint8")
-    return found
-
-
 def make_batch(model: keras.Model, batch_size: int) -> dict[str, KerasTensor]:
     """A batch of noise, on the device."""
     rng = np.random.default_rng(0)
     batch = {
         modality: rng.integers(0, 256, (batch_size, *shape)).astype(dtype)
-        for modality, (shape, dtype) in shapes(model).items()
+        for modality, (shape, dtype) in input_shapes(model).items()
     }
     batch["example_index"] = np.arange(batch_size, dtype="int32")
     return {k: ops.convert_to_tensor(v, dtype=v.dtype.name) for k, v in batch.items()}
@@ -178,107 +165,6 @@ def compiled(function: Callable) -> Callable:
     return tf.function(function)
 
 
-# --- Arithmetic, from shapes ---
-
-
-def count_flops(model):
-    """Operations of all matrix products of one clip: forward, and with gradients.
-
-    Two per multiply-add; only products that the loss depends on. Nothing is computed:
-    the step is traced and its shapes are read.
-    """
-    forward = lambda batch: model.compute_losses(batch, model(batch, training=False))  # noqa: E731
-    count = _count_jax if keras.backend.backend() == "jax" else _count_tensorflow
-    return count(model, lambda batch: forward(batch)["loss"])
-
-
-def _count_tensorflow(model, loss):
-    import tensorflow as tf
-
-    inputs = {
-        m: tf.TensorSpec((1, *shape), dtype)
-        for m, (shape, dtype) in shapes(model).items()
-    }
-
-    def gradients(batch):
-        with tf.GradientTape() as tape:
-            value = loss(batch)
-        return [
-            g for g in tape.gradient(value, model.trainable_variables) if g is not None
-        ]
-
-    # Head by head, attention computes a product twice that counts but once.
-    limit, transformer.HEAD_BY_HEAD_TOKENS = transformer.HEAD_BY_HEAD_TOKENS, math.inf
-    try:
-        return tuple(
-            _products_of_graph(tf.function(f).get_concrete_function(inputs).graph)
-            for f in (loss, gradients)
-        )
-    finally:
-        transformer.HEAD_BY_HEAD_TOKENS = limit
-
-
-def _products_of_graph(graph):
-    left_transposed = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
-    waiting, seen, total = [x.op for x in graph.outputs], set(), 0
-    while waiting:
-        op = waiting.pop()
-        if op.name in seen:
-            continue
-        seen.add(op.name)
-        waiting += [x.op for x in op.inputs]
-        if op.type in left_transposed:
-            axis = -2 if op.get_attr(left_transposed[op.type]) else -1
-            total += 2 * op.outputs[0].shape.num_elements() * op.inputs[0].shape[axis]
-    return total
-
-
-def _count_jax(model, loss):
-    import jax
-
-    inputs = {
-        m: jax.ShapeDtypeStruct((1, *shape), dtype)
-        for m, (shape, dtype) in shapes(model).items()
-    }
-    variables = [v.value for v in model.trainable_variables]
-
-    def stateless(values, batch):
-        pairs = zip(model.trainable_variables, values, strict=True)
-        with keras.StatelessScope(state_mapping=pairs):
-            return loss(batch)
-
-    fused = keras.config.is_flash_attention_enabled()
-    keras.config.disable_flash_attention()  # its kernel would hide two products
-    try:
-        return tuple(
-            _products_of_jaxpr(jax.make_jaxpr(f)(variables, inputs).jaxpr)
-            for f in (stateless, jax.grad(stateless))
-        )
-    finally:
-        if fused is not False:
-            keras.config.enable_flash_attention()
-
-
-def _products_of_jaxpr(jaxpr):
-    """Equations from last to first, those whose results are of use."""
-    needed = {id(x) for x in jaxpr.outvars}
-    total = 0
-    for equation in reversed(jaxpr.eqns):
-        if not any(id(x) in needed for x in equation.outvars):
-            continue
-        needed |= {id(x) for x in equation.invars}
-        if equation.primitive.name == "dot_general":
-            ((contracted, _), _) = equation.params["dimension_numbers"]
-            left, output = equation.invars[0].aval, equation.outvars[0].aval
-            depth = math.prod(left.shape[axis] for axis in contracted)
-            total += 2 * math.prod(output.shape) * depth
-        for inner in equation.params.values():
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                total += _products_of_jaxpr(inner)
-    return total
-
-
 # --- The device ---
 
 
@@ -359,7 +245,7 @@ def measure(
     del model
     gc.collect()
     # Last, and on another model: tracing it would count as memory of the step.
-    forward, training = count_flops(build(preset, precision, options))
+    forward, training = training_flops(build(preset, precision, options))
     median, busy_median = statistics.median(seconds), statistics.median(busy)
     achieved = training * batch_size / median
     rows = {

@@ -1,4 +1,4 @@
-"""What gets installed, from where, and by what."""
+"""Packaging: what is installed, from where, with which data files."""
 
 import configparser
 import pathlib
@@ -132,7 +132,16 @@ def test_the_wheel_installs_nothing_named_datasets(wheel):
 def test_the_wheel_carries_recipes_and_data_files(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for installed, folder in INSTALLED_AS.items():
-        for pattern in ("*.py", "*.yaml", "*.html", "*.md", "*.bib", "*.txt"):
+        for pattern in (
+            "*.py",
+            "*.yaml",
+            "*.html",
+            "*.css",
+            "*.js",
+            "*.md",
+            "*.bib",
+            "*.txt",
+        ):
             for path in folder.rglob(pattern):
                 assert f"{installed}/{path.relative_to(folder)}" in names
 

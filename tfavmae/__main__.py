@@ -1,4 +1,4 @@
-"""`python -m tfavmae` is the `tfavmae` command."""
+"""Entry point of `python -m tfavmae`, the same as the `tfavmae` command."""
 
 import sys
 

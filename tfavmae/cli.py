@@ -1,17 +1,30 @@
-"""The `tfavmae` command: arguments to calls, nothing else.
+"""The `tfavmae` command: its parser, its errors and its exit status.
 
-Each subcommand lives in `tfavmae.commands`; this file joins them and turns what goes
-wrong into one line and an exit status.
+Each subcommand lives in a file of its own in `tfavmae.commands`.
 """
 
-import errno
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from tfavmae import __version__
-from tfavmae.commands import data, demo, statistics, train, use
+from tfavmae.commands import (
+    demo,
+    describe,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    pretrain,
+    retrieve,
+    statistics,
+)
 from tfavmae.commands.arguments import CommandParser
+from tfavmae.commands.data import audit, build, serve
+from tfavmae.commands.data import describe as data_describe
 from tfavmae.errors import UserError
+from tfavmae.files import is_disk_full
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -24,25 +37,28 @@ Audio-visual masked autoencoders: a folder of videos in, a served model out.
 """
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     Args:
         argv: the arguments, by default those of the process.
 
     Returns:
-        0, or 2 after bad input or a full disk, 75 when another worker is gone, or 130
-        after Ctrl-C. Other errors are ours, not the user's, and keep their traceback.
+        0 after success, 2 after bad input or a full disk, 75 after another worker of
+        the job was lost, 130 after Ctrl-C. Any other error is a defect of this package
+        and keeps its traceback.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    _quiet_tensorflow()
+    # TensorFlow reads this when it is imported, which only the commands do.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         run(argv)
     except KeyboardInterrupt:
-        _say("interrupted; what was written stays, the same command continues")
+        _say("interrupted; finished work is kept, the same command continues")
         return INTERRUPTED
     except Exception as error:
         message = _message_for_user(error)
+        # Not `args.debug`: the error may be one of parsing.
         if message is None or "--debug" in argv:
             raise
         _say(message)
@@ -50,53 +66,42 @@ def main(argv=None) -> int:
     return 0
 
 
-def run(argv):
-    """Parses `argv` and calls the command: its result comes back, errors go through."""
+def run(argv: Sequence[str]) -> Any:
+    """Parses `argv` and runs the command; returns its result, raises its errors."""
     args = build_parser().parse_args(argv)
     return args.run(args)
 
 
 def build_parser() -> CommandParser:
+    """The parser of all commands; `args.run` of the result is the command."""
     parser = CommandParser(prog="tfavmae", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"tfavmae {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    data.add_parsers(commands)
-    statistics.add_parser(commands)
-    train.add_parsers(commands)
-    use.add_parsers(commands)
+    group = commands.add_parser("data", help="audit, build and describe data sets")
+    data_commands = group.add_subparsers(metavar="COMMAND", required=True)
+    for command in (audit, build, data_describe, serve):
+        command.add_parser(data_commands)
+    for command in (statistics, pretrain, finetune, describe):
+        command.add_parser(commands)
+    for command in (evaluate, retrieve, embed, export):
+        command.add_parser(commands)
     demo.add_parser(commands, run)
     return parser
 
 
-def _quiet_tensorflow():
-    # TensorFlow reads this when it is imported, which only the commands do.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def _say(message: str):
+def _say(message: str) -> None:
     print(f"tfavmae: {message}", file=sys.stderr, flush=True)
 
 
 def _message_for_user(error: BaseException) -> str | None:
-    """One line for errors that the user can mend, None for ours."""
+    """One line for an error that the user can remedy, None for a defect of ours."""
     if isinstance(error, UserError):
         return f"error: {error}"
-    if _is_disk_full(error):
+    if is_disk_full(error):
         name = getattr(error, "filename", None)
         where = f" while writing {name}" if name else ""
         return (
-            f"error: the disk is full{where}; free some space and give the same "
-            "command again (what was finished stays)"
+            f"error: the disk is full{where}. Free some space and run the same command "
+            "again (finished work is kept)"
         )
     return None
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    # TensorFlow and HDF5 report a full disk as errors of their own, and Keras and
-    # TFDS re-raise them, so the text and the chain of causes count as well.
-    while error is not None:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -9,7 +9,7 @@ import pytest
 from tfavmae.building.annotations import Annotations
 from tfavmae.building.audit import audit
 from tfavmae.building.source import Source
-from tfavmae.commands import published_data
+from tfavmae.commands.data import published_data
 from tfavmae.errors import UserError
 from tfavmae_datasets.vggsound.source import VGGSound, stat_order
 

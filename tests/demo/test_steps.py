@@ -1,4 +1,4 @@
-"""The demo's book-keeping: what is done, how long it took, how much memory."""
+"""The demo's record: finished steps, their time and their memory."""
 
 import json
 import os

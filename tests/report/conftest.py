@@ -47,8 +47,8 @@ def make_clip(index, num_frames=8, size=64):
         )
     return page.Clip(
         name=f"clip_{index:04d}.mp4",
-        frames=np.clip(frames, 0, 255).astype("uint8"),
-        waveform=(20000 * sound).astype("int16"),
+        video=np.clip(frames, 0, 255).astype("uint8"),
+        audio=(20000 * sound).astype("int16"),
         sample_rate_hz=RATE,
         label=CLASSES[label],
     )
@@ -131,8 +131,8 @@ def make_report():
         spectrogram[64 - 9 * k : 66 - 9 * k] += 220 * fade * [1, 0.5, 0.3]
     spectrogram = spectrogram.clip(0, 255).astype("uint8")
     clips = {i: make_clip(i) for i in range(NUM_CLIPS)}
-    silent = dataclasses.replace(make_clip(70), waveform=None, name="silent.mp4")
-    blind = dataclasses.replace(make_clip(71), frames=None, name="radio.wav")
+    silent = dataclasses.replace(make_clip(70), audio=None, name="silent.mp4")
+    blind = dataclasses.replace(make_clip(71), video=None, name="radio.wav")
     return page.Report(
         title="SoundingShapes: from a folder of videos to a served model",
         subtitle="A CAV-MAE of 1.2 million parameters, pretrained without labels on "
@@ -142,7 +142,7 @@ def make_report():
             Reconstruction(
                 clips[i].name,
                 make_triptych(spectrogram),
-                make_triptych(clips[i].frames[0]),
+                make_triptych(clips[i].video[0]),
             )
             for i in range(3)
         ],

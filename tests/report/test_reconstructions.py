@@ -92,7 +92,7 @@ def test_figure_is_one_picture_with_a_row_per_clip():
     assert figure[132:260, : 3 * 164].min() == 255  # a silent clip has no spectrogram
     media = reconstructions.tensorboard_media(model, batch)
     np.testing.assert_array_equal(media["reconstruction"][0], figure)
-    sounds = media["reconstruction_sound"]
+    sounds = media["reconstruction_audio"]
     assert sounds.dtype == np.int16 and sounds.any(axis=1).tolist() == [True, True]
 
 

@@ -1,161 +1,135 @@
-"""The page of an audit that a person can read: one HTML file, nothing fetched."""
+"""The HTML page of an audit, for people: one file that loads nothing."""
 
-import html
-import itertools
-import os
 from pathlib import Path
+from typing import Any
 
 from tfavmae.building.manifest import FLAGS, OK, STATUSES, Manifest
+from tfavmae.pages import rendering
 
 PAGE = "index.html"
 _EXAMPLES = 20  # rows shown of each problem
 _MEANINGS = {
+    "annotated": "rows of the annotations",
     "ok": "can be built",
-    "missing": "no file under any of the names below",
-    "unreadable": "the file is damaged, or no media file",
-    "too_short": "less of it is there than the minimum",
-    "bad_row": "the annotation makes no sense or repeats another",
-    "silent": "has a sound track with nothing on it",
-    "still": "shows one picture throughout",
+    "missing": "no file under any of the names looked for",
+    "unreadable": "the file is damaged, or not a media file",
+    "too_short": "the file holds less of the clip than the minimum",
+    "bad_row": "the annotation makes no sense, or repeats another",
+    "silent": "has an audio track with nothing on it",
+    "still": "shows the same picture throughout",
     "duplicate": "same file content and segment as an earlier clip",
-    "shortened": "less than 90 % of the annotated segment is there",
-    "no_audio": "no sound track",
-    "no_video": "no picture track",
+    "shortened": "the file holds less than 90 % of the annotated segment",
+    "no_audio": "has no audio track",
+    "no_video": "has no video track",
 }
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem;
-       padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
-th, td { padding: .2rem .8rem; border-bottom: 1px solid #ddd; text-align: left;
-         vertical-align: top; overflow-wrap: anywhere; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
-.bar { display: flex; height: 1rem; background: #eee; max-width: 40rem; }
-.bar i { display: block; }
-code { background: #f4f4f4; padding: 0 .2rem; }
-small { color: #666; }
-"""
-_COLOURS = ("#4a9", "#ccc", "#d55", "#e93", "#a6c")
 
 
 def write_page(manifest: Manifest) -> Path:
-    """Writes `index.html` into the manifest's folder."""
-    facts = manifest.facts
-    title = f"Audit of {facts['dataset']}/{facts['selection']}"
-    parts = [f"<h1>{_text(title)}</h1>", _summary(facts)]
-    parts += [_bar(split, counts) for split, counts in manifest.splits.items()]
-    parts += [_counts(manifest.splits), _templates(facts), *_problems(manifest)]
-    page = _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(parts))
-    path = manifest.folder / PAGE
-    path.with_suffix(".tmp").write_text(page, encoding="utf-8")
-    os.replace(path.with_suffix(".tmp"), path)
-    return path
+    """Writes `index.html` into the manifest's folder.
 
+    Args:
+        manifest: of the audit.
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>{style}</style>
-<body>
-{body}
-</body></html>
-"""
+    Returns:
+        The path of the page.
 
-
-def _text(value) -> str:
-    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return html.escape(text)
-
-
-def _summary(facts) -> str:
-    depth = (
-        "every clip was decoded, coarsely"
-        if facts["thorough"]
-        else "headers only: silence, still pictures and damage further on are not seen"
-    )
-    files = "<br>".join(
-        f"<code>{_text(name)}</code> <small>sha256 {digest[:16]}</small>"
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    facts, splits = manifest.facts, manifest.splits
+    files = [
+        f"{name} (sha256 {digest[:16]})"
         for name, digest in facts["annotations"].items()
+    ]
+    depth = "headers only: silence, still pictures and later damage are not seen"
+    bodies = {
+        "clips": ("What can be built", _shares(splits)),
+        "counts": ("Counts", _counts(splits)),
+        "problems": ("Problems, with examples", _problems(manifest)),
+        "files": ("File names, in the order looked for", _templates(facts)),
+        "audit": (
+            "This audit",
+            {
+                "annotations": ", ".join(files),
+                "media": facts["media"],
+                "depth": "every clip was decoded" if facts["thorough"] else depth,
+                "rows": f"{facts['num_rows']:,}",
+                "fingerprint": facts["fingerprint"],
+            },
+        ),
+    }
+    num_ok = sum(counts[OK] for counts in splits.values())
+    num_rows = sum(counts["annotated"] for counts in splits.values())
+    return rendering.write(
+        manifest.folder / PAGE,
+        "audit.html",
+        title=f"Audit of {facts['dataset']}/{facts['selection']}",
+        subtitle=f"{num_ok:,} of {num_rows:,} annotated clips can be built.",
+        sections=[
+            {"id": name, "title": title, "lead": "", "body": body}
+            for name, (title, body) in bodies.items()
+        ],
     )
-    rows = (
-        ("annotations", files),
-        ("media", f"<code>{_text(facts['media'])}</code>"),
-        ("depth", depth),
-        ("rows", f"{facts['num_rows']:,}"),
-        ("fingerprint", f"<code>{facts['fingerprint']}</code>"),
-        ("made by", f"tfavmae {_text(facts['tfavmae'])}"),
-    )
-    return _table(
-        "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
-    )
 
 
-def _table(rows: str) -> str:
-    return f"<table>{rows}</table>"
+def _shares(splits: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each split, the share of each status: a bar of the page."""
+    found = []
+    for name, counts in splits.items():
+        total = max(counts["annotated"], 1)
+        parts = [
+            {"status": s, "count": counts[s], "percent": 100 * counts[s] / total}
+            for s in STATUSES
+        ]
+        found.append(
+            {
+                "name": name,
+                "num_ok": counts[OK],
+                "num_annotated": counts["annotated"],
+                "percent": 100 * counts[OK] / total,
+                "hours": counts["hours"],
+                "parts": parts,
+            }
+        )
+    return found
 
 
-def _bar(split, counts) -> str:
-    total = max(counts["annotated"], 1)
-    parts = "".join(
-        f'<i style="width:{100 * counts[status] / total:.2f}%;background:{colour}" '
-        f'title="{status}: {counts[status]:,}"></i>'
-        for status, colour in zip(STATUSES, _COLOURS, strict=True)
-    )
-    share = counts[OK] / total
-    return (
-        f"<p><b>{_text(split)}</b>: {counts[OK]:,} of {counts['annotated']:,} clips "
-        f"can be built ({share:.1%}), {counts['hours']:,.2f} hours</p>"
-        f'<div class="bar">{parts}</div>'
-    )
+def _counts(splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    rows = [
+        [name, *[f"{c[name]:,}" for c in splits.values()], _MEANINGS[name]]
+        for name in ("annotated", *STATUSES, *FLAGS)
+    ]
+    return {"head": ["", *splits, "meaning"], "rows": rows}
 
 
-def _counts(splits) -> str:
-    head = "".join(f"<th>{_text(split)}</th>" for split in splits)
-    rows = [f"<tr><th></th>{head}<th></th></tr>"]
-    for name in ("annotated", *STATUSES, *FLAGS):
-        cells = "".join(f'<td class="n">{c[name]:,}</td>' for c in splits.values())
-        meaning = f"<small>{_MEANINGS.get(name, 'rows of the annotations')}</small>"
-        rows.append(f"<tr><th>{name}</th>{cells}<td>{meaning}</td></tr>")
-    return "<h2>Counts</h2>" + _table("".join(rows))
-
-
-def _templates(facts) -> str:
-    hits: dict[str, int] = {}
+def _templates(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Patterns of file names, in order, with the number of clips found by each."""
+    # A pattern may stand there twice, for a whole video and for a clip of it.
+    hits = {pattern: 0 for pattern, _ in facts["templates"]}
     for counts in facts["splits"].values():
         for pattern, count in counts["templates"].items():
             hits[pattern] = hits.get(pattern, 0) + count
-    rows = "".join(
-        f'<tr><td><code>{_text(pattern)}</code></td><td class="n">'
-        f"{hits.get(pattern, 0):,}</td></tr>"
-        for pattern in dict.fromkeys(pattern for pattern, _ in facts["templates"])
-    )
-    return f"<h2>File names looked for, in this order, and hits</h2>{_table(rows)}"
+    return [
+        {"order": order, "pattern": pattern, "hits": count}
+        for order, (pattern, count) in enumerate(hits.items(), start=1)
+    ]
 
 
-def _problems(manifest):
-    """For every problem that there is, its first rows."""
-    found = {name: [] for name in (*STATUSES[1:], *FLAGS)}
+def _problems(manifest: Manifest) -> list[dict[str, Any]]:
+    """The first rows of every problem that occurs."""
+    found: dict[str, list] = {name: [] for name in (*STATUSES[1:], *FLAGS)}
     for row in manifest.rows():
         for name in (row.status, *row.flags):
             if name in found and len(found[name]) < _EXAMPLES:
-                found[name].append(row)
-    total = {
-        name: sum(counts[name] for counts in manifest.splits.values()) for name in found
-    }
-    for name, rows in found.items():
-        if rows:
-            yield f"<h2>{name}: {_MEANINGS[name]}</h2>{_examples(rows, total[name])}"
-
-
-def _examples(rows, total) -> str:
-    lines = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{_text(cell)}</td>"
-            for cell in (row.split, row.id, row.path, row.reason, row.where)
-        )
-        + "</tr>"
-        for row in itertools.islice(rows, _EXAMPLES)
-    )
-    head = "<tr><th>split</th><th>id</th><th>file</th><th>reason</th><th>row</th></tr>"
-    more = total - len(rows)
-    rest = f"<p><small>and {more:,} more, in manifest.csv</small></p>" if more else ""
-    return _table(head + lines) + rest
+                found[name].append((row.split, row.id, row.path, row.reason, row.where))
+    counted = manifest.splits.values()
+    return [
+        {
+            "name": name,
+            "meaning": _MEANINGS[name],
+            "rows": rows,
+            "num_more": sum(counts[name] for counts in counted) - len(rows),
+        }
+        for name, rows in found.items()
+        if rows
+    ]

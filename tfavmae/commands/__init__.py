@@ -1,1 +1,5 @@
-"""The subcommands: for each its arguments and what they call."""
+"""Subcommands of `tfavmae`, one file each: their options and the calls they make.
+
+`add_parser` declares the options and `run` acts on them. Heavy modules are imported
+inside `run`, so that `tfavmae --help` answers at once.
+"""

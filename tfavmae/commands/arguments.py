@@ -1,30 +1,54 @@
-"""What all subcommands share: the parser and the common arguments."""
+"""Parser of the command line, and the options that several commands share."""
 
 import argparse
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from tfavmae.errors import UserError
-
-_METAVARS = {"config": "FILE", "workdir": "DIR"}
 
 
 class CommandParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are one line and whose help fits a screen."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
+        # No abbreviations: one in a script would become ambiguous, or change its
+        # meaning, when a command gets a new option.
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        """The help page; its usage line names what must be given, the list the rest."""
+        words = [self.prog]
+        for action in self._actions:
+            name = action.metavar or action.dest.upper()
+            if not action.option_strings:
+                words.append(f"[{name}]" if action.nargs == "?" else str(name))
+            elif action.required:
+                words.append(f"{action.option_strings[0]} {name}")
+        # `%` because argparse fills the usage line like a format.
+        self.usage = " ".join([*words, "[options]"]).replace("%", "%%")
+        return super().format_help()
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog):
+    def __init__(self, prog: str) -> None:
+        # A fixed width: the pages are the same in every terminal, and a test can check
+        # that they fit a screen of 80 x 24.
         super().__init__(prog, max_help_position=26, width=80)
 
 
-def add_command(commands, name, run, *, summary, example, positional=None, needs=()):
-    """Adds a subcommand with the arguments that every one has.
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], Any],
+    *,
+    summary: str,
+    example: str,
+) -> CommandParser:
+    """Adds a subcommand.
 
     Args:
         commands: result of `add_subparsers`.
@@ -32,38 +56,75 @@ def add_command(commands, name, run, *, summary, example, positional=None, needs
         run: called with the parsed arguments.
         summary: one line for the list of commands and the help page.
         example: a working command line for the help page.
-        positional: name and help of a positional argument; in brackets if it may be
-            left out.
-        needs: which of `config` and `workdir` must be given.
 
     Returns:
-        The parser, to which the command adds its own arguments.
+        The parser, to which the command adds the options that it acts on.
     """
-    words = [positional[0]] if positional else []
-    words += [f"--{key} {_METAVARS[key]}" for key in needs]
     parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=f"example:\n  {example}",
     )
-    parser.usage = " ".join([parser.prog, *words, "[options]"])
     parser.set_defaults(run=run)
-    if positional:
-        word = positional[0].strip("[]")
-        nargs = "?" if word != positional[0] else None
-        parser.add_argument(word.lower(), metavar=word, nargs=nargs, help=positional[1])
-    add = parser.add_argument
-    add("--config", metavar="FILE", required="config" in needs, help="recipe (YAML)")
-    add(
-        "--workdir", metavar="DIR", required="workdir" in needs, help="the run's folder"
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of every error"
     )
-    add(
+    return parser
+
+
+def add_config(parser: CommandParser, help: str = "recipe (YAML)") -> None:
+    """Adds `--config`, a recipe."""
+    parser.add_argument("--config", metavar="FILE", help=help)
+
+
+def add_workdir(
+    parser: CommandParser, *, required: bool = False, help: str = "the run's folder"
+) -> None:
+    """Adds `--workdir`, the folder of a run."""
+    parser.add_argument("--workdir", metavar="DIR", required=required, help=help)
+
+
+def add_set(parser: CommandParser, of: str = "the recipe") -> None:
+    """Adds `--set`, changes of single keys."""
+    parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="change a key of the recipe (may be repeated)",
+        help=f"change a key of {of} (may be repeated)",
     )
-    add("--debug", action="store_true", help="show the traceback of every error")
-    return parser
+
+
+def add_trained(parser: CommandParser) -> None:
+    """Adds the options of `trained.load`."""
+    add_workdir(parser, required=True)
+    add_config(parser, "recipe that names the clips; default: the run's own")
+    add_set(parser)
+
+
+def add_split(parser: CommandParser) -> None:
+    """Adds `--split`, a part of the data set."""
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="clips to use; default: the recipe's validation split",
+    )
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], where: str) -> None:
+    """Refuses options that would be ignored.
+
+    Args:
+        args: the parsed arguments.
+        names: of options, as attributes of `args`.
+        where: what they do not apply to.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    for name in names:
+        value = getattr(args, name)
+        # Not `in (None, False)`: 0 equals False, and is a seed like any other.
+        if value is not None and value is not False:
+            raise UserError(f"--{name.replace('_', '-')} does not apply to {where}")

@@ -1,12 +1,23 @@
-"""`demo`: all of it, in one command."""
+"""`tfavmae demo`: all steps in one command."""
 
-from tfavmae.commands.arguments import add_command
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from tfavmae.commands.arguments import add_command, add_config, add_set, add_workdir
 
 
-def add_parser(commands, run_command):
-    """Adds `demo`, which runs the other commands through `run_command(argv)`."""
+def add_parser(commands: Any, run_command: Callable[[list[str]], Any]) -> None:
+    """Adds `demo` to the subcommands.
 
-    def run(args):
+    Args:
+        commands: result of `add_subparsers`.
+        run_command: runs another command, given its words, and returns its result.
+    """
+
+    # Here and not at the top of the file: `run_command` comes from `cli`, which imports
+    # this module.
+    def run(args: argparse.Namespace) -> None:
         from tfavmae.demo import steps
 
         options = steps.Options(
@@ -26,8 +37,11 @@ def add_parser(commands, run_command):
         summary="go from videos to a served model and a report page",
         example="tfavmae demo --videos my_videos --workdir runs/mine",
     )
+    add_workdir(parser, help="folder of all results; default: runs/demo")
+    add_config(parser, "pretraining recipe; default: that of the demo")
+    add_set(parser, "all recipes")
     add = parser.add_argument
-    add("--videos", metavar="DIR", help="your files, label-free parts only")
+    add("--videos", metavar="DIR", help="your files; only the steps without labels")
     add(
         "--seed",
         type=int,

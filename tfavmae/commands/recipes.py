@@ -1,16 +1,25 @@
-"""Where recipes are."""
+"""Recipe files: finding and loading them."""
 
 import importlib.resources
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tfavmae.errors import UserError
 
+if TYPE_CHECKING:
+    from tfavmae.config.experiment import ExperimentConfig
 
-def find(path) -> pathlib.Path:
+
+def find(path: str | os.PathLike) -> pathlib.Path:
     """A recipe file, or the one of that name that comes with the package.
 
     `configs/cav_mae/x.yaml` and `cav_mae/x.yaml` work in any folder, also where only a
     wheel was installed.
+
+    Raises:
+        UserError: there is no such file.
     """
     path = pathlib.Path(path)
     if path.is_file():
@@ -23,16 +32,27 @@ def find(path) -> pathlib.Path:
     raise UserError(f"{path}: no such recipe; there are {', '.join(names)}")
 
 
-def load(args, overrides=()):
-    """The recipe of `--config`, or that of the run in `--workdir`, with `--set`."""
+def load(
+    config: str | None, workdir: str | None, overrides: Sequence[str] = ()
+) -> "ExperimentConfig":
+    """The recipe of `--config`, or else that of the run in `--workdir`.
+
+    Args:
+        config: a recipe.
+        workdir: folder of a run.
+        overrides: changes, `"section.key=value"`; later ones win.
+
+    Raises:
+        UserError: there is no recipe, or a key or value in it is wrong.
+    """
     from tfavmae.config import experiment as config_lib
 
-    if args.config is not None:
-        path = find(args.config)
-    elif args.workdir is None:
+    if config is not None:
+        path = find(config)
+    elif workdir is None:
         raise UserError("give a recipe with --config, or a run with --workdir")
     else:
-        path = pathlib.Path(args.workdir) / "config.yaml"
+        path = pathlib.Path(workdir) / "config.yaml"
         if not path.is_file():
-            raise UserError(f"{args.workdir} holds no run yet; give a --config as well")
-    return config_lib.load(path, [*overrides, *args.set])
+            raise UserError(f"{workdir} holds no run yet; give a --config as well")
+    return config_lib.load(path, overrides)

@@ -1,21 +1,31 @@
-"""Arrays to files, whole or not at all."""
+"""Named arrays as `.npz` and `.csv` files, written completely or not at all."""
 
-import contextlib
 import csv
 import os
-import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from tfavmae.files import replacing
 
 
-def write_npz(path, arrays: dict):
-    """Writes named arrays for `numpy.load`."""
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
+    """Writes named arrays for `numpy.load`.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     import numpy as np
 
-    with replacing(path) as partial, open(partial, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 
-def write_csv(path, arrays: dict):
-    """Writes one line per row; a vector becomes one column per number."""
+def write_csv(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
+    """Writes a line per row of the arrays; a vector becomes a column per number.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     columns = {}
     for name, values in arrays.items():
         if getattr(values, "ndim", 1) == 1:
@@ -23,22 +33,9 @@ def write_csv(path, arrays: dict):
         else:
             columns |= {f"{name}_{i}": v for i, v in enumerate(values.T)}
     with (
-        replacing(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A name beside `path` whose file takes its place once the block has succeeded."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

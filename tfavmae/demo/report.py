@@ -1,19 +1,25 @@
-"""The report page of the demo, put together from what its steps left."""
+"""Report page of the demo, from the files and results of its steps."""
 
 import importlib.metadata
 import os
 import pathlib
 import platform
+from typing import Any
 
 import numpy as np
 
+from tfavmae.building.bad_files import read_bad_files
 from tfavmae.config import experiment as config_lib
-from tfavmae.data.pipeline import open_split
+from tfavmae.config.experiment import DataConfig, ExperimentConfig
+from tfavmae.data.pipeline import ClipSplit, open_split
+from tfavmae.demo.steps import Journal, Options
 from tfavmae.report import page
-from tfavmae.report.reconstructions import reconstruct
+from tfavmae.report.reconstructions import Reconstruction, reconstruct
 from tfavmae.tasks import retrieval
 from tfavmae.training import experiment, factory
+from tfavmae.training.runs import Run
 
+# Few: the page carries its media itself.
 _NUM_EXAMPLES = 6
 _NUM_QUERIES = 3
 _NUM_RECONSTRUCTIONS = 4
@@ -25,38 +31,50 @@ _SHAPES = (
 _PACKAGES = ("tfavmae", "tensorflow", "keras", "tensorflow-datasets", "numpy", "av")
 
 
-def write(path, options, journal, results) -> pathlib.Path:
+def write(
+    path: pathlib.Path, options: Options, journal: Journal, results: dict[str, Any]
+) -> pathlib.Path:
     """Writes the page.
 
     Args:
         path: of the page.
-        options: `demo.Options`.
-        journal: `demo.Journal` of the steps.
+        options: of the demo.
+        journal: of the steps.
         results: what the commands returned, by step.
+
+    Returns:
+        The path.
     """
-    folder = journal.folder
-    trained = experiment.load(folder / "pretrain")
-    config = config_lib.load(folder / "pretrain" / "config.yaml")
+    folder = journal.folder / "pretrain"
+    pretrained = experiment.load(folder)
+    config = config_lib.load(folder / "config.yaml")
     splits = open_splits(config.data)
     shown = splits.get("validation", splits["train"])
-    examples, clips = _retrieval_examples(folder, shown)
-    name = "your videos" if options.videos else "SoundingShapes"
+    with np.load(folder / f"embeddings_{shown.name}.npz") as vectors:
+        examples = retrieval.examples(dict(vectors), num_queries=_NUM_QUERIES)
+    rows = {row for one in examples for row in (one.query, *one.results)}
+    histories = {"pretraining": pretrained.history}
+    classification = {}
+    for name, result in results.items():
+        step, _, modality = name.partition("_")
+        if step == "finetune":
+            title = f"fine-tuning on {modality.replace('_', ' and ')}"
+            histories[title] = result.history
+        elif step == "evaluate":
+            classification[modality] = result
+    learned_from = "your videos" if options.videos else "SoundingShapes"
     return page.write(
         path,
         page.Report(
-            title=f"What a model learned from {name}",
+            title=f"What a model learned from {learned_from}",
             subtitle="CAV-MAE: by filling in what is hidden, and by telling which "
             "sound belongs to which picture.",
-            histories=_histories(results, trained),
-            reconstructions=_reconstructions(trained, config, shown),
+            histories=histories,
+            reconstructions=_reconstructions(pretrained, config, shown),
             retrieval=results["retrieve"],
             retrieval_examples=examples,
-            clips=clips,
-            classification={
-                key.removeprefix("evaluate_"): result
-                for key, result in results.items()
-                if key.startswith("evaluate_")
-            },
+            clips={row: to_clip(shown, row) for row in rows},
+            classification=classification,
             ceilings=dict(shown.metadata.get("ceilings", {})),
             dataset=_dataset(splits, results["data"], options, config),
             verification=results["export"],
@@ -64,91 +82,75 @@ def write(path, options, journal, results) -> pathlib.Path:
             environment=_environment(journal),
             durations=_durations(journal),
             notes=_notes(options, splits, results["retrieve"]),
+            is_held_out="validation" in splits,
         ),
     )
 
 
-def open_splits(data):
-    """The splits of a config's data set by name."""
+def open_splits(data: DataConfig) -> dict[str, ClipSplit]:
+    """The splits of a recipe's data set by name."""
     first = open_split(data.dataset, data.train_split, data.data_dir)
-    names = [
-        name for name in ("train", "validation", "test") if name in first.info.splits
-    ]
+    names = [n for n in ("train", "validation", "test") if n in first.info.splits]
     return {name: open_split(data.dataset, name, data.data_dir) for name in names}
 
 
-def to_clip(split, row) -> page.Clip:
-    """A stored clip as the page shows it."""
+def to_clip(split: ClipSplit, row: int) -> page.Clip:
+    """A stored clip in the form that the page shows."""
     example = split.example(int(row))
     names = split.label_names("label")
     label = int(example.get("label", -1))
     return page.Clip(
         name=split.ids()[row],
-        frames=np.stack(list(example["frames"])) if example["has_video"] else None,
-        waveform=example["audio"] if example["has_audio"] else None,
+        video=np.stack(list(example["frames"])) if example["has_video"] else None,
+        audio=example["audio"] if example["has_audio"] else None,
         label=names[label] if names and label >= 0 else "",
     )
 
 
-def _retrieval_examples(folder, split):
-    (file,) = (folder / "pretrain").glob(f"embeddings_{split.name}.npz")
-    with np.load(file) as vectors:
-        examples = retrieval.examples(dict(vectors), num_queries=_NUM_QUERIES)
-    rows = {row for one in examples for row in (one.query, *one.results)}
-    return examples, {row: to_clip(split, row) for row in rows}
-
-
-def _histories(results, trained):
-    histories = {"pretraining": trained.history}
-    for key, result in results.items():
-        if key.startswith("finetune_"):
-            title = key.removeprefix("finetune_").replace("_", " and ")
-            histories[f"fine-tuning on {title}"] = result.history
-    return histories
-
-
-def _reconstructions(trained, config, split):
+def _reconstructions(
+    pretrained: Run, config: ExperimentConfig, split: ClipSplit
+) -> list[Reconstruction]:
     spec = factory.clip_spec(config, train=False)
     rows = split.rows(keep=("audio", "video"))[:_NUM_RECONSTRUCTIONS]
     batch = next(iter(split.evaluation_batches(spec, len(rows), indices=rows)))
     ids = split.ids()
-    return reconstruct(trained.model, batch, len(rows), [ids[row] for row in rows])
+    names = [ids[row] for row in rows]
+    return reconstruct(pretrained.model, batch, len(rows), names)
 
 
-def _dataset(splits, builder, options, config):
+def _dataset(
+    splits: dict[str, ClipSplit],
+    builder: Any,
+    options: Options,
+    config: ExperimentConfig,
+) -> page.DatasetSummary:
     shown = splits.get("validation", splits["train"])
     rows = shown.rows(keep=("audio", "video"))[:_NUM_EXAMPLES]
-    counts = [_count(split, config.data.clip_seconds) for split in splits.values()]
-    own = options.videos is not None
-    return page.DatasetSummary(
+    counts = [
+        page.Split(
+            name=split.name,
+            num_clips=split.num_examples,
+            hours=split.num_examples * config.data.clip_seconds / 3600,
+            num_without_audio=int((~split.present("audio")).sum()),
+            num_without_video=int((~split.present("video")).sum()),
+        )
+        for split in splits.values()
+    ]
+    summary = page.DatasetSummary(
         name=shown.info.full_name,
-        description=_FOLDER if own else _SHAPES,
         splits=counts,
-        bad_files=_bad_files(builder) if own else [],
-        facts={"folder": options.videos} if own else {"seed": str(options.seed)},
         examples=[to_clip(shown, row) for row in rows],
     )
+    if options.videos is None:
+        summary.description, summary.facts = _SHAPES, {"seed": str(options.seed)}
+    else:
+        summary.description, summary.facts = _FOLDER, {"folder": options.videos}
+        summary.bad_files = read_bad_files(builder.bad_files_path)
+    return summary
 
 
-def _count(split, clip_seconds):
-    missing = {m: int((~split.present(m)).sum()) for m in ("audio", "video")}
-    return page.Split(
-        name=split.name,
-        num_clips=split.num_examples,
-        hours=split.num_examples * clip_seconds / 3600,
-        num_without_audio=missing["audio"],
-        num_without_video=missing["video"],
-    )
-
-
-def _bad_files(builder):
-    import csv
-
-    with open(builder.bad_files_path, newline="", encoding="utf-8") as file:
-        return [(row["path"], row["reason"]) for row in csv.DictReader(file)]
-
-
-def _commands(journal, export_path):
+def _commands(journal: Journal, export_path: pathlib.Path) -> list[page.Command]:
+    """The commands of the steps, and how to serve the model."""
     listed = [
         page.Command(step["title"], step["command"])
         for step in journal.content["steps"].values()
@@ -163,35 +165,32 @@ def _commands(journal, export_path):
     return [
         *listed,
         page.Command(
-            "Serve the model", serve, "REST on port 8501; not run by the demo."
+            "Serve the model", serve, "REST on port 8501. The demo does not run this."
         ),
-        page.Command("See what it answers", ask, "Signatures, inputs and outputs."),
+        page.Command("See its signatures", ask, "With their inputs and outputs."),
     ]
 
 
-def _environment(journal):
+def _environment(journal: Journal) -> dict[str, str]:
+    import tensorflow as tf
+
     steps = [s for s in journal.content["steps"].values() if "peak_gib" in s]
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     peak = max(step["peak_gib"] for step in steps)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
+    devices = {device.device_type for device in tf.config.list_physical_devices()}
     return {
         "machine": machine,
-        "devices": _devices(),
+        "devices": ", ".join(sorted(devices)),
         "Python": platform.python_version(),
         **versions,
         "peak memory": f"{peak:.1f} GiB, with all child processes",
     }
 
 
-def _devices():
-    import tensorflow as tf
-
-    return ", ".join(sorted({d.device_type for d in tf.config.list_physical_devices()}))
-
-
-def _durations(journal):
-    """Seconds by step, the fine-tunings apart from each other, measuring together."""
-    shown = {}
+def _durations(journal: Journal) -> dict[str, float]:
+    """Seconds by step; the steps that measure count as one."""
+    shown: dict[str, float] = {}
     for name, seconds in journal.durations.items():
         is_measuring = name.startswith(("evaluate", "retrieve"))
         title = "measuring" if is_measuring else name.replace("_", " ")
@@ -199,18 +198,22 @@ def _durations(journal):
     return shown
 
 
-def _notes(options, splits, result):
+def _notes(
+    options: Options, splits: dict[str, ClipSplit], result: retrieval.RetrievalResult
+) -> list[str]:
+    """Caveats that a reader of the figures must know."""
     notes = []
     if options.is_quick:
         notes.append("A toy scale (--quick): everything ran, nothing was learned.")
     if "validation" not in splits:
         notes.append(
-            "There were too few files to hold some back: retrieval was measured on "
-            "clips that were trained on, so it shows less than it seems to."
+            "There were too few files to hold some back. Retrieval was measured on the "
+            "training clips, so its figures say little about new ones."
         )
+    # There, R@10 of chance alone is above 20 %.
     if result.num_clips < 50:
         notes.append(
-            f"Retrieval among {result.num_clips} clips is easy by chance alone; "
-            "compare with the chance level, and add videos for a figure that counts."
+            f"Among {result.num_clips} clips, chance alone finds many. Compare the "
+            "figures with chance, and add videos for figures that mean more."
         )
     return notes

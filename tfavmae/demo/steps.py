@@ -1,9 +1,10 @@
-"""The whole way in one go: clips, pretraining, retrieval, fine-tuning, export, report.
+"""Steps of the demo: clips, pretraining, retrieval, fine-tuning, export, report.
 
-Each step is a `tfavmae` command, printed before it runs and listed in the report. What
-was done stays done: the same command goes on where it was stopped.
+Each step is a `tfavmae` command, printed before it runs and listed in the report.
+Finished work is kept: the same command continues where it was stopped.
 """
 
+import contextlib
 import dataclasses
 import importlib.resources
 import json
@@ -11,17 +12,21 @@ import os
 import pathlib
 import shlex
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from tfavmae.demo.memory import PeakMemory
 from tfavmae.errors import UserError
+from tfavmae.files import write_atomically
 
-MODALITIES = ("audio", "video", "audio_video")
 _WORDS = {"audio": "sound", "video": "picture", "audio_video": "sound and picture"}
+# Fixed, to compare runs by their recall: the more clips in a gallery, the harder.
 GALLERY_SIZE = 500
 NUM_VIEWS = 5  # frames of a clip over which a classifier's probabilities are averaged
 _SHAPES = "sounding_shapes/demo"
 
-# A toy scale that runs everything and learns nothing.
+# A toy scale that runs everything and learns nothing: a few batches of eight, and each
+# of the twelve classes in both splits.
 _QUICK_DATA = ("name=quick", "num_train_clips=48", "num_validation_clips=24")
 _QUICK_TRAINING = (
     "data.batch_size=8",
@@ -37,14 +42,14 @@ _QUICK_GALLERY_SIZE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to run, and where.
+    """Options of the demo.
 
     Args:
-        workdir: folder of everything that is made.
-        videos: folder of the user's media files; None generates SoundingShapes.
+        workdir: folder of all results.
+        videos: folder of the user's media files; by default, SoundingShapes is made.
         seed: of the data and of all models.
-        is_quick: a toy scale, for tests.
-        recipe: pretraining recipe instead of the demo's.
+        is_quick: whether to run on a toy scale, for tests.
+        recipe: for pretraining, instead of the demo's.
         overrides: further `key=value` for all recipes.
     """
 
@@ -62,8 +67,8 @@ class Step:
 
     Args:
         name: short and unique, a key of `summary.json`.
-        title: what it does, for people.
-        argv: the command without its first word.
+        title: for people.
+        argv: the words of the command after `tfavmae`.
     """
 
     name: str
@@ -72,27 +77,36 @@ class Step:
 
     @property
     def command(self) -> str:
+        """The step as a line for a shell."""
         return shlex.join(["tfavmae", *self.argv])
 
 
-def run(options: Options, run_command) -> pathlib.Path:
-    """Runs all steps that are not done and writes the report.
+def run(options: Options, run_command: Callable[[list[str]], Any]) -> pathlib.Path:
+    """Runs the steps and writes the report.
+
+    Every step runs again in a demo that was stopped: the commands recognise finished
+    work, and the report needs what they return.
 
     Args:
-        options: what to run.
-        run_command: runs `argv` and returns the command's result.
+        options: of the demo.
+        run_command: runs a command, given its words, and returns its result.
 
     Returns:
         Path of `report.html`.
+
+    Raises:
+        UserError: a step failed, or the folder holds a demo of other options.
     """
     journal = Journal(options)
     page = journal.folder / "report.html"
+    # A finished demo whose page was removed writes it again.
     if journal.is_finished and page.exists():
         return page
-    results = {}
+    results: dict[str, Any] = {}
     make_steps = own_videos if options.videos else sounding_shapes
     for step in make_steps(options, results):
         results[step.name] = journal.run(step, run_command)
+    # Only now: it imports TensorFlow, and the first step may end in a user's error.
     from tfavmae.demo import report
 
     with journal.timed("report"):
@@ -101,8 +115,13 @@ def run(options: Options, run_command) -> pathlib.Path:
     return page
 
 
-def sounding_shapes(options: Options, results: dict):
-    """The steps on generated clips; later ones may look at `results`."""
+def sounding_shapes(options: Options, results: dict[str, Any]) -> Iterator[Step]:
+    """The steps on generated clips.
+
+    Args:
+        options: of the demo.
+        results: results of the steps so far, by name; filled while this runs.
+    """
     folder = options.workdir
     settings = _QUICK_DATA if options.is_quick else ()
     argv = ["data", "build", _SHAPES, "--data-dir", f"{folder}/data"]
@@ -112,17 +131,35 @@ def sounding_shapes(options: Options, results: dict):
     yield _pretrain(options, data)
     gallery = _QUICK_GALLERY_SIZE if options.is_quick else GALLERY_SIZE
     yield _retrieve(folder, "--gallery", str(gallery))
-    for modality in MODALITIES:
-        yield from _classify(options, data, modality)
+    for modality, words in _WORDS.items():
+        name, run_folder = f"finetune_{modality}", f"{folder}/finetune_{modality}"
+        argv = ["finetune", "--config", _recipe(options, name)]
+        argv += ["--workdir", run_folder, "--from", f"{folder}/pretrain"]
+        argv += _sets([*data, *_training_keys(options)])
+        yield Step(name, f"Fine-tune on {words}", argv)
+        argv = ["evaluate", "--workdir", run_folder]
+        # Views are other frames of a clip, which a model of audio does not see.
+        argv += [] if modality == "audio" else ["--views", str(NUM_VIEWS)]
+        yield Step(f"evaluate_{modality}", f"Classify by {words}", argv)
     yield _export(folder, "finetune_audio_video", "sounding_shapes")
 
 
-def own_videos(options: Options, results: dict):
-    """The steps that need no labels, on the user's files."""
+def own_videos(options: Options, results: dict[str, Any]) -> Iterator[Step]:
+    """The steps that need no labels, on the user's files.
+
+    Args:
+        options: of the demo.
+        results: results of the steps so far, by name; filled while this runs.
+
+    Raises:
+        UserError: there are too few clips to train on.
+    """
+    from tfavmae.config import experiment as config_lib
+
     folder = options.workdir
-    recipe = _load_recipe(options)
+    recipe = config_lib.load(_recipe(options, "pretrain"), _training_keys(options))
     frame = recipe.model.video
-    argv = ["data", "build", "clip_folder", "--videos", options.videos]
+    argv = ["data", "build", "clip_folder", "--videos", str(options.videos)]
     argv += ["--clip-seconds", f"{recipe.data.clip_seconds:g}"]
     # Twice what the model sees, so that training can crop.
     argv += ["--set", f"shorter_side={2 * max(frame.height, frame.width)}"]
@@ -135,74 +172,8 @@ def own_videos(options: Options, results: dict):
     yield _export(folder, "pretrain", "own_videos")
 
 
-def _pretrain(options, data):
-    argv = ["pretrain", "--config", _recipe(options, "pretrain")]
-    argv += ["--workdir", f"{options.workdir}/pretrain", *_training_sets(options, data)]
-    argv += _sets(_QUICK_PRETRAINING if options.is_quick else ())
-    return Step("pretrain", "Pretrain without labels", argv)
-
-
-def _retrieve(folder, *arguments):
-    argv = ["retrieve", "--workdir", f"{folder}/pretrain", *arguments]
-    return Step("retrieve", "Find pictures by sound and sound by picture", argv)
-
-
-def _classify(options, data, modality):
-    folder = f"{options.workdir}/finetune_{modality}"
-    argv = ["finetune", "--config", _recipe(options, f"finetune_{modality}")]
-    argv += ["--workdir", folder, "--from", f"{options.workdir}/pretrain"]
-    argv += _training_sets(options, data)
-    name, words = f"finetune_{modality}", _WORDS[modality]
-    yield Step(name, f"Fine-tune on {words}", argv)
-    argv = ["evaluate", "--workdir", folder]
-    if modality != "audio":
-        argv += ["--views", str(NUM_VIEWS)]
-    yield Step(f"evaluate_{modality}", f"Classify by {words}", argv)
-
-
-def _export(folder, source, name):
-    argv = ["export", "--workdir", f"{folder}/{source}"]
-    argv += ["--directory", f"{folder}/export/{name}", "--overwrite"]
-    return Step("export", "Export for TensorFlow Serving", argv)
-
-
-def _recipe(options, stage) -> str:
-    """Path of a recipe, as short as it can be written here."""
-    if stage == "pretrain" and options.recipe:
-        return options.recipe
-    files = importlib.resources.files("tfavmae_configs")
-    path = os.fspath(files / "cav_mae" / f"{stage}_sounding_shapes_demo.yaml")
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _load_recipe(options):
-    from tfavmae.config import experiment as config_lib
-
-    overrides = _training_keys(options)
-    return config_lib.load(_recipe(options, "pretrain"), overrides)
-
-
-def _data_keys(folder, builder):
-    name = builder.info.full_name.rsplit("/", 1)[0]
-    return [f"data.dataset={name}", f"data.data_dir={folder}/data"]
-
-
-def _training_keys(options):
-    quick = _QUICK_TRAINING if options.is_quick else ()
-    return [*quick, f"trainer.seed={options.seed}", *options.overrides]
-
-
-def _training_sets(options, data):
-    return _sets([*data, *_training_keys(options)])
-
-
-def _sets(keys):
-    return [word for key in keys for word in ("--set", key)]
-
-
-def _fitting(builder, recipe, options):
-    """Changes that a small data set needs."""
+def _fitting(builder: Any, recipe: Any, options: Options) -> Iterator[str]:
+    """Changes of the recipe that a small data set needs."""
     splits = builder.info.splits
     count = splits["train"].num_examples
     if count < 2:
@@ -216,35 +187,85 @@ def _fitting(builder, recipe, options):
         yield "data.validation_split=null"
 
 
+def _pretrain(options: Options, data: list[str]) -> Step:
+    argv = ["pretrain", "--config", _recipe(options, "pretrain")]
+    argv += ["--workdir", f"{options.workdir}/pretrain"]
+    argv += _sets([*data, *_training_keys(options)])
+    argv += _sets(_QUICK_PRETRAINING if options.is_quick else ())
+    return Step("pretrain", "Pretrain without labels", argv)
+
+
+def _retrieve(folder: str, *arguments: str) -> Step:
+    argv = ["retrieve", "--workdir", f"{folder}/pretrain", *arguments]
+    return Step("retrieve", "Find pictures by sound and sound by picture", argv)
+
+
+def _export(folder: str, source: str, name: str) -> Step:
+    argv = ["export", "--workdir", f"{folder}/{source}"]
+    # A demo that was stopped after its export exports again.
+    argv += ["--directory", f"{folder}/export/{name}", "--overwrite"]
+    return Step("export", "Export for TensorFlow Serving", argv)
+
+
+def _recipe(options: Options, stage: str) -> str:
+    """Path of a recipe, as short as it can be written here."""
+    if stage == "pretrain" and options.recipe:
+        return options.recipe
+    files = importlib.resources.files("tfavmae_configs")
+    path = str(files / "cav_mae" / f"{stage}_sounding_shapes_demo.yaml")
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def _data_keys(folder: str, builder: Any) -> list[str]:
+    # Without the version: a rebuilt data set may have a newer one.
+    name = builder.info.full_name.rsplit("/", 1)[0]
+    return [f"data.dataset={name}", f"data.data_dir={folder}/data"]
+
+
+def _training_keys(options: Options) -> list[str]:
+    quick = _QUICK_TRAINING if options.is_quick else ()
+    return [*quick, f"trainer.seed={options.seed}", *options.overrides]
+
+
+def _sets(keys: Iterable[str]) -> list[str]:
+    return [word for key in keys for word in ("--set", key)]
+
+
 class Journal:
-    """`summary.json`: which steps are done, how long they took, what came out.
+    """The record of a demo, `summary.json`: steps, their time and memory, results.
 
     Args:
-        options: another workdir than one that holds a demo of other options.
+        options: of the demo.
+
+    Attributes:
+        folder: of all results.
+        content: of the file; a step that ran has `seconds`, `peak_gib` and `is_done`.
+
+    Raises:
+        UserError: the folder holds a demo of other options.
     """
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Options) -> None:
         self.folder = pathlib.Path(options.workdir)
         self.path = self.folder / "summary.json"
         asked = dataclasses.asdict(options) | {"overrides": list(options.overrides)}
-        self.content = {"options": asked, "steps": {}, "is_finished": False}
-        if self.path.exists():
-            self._continue()
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def _continue(self):
-        content = json.loads(self.path.read_text())
-        ours, theirs = self.content["options"], content["options"]
-        for key, value in ours.items():
-            if theirs.get(key) != value:
+        self.content: dict[str, Any] = {"options": asked, "steps": {}}
+        self.content["is_finished"] = False
+        if not self.path.exists():
+            return
+        self.content = json.loads(self.path.read_text())
+        for key, value in asked.items():
+            found = self.content["options"].get(key)
+            if found != value:
                 raise UserError(
-                    f"{self.folder} holds a demo with {key}={theirs.get(key)!r}, not "
-                    f"{value!r}; use another --workdir"
+                    f"{self.folder} holds a demo with {key}={found!r}, not {value!r}; "
+                    "use another --workdir"
                 )
-        self.content = content
 
     @property
     def is_finished(self) -> bool:
+        """Whether all steps are done and the report is written."""
         return self.content["is_finished"]
 
     @property
@@ -252,8 +273,16 @@ class Journal:
         """Seconds by step."""
         return {k: s["seconds"] for k, s in self.content["steps"].items()}
 
-    def run(self, step: Step, run_command):
-        """Runs a step, with its command printed first."""
+    def run(self, step: Step, run_command: Callable[[list[str]], Any]) -> Any:
+        """Prints a step's command and runs it.
+
+        Args:
+            step: to run.
+            run_command: as of `steps.run`.
+
+        Returns:
+            The result of the command.
+        """
         from rich.console import Console
 
         console = Console(soft_wrap=True, highlight=False)
@@ -263,43 +292,42 @@ class Journal:
             entry |= {"title": step.title, "command": step.command}
             return run_command(step.argv)
 
-    def timed(self, name):
-        return _Timed(self, name)
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[dict[str, Any]]:
+        """Adds the time and the peak memory of the block to the entry of a step.
 
-    def finish(self, results):
-        """Marks the demo as done and keeps its figures."""
+        The time of a step that was stopped is the sum of its parts. One that was done
+        and only recognises its work keeps what it took.
+
+        Yields:
+            The entry, to which the block may add.
+        """
+        new = {"seconds": 0.0, "peak_gib": 0.0, "is_done": False}
+        entry = self.content["steps"].setdefault(name, new)
+        started, is_done = time.monotonic(), False
+        memory = PeakMemory()
+        try:
+            with memory:
+                yield entry
+            is_done = True
+        finally:
+            if not entry["is_done"]:
+                seconds = entry["seconds"] + time.monotonic() - started
+                peak = max(entry["peak_gib"], memory.peak_bytes / 2**30)
+                entry |= {"seconds": round(seconds, 2), "peak_gib": round(peak, 3)}
+                entry["is_done"] = is_done
+            self.write()
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Marks the demo as done and keeps its figures.
+
+        Args:
+            results: of the commands, by step.
+        """
         kept = {k: r.to_dict() for k, r in results.items() if hasattr(r, "to_dict")}
         self.content |= {"results": kept, "is_finished": True}
         self.write()
 
-    def write(self):
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content, indent=1) + "\n")
-        partial.replace(self.path)
-
-
-class _Timed:
-    """Adds time and peak memory of a block to its entry.
-
-    A step that was stopped counts with all its parts; one that was done and is only
-    looked at again keeps what it took.
-    """
-
-    def __init__(self, journal, name):
-        self.journal = journal
-        new = {"seconds": 0.0, "peak_gib": 0.0, "is_done": False}
-        self.entry = journal.content["steps"].setdefault(name, new)
-
-    def __enter__(self):
-        self.started = time.monotonic()
-        self.memory = PeakMemory().__enter__()
-        return self.entry
-
-    def __exit__(self, kind, error, traceback):
-        self.memory.__exit__()
-        if not self.entry["is_done"]:
-            seconds = self.entry["seconds"] + time.monotonic() - self.started
-            peak = max(self.entry["peak_gib"], self.memory.peak_bytes / 2**30)
-            self.entry |= {"seconds": round(seconds, 2), "peak_gib": round(peak, 3)}
-            self.entry["is_done"] = error is None
-        self.journal.write()
+    def write(self) -> None:
+        """Writes `summary.json`."""
+        write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")

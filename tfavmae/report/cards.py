@@ -1,109 +1,104 @@
-"""A clip as a card: frames that move while its sound plays."""
+"""Clips as cards: video frames that move while the clip's audio plays."""
+
+import dataclasses
 
 import numpy as np
 
 from tfavmae.report import media_html
 from tfavmae.report.contents import Clip
-from tfavmae.report.markup import Html, join, render
 
+# A page carries its media itself; these keep one of a hundred clips below 20 MB.
 MAX_SECONDS = 10.0
 MAX_FRAMES = 12
 MAX_SIDE = 224
 
 
-class SoundLibrary:
-    """Each sound once in the page, however many cards play it."""
-
-    def __init__(self):
-        self._sounds: dict[int, tuple[str, Clip]] = {}
-
-    def add(self, clip: Clip) -> str:
-        """Id of the clip's sound; the clip itself is kept, so its identity is safe."""
-        name = f"sound-{len(self._sounds)}"
-        return self._sounds.setdefault(id(clip), (name, clip))[0]
-
-    def html(self) -> Html:
-        if not self._sounds:
-            return Html("")
-        items = [
-            render("audio", id=name, uri=sound_uri(clip), name=clip.name)
-            for name, clip in self._sounds.values()
-        ]
-        return render("library", items=join(items))
-
-
-def sound_uri(clip: Clip) -> str:
-    """At most the first ten seconds, or the page would become too large to open."""
-    num_samples = int(MAX_SECONDS * clip.sample_rate_hz)
-    return media_html.wav_uri(clip.waveform[:num_samples], clip.sample_rate_hz)
-
-
-def card(clip: Clip, library: SoundLibrary, badge="", mark="") -> Html:
-    """A card of `clip`.
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A clip in the form that the template shows.
 
     Args:
-        clip: what to show.
-        library: where its sound goes.
-        badge: markup above its name.
-        mark: `right`, `wrong` or nothing; outlines the card.
+        name: of the clip.
+        label: its class in words, or nothing.
+        num_frames: frames of the filmstrip; 0 without video.
+        width, height: of a frame, in pixels.
+        film: data URI of the frames side by side; empty without video.
+        audio: id of its audio in the `AudioLibrary`; empty without audio.
+        wave: SVG path of the loudness over time; empty without audio.
     """
-    has_sound = clip.waveform is not None and len(clip.waveform) > 0
-    button = render("clip_button", name=clip.name) if has_sound else ""
-    frames = shown_frames(clip.frames)
-    if has_sound:
-        path = media_html.waveform_path(clip.waveform)
-        wave = render("clip_wave", path=path)
-    else:
-        wave = render("clip_silent")
-    return render(
-        "clip",
-        mark=mark,
-        num_frames=max(len(frames), 1),
-        sound=library.add(clip) if has_sound else "",
-        film=_film(frames),
-        screen=_screen(clip, frames, button),
-        wave=wave,
-        badge=badge,
-        name=clip.name,
-        caption=render("clip_caption", text=clip.label) if clip.label else "",
-    )
+
+    name: str
+    label: str
+    num_frames: int
+    width: int
+    height: int
+    film: str = ""
+    audio: str = ""
+    wave: str = ""
 
 
-def _film(frames):
-    if not len(frames):
-        return ""
-    uri = media_html.filmstrip_uri(frames)
-    return render("clip_film", num_frames=len(frames), uri=uri)
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """The audio of a clip: an id in the page, the data URI and the clip's name."""
+
+    id: str
+    uri: str
+    name: str
 
 
-def _screen(clip, frames, button):
-    if not len(frames):
-        return render("clip_no_screen", aspect="1 / 1", button=button)
+class AudioLibrary:
+    """The audio of each clip once in the page, however many cards play it."""
+
+    def __init__(self) -> None:
+        # By `id`: clips hold arrays, so they neither hash nor compare. Keeping the clip
+        # keeps its `id` from being given to another one.
+        self._found: dict[int, tuple[Clip, str]] = {}
+
+    def add(self, clip: Clip) -> str:
+        """The id of the clip's audio; the same for the same clip."""
+        new = clip, f"audio-{len(self._found)}"
+        return self._found.setdefault(id(clip), new)[1]
+
+    def sounds(self) -> list[Sound]:
+        """All audio that was added, at most the first ten seconds of each."""
+        found = []
+        for clip, name in self._found.values():
+            audio = clip.audio[: int(MAX_SECONDS * clip.sample_rate_hz)]
+            uri = media_html.wav_uri(audio, clip.sample_rate_hz)
+            found.append(Sound(name, uri, clip.name))
+        return found
+
+
+def make_card(clip: Clip, library: AudioLibrary) -> Card:
+    """The card of a clip, with its audio added to `library`."""
+    frames = shown_frames(clip.video)
     count, height, width, _ = frames.shape
-    return render(
-        "clip_screen",
-        num_frames=count,
-        name=clip.name,
-        aspect=f"{width} / {height}",
-        film_aspect=f"{count * width} / {height}",
-        button=button,
-    )
+    film = media_html.filmstrip_uri(frames) if count else ""
+    card = Card(clip.name, clip.label, count, width, height, film)
+    if clip.audio is None or not len(clip.audio):
+        return card
+    wave = media_html.waveform_path(clip.audio)
+    return dataclasses.replace(card, audio=library.add(clip), wave=wave)
 
 
 def shown_frames(frames: np.ndarray | None) -> np.ndarray:
-    """At most twelve frames, spread over the clip, of at most 224 pixels."""
+    """At most twelve frames, spread over the clip, of at most 224 pixels.
+
+    Args:
+        frames: uint8 `(frames, height, width, 3)`, or None.
+
+    Returns:
+        uint8 `(at most 12, height, width, 3)`; no frames for None.
+    """
     if frames is None or not len(frames):
         return np.zeros((0, 1, 1, 3), "uint8")
     count = min(len(frames), MAX_FRAMES)
     chosen = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
     step = -(-max(chosen.shape[1:3]) // MAX_SIDE)
-    return chosen if step == 1 else _shrink(chosen, step)
-
-
-def _shrink(frames, step):
-    """Means over `step` x `step` pixels."""
-    count, height, width, _ = frames.shape
-    height, width = height // step, width // step
-    cut = frames[:, : height * step, : width * step]
+    if step == 1:
+        return chosen
+    # Means over step x step pixels; rows and columns that do not fill one are dropped.
+    height, width = chosen.shape[1] // step, chosen.shape[2] // step
+    cut = chosen[:, : height * step, : width * step]
     blocks = cut.reshape(count, height, step, width, step, 3)
     return blocks.mean((2, 4)).round().astype("uint8")

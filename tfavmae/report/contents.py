@@ -1,4 +1,4 @@
-"""What a report can hold. Every part is optional; an absent part has no section."""
+"""Contents of a report. Every part is optional; an absent part has no section."""
 
 import dataclasses
 
@@ -16,22 +16,22 @@ class Clip:
 
     Args:
         name: of the clip, e.g. its id.
-        frames: uint8 `(frames, height, width, 3)`; None: it has no picture.
-        waveform: int16 `(samples,)`; None: it has no sound.
-        sample_rate_hz: of the waveform.
+        video: uint8 `(frames, height, width, 3)`; None if the clip has none.
+        audio: int16 `(samples,)`; None if the clip has none.
+        sample_rate_hz: of the audio.
         label: its class in words, if it has one.
     """
 
     name: str
-    frames: np.ndarray | None = None
-    waveform: np.ndarray | None = None
+    video: np.ndarray | None = None
+    audio: np.ndarray | None = None
     sample_rate_hz: int = 16000
     label: str = ""
 
 
 @dataclasses.dataclass
 class Headline:
-    """A figure, what it is, and what it means in one sentence."""
+    """A figure, its name, and one sentence on what it means."""
 
     value: str
     label: str
@@ -40,7 +40,7 @@ class Headline:
 
 @dataclasses.dataclass
 class Command:
-    """A command that repeats a step; `note` says what is worth knowing about it."""
+    """A command that repeats a step, with an optional remark."""
 
     title: str
     command: str
@@ -67,7 +67,7 @@ class DatasetSummary:
         description: one or two sentences.
         splits: counts by split.
         bad_files: `(path, reason)` of files that could not be used.
-        facts: anything else, name to value.
+        facts: anything else worth listing, name to value.
         examples: clips shown at the top of the page.
     """
 
@@ -84,23 +84,23 @@ class Report:
     """Everything that a page can show.
 
     Args:
-        title: headline of the page.
+        title: of the page.
         subtitle: one sentence below it.
-        headlines: None: derived from the results below.
+        headlines: figures at the top; by default derived from the results below.
         histories: rows of `history.jsonl` by stage, e.g. `{"pretraining": rows}`.
         reconstructions: from `reconstructions.reconstruct`.
         retrieval: from `tasks.retrieval.evaluate`.
         retrieval_examples: from `tasks.retrieval.examples`.
-        clips: what these examples name, by `example_index`.
+        clips: the clips of these examples, by `example_index`.
         classification: results by `audio`, `video`, `audio_video`.
-        ceilings: best accuracy an ideal observer could reach, same keys.
+        ceilings: the best accuracy that an ideal observer of each could reach.
         dataset: the data set.
         verification: from `serving.export.verify_export`.
-        commands: how to repeat it all.
+        commands: the commands that repeat the run.
         environment: versions and hardware, name to value.
         durations: seconds by step.
         notes: caveats, one paragraph each.
-        is_held_out: whether the clips measured on were kept out of training.
+        is_held_out: whether the evaluated clips were kept out of training.
     """
 
     title: str

@@ -1,15 +1,18 @@
-"""Charts of a run: how the losses went, and how good the model became."""
+"""Charts of a run: losses, recall, accuracy, confusion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from tfavmae.report.figures import COLORS, LABELS, new_axes, to_svg
 from tfavmae.tasks.classification import ClassificationResult
+from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.retrieval import RetrievalResult
 
-# Entries of a history row that are no curves, and curves that come last.
-NOT_CURVES = ("step", "epoch", "kind", "seconds", "examples_per_second")
+# Entries of a history row that are not curves, and curves that come last.
+NOT_CURVES = ("step", "epoch", "kind", "clips_per_second", "input_wait")
 LAST_CURVES = ("gradient_norm", "learning_rate")
 VALIDATION = "val_"
 ARROWS = {"audio_to_video": "audio → video", "video_to_audio": "video → audio"}
@@ -34,7 +37,7 @@ def series(history: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(values[np.isfinite(values[:, 1])].T)
 
 
-def loss_curve(history: Sequence[dict], name: str) -> str:
+def loss_curve(history: Sequence[dict], name: str) -> Markup:
     """SVG of one term, training and validation.
 
     Args:
@@ -49,7 +52,16 @@ def loss_curve(history: Sequence[dict], name: str) -> str:
         for key, label, color, width in lines:
             steps, values = series(history, key)
             if len(steps):
-                _line(axes, steps, values, label, COLORS[color], width)
+                axes.plot(
+                    steps,
+                    values,
+                    color=COLORS[color],
+                    linewidth=width,
+                    # A short run would otherwise be a line without its points.
+                    marker="o" if len(steps) < 12 else None,
+                    markersize=3.5,
+                    label=f"{label} {values[-1]:.3g}",
+                )
         axes.grid(axis="y")
         axes.set_xlabel("step")
         axes.margins(x=0.02, y=0.12)
@@ -58,20 +70,10 @@ def loss_curve(history: Sequence[dict], name: str) -> str:
         return to_svg(axes, f"{name.replace('_', ' ')} over training steps")
 
 
-def _line(axes, steps, values, label, color, width):
-    axes.plot(
-        steps,
-        values,
-        color=color,
-        linewidth=width,
-        marker="o" if len(steps) < 12 else None,
-        markersize=3.5,
-        label=f"{label} {values[-1]:.3g}",
-    )
-
-
-def recall_bars(result: RetrievalResult) -> str:
+def recall_bars(result: RetrievalResult) -> Markup:
     """SVG of recall in both directions with intervals, against chance."""
+    from matplotlib.ticker import PercentFormatter
+
     ks = list(next(iter(result.directions.values())).recall)
     with new_axes(4.6, 2.8) as axes:
         for shift, (name, one) in zip(
@@ -88,12 +90,19 @@ def recall_bars(result: RetrievalResult) -> str:
         )
         axes.plot([], [], color=COLORS["ink"], ls="dashed", lw=1.2, label="chance")
         axes.set_xticks(places, [f"R@{k}" for k in ks])
-        _percent_axis(axes.yaxis, axes)
+        axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        # Room above the bars for their numbers, but no ticks beyond 100 %.
+        axes.set_ylim(0, min(1.15 * axes.get_ylim()[1], 112))
+        axes.set_yticks([t for t in axes.get_yticks() if 0 <= t <= 100])
+        axes.grid(axis="y")
         axes.legend(frameon=False, loc="upper left", handlelength=1.2)
         return to_svg(axes, "recall in both directions against chance")
 
 
-def _bars_with_intervals(axes, x, estimates, color, label):
+def _bars_with_intervals(
+    axes: Any, x: np.ndarray, estimates: Sequence[Estimate], color: str, label: str
+) -> None:
+    """Bars in per cent, each with its interval as a thin line and its number above."""
     values = np.array([100 * e.value for e in estimates])
     low = values - [100 * e.low for e in estimates]
     high = np.array([100 * e.high for e in estimates]) - values
@@ -111,24 +120,15 @@ def _bars_with_intervals(axes, x, estimates, color, label):
         )
 
 
-def _percent_axis(axis, axes):
-    from matplotlib.ticker import PercentFormatter
-
-    axis.set_major_formatter(PercentFormatter(decimals=0))
-    _low, high = axes.get_ylim()
-    axes.set_ylim(0, min(1.15 * high, 112))
-    axes.set_yticks([t for t in axes.get_yticks() if 0 <= t <= 100])
-    axes.grid(axis="y")
-
-
 def accuracy_bars(
-    results: dict[str, ClassificationResult], ceilings: dict[str, float] | None = None
-) -> str:
+    results: Mapping[str, ClassificationResult],
+    ceilings: Mapping[str, float] | None = None,
+) -> Markup:
     """SVG of the accuracy by modality with intervals, ceilings and chance.
 
     Args:
         results: by `audio`, `video`, `audio_video`.
-        ceilings: best accuracy an ideal observer could reach, same keys.
+        ceilings: the best accuracy that an ideal observer of each could reach.
     """
     names = [name for name in LABELS if name in results and results[name].accuracy]
     with new_axes(4.6, 0.55 * len(names) + 0.7) as axes:
@@ -148,15 +148,26 @@ def accuracy_bars(
         return to_svg(axes, "accuracy by modality against the ceilings")
 
 
-def _accuracy_bar(axes, row, name, estimate, chance, ceiling):
+def _accuracy_bar(
+    axes: Any,
+    row: int,
+    name: str,
+    estimate: Estimate,
+    chance: float,
+    ceiling: float | None,
+) -> None:
+    """A bar with its interval, number and ceiling, placed so that none overlaps."""
     value, low, high = (100 * v for v in (estimate.value, estimate.low, estimate.high))
     axes.barh(row, value, 0.56, color=COLORS[name])
     axes.hlines(row, low, high, COLORS["ink"], lw=1)
+    # The number stands inside the bar if there is room between the line of chance and
+    # the interval: about 16 per cent of the axis.
     fits = low > chance + 16
     place, color = (chance + 1.5, "card") if fits else (max(high, chance) + 1.5, "ink")
     text = {"va": "center", "weight": "bold", "color": COLORS[color]}
     axes.text(place, row, f"{value:.1f}", **text)
     if ceiling is not None:
+        # To the left of a tick near the edge, unless the bar is there already.
         top, before = 100 * ceiling, ceiling > 0.8 and value < 75
         axes.vlines(top, row - 0.34, row + 0.34, COLORS["ink"], lw=2)
         axes.annotate(
@@ -172,9 +183,14 @@ def _accuracy_bar(axes, row, name, estimate, chance, ceiling):
 
 
 def class_recall(
-    results: dict[str, ClassificationResult], num_classes: int = 40
-) -> str:
-    """SVG with a row per class and a dot per modality: who can tell which class?"""
+    results: Mapping[str, ClassificationResult], num_classes: int = 40
+) -> Markup:
+    """SVG of the recall of each class: a row per class and a dot per modality.
+
+    Args:
+        results: by `audio`, `video`, `audio_video`.
+        num_classes: at most so many, the first ones.
+    """
     names = [name for name in LABELS if name in results]
     classes = results[names[-1]].classes[:num_classes]
     with new_axes(4.6, 0.25 * len(classes) + 0.75) as axes:
@@ -182,6 +198,7 @@ def class_recall(
             values = [100 * results[n].classes[row].recall for n in names]
             if one.num_clips:
                 axes.hlines(row, min(values), max(values), COLORS["line"], lw=2)
+        # The dot of both modalities is larger: it often covers one of the others.
         for size, name in zip((5, 5, 7), names, strict=False):
             recalls = [100 * c.recall for c in results[name].classes[: len(classes)]]
             axes.plot(
@@ -204,20 +221,28 @@ def class_recall(
         return to_svg(axes, "recall of each class by modality")
 
 
-def confusion_matrix(result: ClassificationResult, name: str) -> str:
+def confusion_matrix(result: ClassificationResult, name: str) -> Markup:
     """SVG of the confusion matrix; rows are true classes and sum to 100 %.
 
     Args:
         result: of a single-label set.
         name: `audio`, `video` or `audio_video`; gives the colour.
     """
+    from matplotlib.patches import Rectangle
+
     counts = result.confusion
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(counts)
     with new_axes(3.9, 3.9) as axes:
         for (row, column), share in np.ndenumerate(shares):
             if share > 0:
-                axes.add_patch(_cell(row, column, share, COLORS[name]))
+                corner = (column - 0.47, row - 0.47)
+                axes.add_patch(
+                    Rectangle(
+                        corner, 0.94, 0.94, color=COLORS[name], alpha=share, linewidth=0
+                    )
+                )
+            # Numbers of more classes would be too small to read.
             if share >= 0.05 and size <= 16:
                 color = COLORS["card" if share > 0.55 else "ink"]
                 text = f"{100 * share:.0f}"
@@ -239,14 +264,7 @@ def confusion_matrix(result: ClassificationResult, name: str) -> str:
         return to_svg(axes, f"confusion matrix, {LABELS[name]}")
 
 
-def _cell(row, column, share, color):
-    from matplotlib.patches import Rectangle
-
-    corner = (column - 0.47, row - 0.47)
-    return Rectangle(corner, 0.94, 0.94, color=color, alpha=share, linewidth=0)
-
-
 def _safe(label: str, length: int = 26) -> str:
-    """A label that Matplotlib takes literally: `$` would start a formula."""
+    """A short label that Matplotlib takes literally: `$` would start a formula."""
     short = label if len(label) <= length else label[: length - 1] + "…"
     return short.replace("$", r"\$")

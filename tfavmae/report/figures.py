@@ -4,8 +4,13 @@ import contextlib
 import hashlib
 import io
 import re
+from collections.abc import Iterator
+from typing import Any
 
-# Drawn in these, which occur nowhere else; the page's CSS variables replace them.
+from markupsafe import Markup, escape
+
+# Charts are drawn in these, which occur nowhere else; `to_svg` replaces them by the
+# page's CSS variables of the same names.
 COLORS = {
     name: f"#0{i:x}0{i:x}0{i:x}"
     for i, name in enumerate(
@@ -14,8 +19,10 @@ COLORS = {
 }
 LABELS = {"audio": "audio", "video": "video", "audio_video": "audio + video"}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
+    # Text stays text: it can be searched, and takes the font of the page.
     "svg.fonttype": "none",
+    # Otherwise ids are random, and the same chart differs from run to run.
     "svg.hashsalt": "tfavmae",
     "font.size": 9.5,
     "text.color": COLORS["ink"],
@@ -39,46 +46,44 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def new_axes(width: float = 4.6, height: float = 2.7):
-    """Axes of a figure that never touches pyplot; sizes in inches.
+def new_axes(width: float = 4.6, height: float = 2.7) -> Iterator[Any]:
+    """Axes of a new figure, styled for the page; sizes in inches.
 
-    Style is looked up while drawing and while saving: call `to_svg` inside.
+    The style is read while drawing and while saving: call `to_svg` inside the block.
     """
     import matplotlib
+
+    # Not `pyplot`: it would keep every figure and may look for a display.
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
-def to_svg(axes, description: str) -> str:
+def to_svg(axes: Any, description: str) -> Markup:
     """The figure of `axes` as an `<svg>` element for inlining into HTML.
 
     Args:
         axes: from `new_axes`.
-        description: what it shows, for those who can't see it.
+        description: alternative text, for readers who cannot see the chart.
     """
-    from html import escape
-
     buffer = io.StringIO()
     axes.figure.savefig(buffer, format="svg", transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Fonts come from the page. Matplotlib writes them in a long and a short form.
     svg = re.sub(r'font-family: [^;"]*;? ?', "", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    view_box = re.search(r'viewBox="[^"]*"', svg).group()
-    label = escape(description, quote=True)
+    view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
+    label = escape(description)
     head = f'<svg class="chart" {view_box} role="img" aria-label="{label}">'
     svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
     for name, color in COLORS.items():
         svg = svg.replace(color, f"var(--{name.replace('_', '-')})")
-    return _with_unique_ids(svg)
-
-
-def _with_unique_ids(svg):
-    """Ids are shared by all SVGs of a page; clip paths must not be mixed up."""
+    # All charts share the ids of the page: without a prefix of its own, one would be
+    # clipped by the path of another.
     prefix = f"f{hashlib.sha1(svg.encode()).hexdigest()[:8]}-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = svg.replace("url(#", f"url(#{prefix}")
-    return svg.replace('href="#', f'href="#{prefix}')
+    return Markup(svg.replace('href="#', f'href="#{prefix}'))

@@ -1,20 +1,26 @@
-"""The figures at the top of a report, and what they mean."""
+"""Headline figures of a report, each with a sentence on what it means."""
+
+from collections.abc import Iterator, Mapping
 
 from tfavmae.report.contents import Headline, Report
+from tfavmae.tasks.classification import ClassificationResult
+from tfavmae.tasks.retrieval import RetrievalResult
 
 MODALITY_WORDS = {"audio": "sound", "video": "picture"}
 
 
 def derive(report: Report) -> list[Headline]:
     """The figures that the parts of `report` allow, the most telling first."""
-    found = []
+    found: list[Headline] = []
+    clips = "held-out clips" if report.is_held_out else "training clips"
     if report.retrieval:
-        found += _retrieval(report.retrieval, _clips(report))
+        found += _retrieval(report.retrieval, clips)
     if report.classification:
-        found += _accuracy(report.classification, report.ceilings, _clips(report))
+        found += _accuracy(report.classification, report.ceilings, clips)
     if report.verification:
         found.append(
             Headline(
+                # 5e-7, not the 5e-07 of Python.
                 f"{report.verification.worst:.0e}".replace("e-0", "e-"),
                 "served model against trained model",
                 "Largest difference of any answer, after the exported model was loaded "
@@ -33,11 +39,7 @@ def derive(report: Report) -> list[Headline]:
     return found
 
 
-def _clips(report):
-    return "held-out clips" if report.is_held_out else "training clips"
-
-
-def _retrieval(result, clips):
+def _retrieval(result: RetrievalResult, clips: str) -> Iterator[Headline]:
     for name, one in result.directions.items():
         query, target = (MODALITY_WORDS[word] for word in name.split("_to_"))
         k = max(one.recall)
@@ -51,7 +53,11 @@ def _retrieval(result, clips):
         )
 
 
-def _accuracy(results, ceilings, clips):
+def _accuracy(
+    results: Mapping[str, ClassificationResult],
+    ceilings: Mapping[str, float],
+    clips: str,
+) -> Iterator[Headline]:
     accuracies = {n: r.accuracy.value for n, r in results.items() if r.accuracy}
     if "audio_video" in accuracies:
         both, num_clips = accuracies["audio_video"], results["audio_video"].num_clips
@@ -74,7 +80,8 @@ def _accuracy(results, ceilings, clips):
             )
 
 
-def _percent(fraction, digits=0):
+def _percent(fraction: float, digits: int = 0) -> str:
+    # A no-break space: number and unit stay on one line.
     return f"{100 * fraction:.{digits}f}\u00a0%"
 
 

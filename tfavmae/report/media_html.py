@@ -1,34 +1,47 @@
-"""Pictures and sounds as data URIs, so that a page carries them itself."""
+"""Images and audio as data URIs, for pages that carry their media themselves."""
 
 import base64
 import io
 import itertools
 import wave
+from typing import Any
 
 import numpy as np
 
 
 def png_uri(image: np.ndarray) -> str:
-    """Lossless picture; uint8 `(height, width, 3)` or, with transparency, 4."""
+    """A lossless image, uint8 `(height, width, 3)` or, with transparency, `(..., 4)`.
+
+    Raises:
+        ValueError: the image has another type or number of axes.
+    """
     return _uri("image/png", _encoded(image, "PNG", optimize=True))
 
 
 def jpeg_uri(image: np.ndarray, quality: int = 82) -> str:
-    """Photograph; uint8 `(height, width, 3)`."""
+    """A photograph, uint8 `(height, width, 3)`.
+
+    Raises:
+        ValueError: the image has another type or number of axes.
+    """
     return _uri("image/jpeg", _encoded(image, "JPEG", quality=quality))
 
 
 def filmstrip_uri(frames: np.ndarray) -> str:
-    """Frames uint8 `(frames, height, width, 3)` side by side in one picture."""
+    """Frames, uint8 `(frames, height, width, 3)`, side by side in one image."""
     return jpeg_uri(np.concatenate(list(frames), axis=1))
 
 
 def wav_uri(waveform: np.ndarray, sample_rate_hz: int) -> str:
-    """Mono sound; int16 `(samples,)`."""
+    """Mono audio, int16 `(samples,)`, as a WAV file.
+
+    Raises:
+        ValueError: the waveform has another type or number of axes.
+    """
     waveform = np.asarray(waveform)
     if waveform.dtype != np.int16 or waveform.ndim != 1:
         raise ValueError(
-            "`waveform` must be int16 with one axis. Received: "
+            "`waveform` must be int16 with one axis; received "
             f"dtype={waveform.dtype}, shape={waveform.shape}."
         )
     buffer = io.BytesIO()
@@ -36,6 +49,7 @@ def wav_uri(waveform: np.ndarray, sample_rate_hz: int) -> str:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate_hz)
+        # WAV is little-endian, whatever the machine.
         file.writeframes(waveform.astype("<i2").tobytes())
     return _uri("audio/wav", buffer.getvalue())
 
@@ -45,7 +59,7 @@ def waveform_path(waveform: np.ndarray, num_bars: int = 56) -> str:
     edges = np.linspace(0, len(waveform), num_bars + 1).astype(int)
     pieces = [waveform[a:b] for a, b in itertools.pairwise(edges)]
     peaks = np.array([np.abs(p.astype("float64")).max(initial=0.0) for p in pieces])
-    # Square root: quiet passages stay visible beside an impact.
+    # The square root keeps quiet passages visible beside a loud one.
     heights = 9.5 * np.sqrt(peaks / max(peaks.max(initial=0.0), 1.0))
     bars = (
         f"M{i + 0.5} {10 - h:.1f}V{10 + h:.1f}" for i, h in enumerate(heights + 0.3)
@@ -53,13 +67,13 @@ def waveform_path(waveform: np.ndarray, num_bars: int = 56) -> str:
     return "".join(bars)
 
 
-def _encoded(image, kind, **options):
+def _encoded(image: np.ndarray, kind: str, **options: Any) -> bytes:
     from PIL import Image
 
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3:
         raise ValueError(
-            "`image` must be uint8 with shape (height, width, channels). Received: "
+            "`image` must be uint8 with shape (height, width, channels); received "
             f"dtype={image.dtype}, shape={image.shape}."
         )
     buffer = io.BytesIO()
@@ -67,5 +81,5 @@ def _encoded(image, kind, **options):
     return buffer.getvalue()
 
 
-def _uri(kind, content):
+def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

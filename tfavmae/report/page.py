@@ -1,11 +1,12 @@
-"""A run as one HTML file that needs nothing else: open it, mail it, show it."""
+"""Reports of runs as single HTML pages."""
 
-import datetime
 import os
 import pathlib
+from typing import Any
 
+from tfavmae.pages import rendering
 from tfavmae.report import sections
-from tfavmae.report.cards import SoundLibrary, card
+from tfavmae.report.cards import AudioLibrary, make_card
 from tfavmae.report.contents import (
     Clip,
     Command,
@@ -14,7 +15,6 @@ from tfavmae.report.contents import (
     Report,
     Split,
 )
-from tfavmae.report.markup import Html, join, render, render_page
 
 __all__ = [
     "Clip",
@@ -26,7 +26,7 @@ __all__ = [
     "write",
 ]
 
-# Id, title, what the reader is looking at, and who writes it.
+# Id, title, lead (what the reader is looking at), and the function of its contents.
 SECTIONS = (
     (
         "figures",
@@ -43,9 +43,9 @@ SECTIONS = (
     (
         "reconstructions",
         "What it imagines",
-        "Some patches are removed; the model sees the rest and fills the holes. Each "
-        "filled patch has the brightness and contrast of the original, as is usual for "
-        "models that predict normalised patches: look at the structure.",
+        "Some patches are removed; the model sees the rest and fills the holes. It "
+        "predicts the structure of a patch; brightness and contrast are those of the "
+        "original.",
         sections.reconstructions,
     ),
     (
@@ -77,53 +77,41 @@ def write(path: str | os.PathLike, report: Report) -> pathlib.Path:
     """Writes `report` to `path` as one self-contained HTML file.
 
     Args:
-        path: of the file; its directory is made.
+        path: of the file; its folder is made.
         report: what to show.
 
     Returns:
         The path.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(html(report), encoding="utf-8")
-    partial.replace(path)
-    return path
+    return rendering.write(path, "report.html", **contents(report))
 
 
-def html(report: Report) -> Html:
+def html(report: Report) -> str:
     """The page as text."""
-    import tfavmae
+    return rendering.render("report.html", **contents(report))
 
-    library = SoundLibrary()
-    written, links = [], []
+
+def contents(report: Report) -> dict[str, Any]:
+    """The values of the template; sections that have nothing to show are left out."""
+    library = AudioLibrary()
+    shown = []
     for identity, title, lead, section in SECTIONS:
-        body = section(report, library)
-        if not body:
+        if not (body := section(report, library)):
             continue
-        if identity == "dataset":
+        if identity == "dataset" and report.dataset:
             title = f"The data: {report.dataset.name}"
             lead = report.dataset.description
-        written.append(
-            render(
-                "section",
-                id=identity,
-                number=f"{len(written) + 1}",
-                title=title,
-                lead=lead,
-                body=body,
-            )
-        )
-        links.append(render("nav_link", id=identity, title=identity.capitalize()))
+        shown.append({"id": identity, "title": title, "lead": lead, "body": body})
     examples = report.dataset.examples if report.dataset else []
-    wall = [card(clip, library) for clip in examples]
-    return render_page(
-        title=report.title,
-        subtitle=report.subtitle,
-        date=datetime.date.today().isoformat(),
-        version=tfavmae.__version__,
-        wall=render("hero_wall", items=join(wall)) if wall else "",
-        nav=join(links),
-        sections=join(written),
-        library=library.html(),
-    )
+    wall = [make_card(clip, library) for clip in examples]
+    return {
+        "title": report.title,
+        "subtitle": report.subtitle,
+        "wall": wall,
+        "sections": shown,
+        # Last: the cards above have put their audio there.
+        "sounds": library.sounds(),
+    }

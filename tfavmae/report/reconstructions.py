@@ -1,27 +1,35 @@
-"""What a masked autoencoder saw, what was hidden, and what it made of it."""
+"""Images of what a masked autoencoder saw and what it reconstructed."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from tfavmae.layers.embedding import unpatchify_audio, unpatchify_video
 from tfavmae.report import resynthesis
 
 HIDDEN_GREY = 128
+_NEEDED = {
+    f"{modality}_{name}"
+    for modality in ("audio", "video")
+    for name in ("input", "prediction", "is_masked", "target_mean", "target_std")
+}
 
 
 @dataclasses.dataclass
 class Triptych:
-    """Three pictures of one input of one modality.
+    """Three images of one modality of a clip.
 
     Args:
         original: uint8 `(height, width, 3)`; frames of a video side by side.
-        visible: uint8 `(height, width, 4)`; what was hidden is transparent.
-        reconstructed: uint8 `(height, width, 3)`: prediction where hidden, original
-            where visible.
-        masked_fraction: share of the patches that was hidden.
-        values: of `reconstructed`, normalised as the model's input: of audio `(frames,
-            mel bins)`, of video `(frames, height, width, 3)`.
+        visible: uint8 `(height, width, 4)`; masked patches are transparent.
+        reconstructed: uint8 `(height, width, 3)`: the prediction in masked patches, the
+            original elsewhere.
+        masked_fraction: share of the patches that were masked.
+        values: what `reconstructed` shows, normalised like the model's input: audio
+            `(frames, mel bins)`, video `(frames, height, width, 3)`.
     """
 
     original: np.ndarray
@@ -33,7 +41,7 @@ class Triptych:
 
 @dataclasses.dataclass
 class Reconstruction:
-    """One clip: a triptych for each modality that it has."""
+    """The triptychs of a clip, one for each modality that it has."""
 
     name: str
     audio: Triptych | None = None
@@ -41,19 +49,22 @@ class Reconstruction:
 
 
 def reconstruct(
-    model, batch: dict, num_clips: int = 4, names=None
+    model: keras.Model,
+    batch: dict[str, Any],
+    num_clips: int = 4,
+    names: Sequence[str] | None = None,
 ) -> list[Reconstruction]:
     """Masks and reconstructs the first clips of a batch.
 
-    A model that predicts normalised patches leaves open how bright and how contrasted a
-    patch is. As the MAE authors' demonstrations do, each patch gets back the mean and
-    deviation of the original: the pictures show structure, not brightness.
+    A model of normalised patches predicts neither their brightness nor their contrast.
+    As in the demonstration of the MAE authors, each patch is given the mean and the
+    standard deviation of the original: the images show structure, not brightness.
 
     Args:
-        model: a `MaskedAutoencoder` with a decoder.
+        model: a `MaskedAutoencoder`; without a decoder, the triptychs are None.
         batch: a batch of the pipeline.
-        num_clips: clips to show.
-        names: what to call them.
+        num_clips: number of clips.
+        names: of the clips; by default their `example_index`.
 
     Returns:
         One `Reconstruction` per clip.
@@ -74,79 +85,76 @@ def reconstruct(
     return found
 
 
-_NEEDED = {
-    f"{modality}_{name}"
-    for modality in ("audio", "video")
-    for name in (
-        "input",
-        "prediction",
-        "is_masked",
-        "target_mean",
-        "target_std",
-    )
-}
-
-
-def _patches(outputs, modality):
-    """Predicted values on the scale of the input, and 1 where hidden, per value."""
+def _patches(
+    outputs: dict[str, np.ndarray], modality: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions on the scale of the input, and 1 where masked; `(clips, N, P)`."""
     scale, shift = outputs[f"{modality}_target_std"], outputs[f"{modality}_target_mean"]
     predicted = outputs[f"{modality}_prediction"] * scale + shift
     hidden = outputs[f"{modality}_is_masked"][..., None]
     return predicted, np.broadcast_to(hidden, predicted.shape)
 
 
-def _draw_audio(spec, outputs):
-    def picture(patches):  # (clips, time, frequency)
+def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]:
+    import matplotlib
+
+    def image(patches: np.ndarray) -> np.ndarray:  # (clips, time, frequency)
         return np.asarray(unpatchify_audio(patches, spec.grid, spec.patch_size))
 
-    predicted, hidden = (picture(p) for p in _patches(outputs, "audio"))
+    colors = matplotlib.colormaps["magma"]
+    predicted, hidden = (image(p) for p in _patches(outputs, "audio"))
+    # Patches need not fill the input: what is left over at its end was never tokens.
     original = outputs["audio_input"][:, : hidden.shape[1], : hidden.shape[2]]
     for x, y, h in zip(original, predicted, hidden, strict=True):
+        # Without its extremes, of which digital silence is one, the rest has contrast.
         low, high = np.quantile(x, [0.01, 0.995])
         filled = np.where(h > 0, y, x)
-        pictures = (_magma(v.T[::-1], low, high) for v in (x, filled))
-        yield _triptych(*pictures, h.T[::-1], filled)
+        before, after = (
+            _to_uint8(colors((v - low) / max(high - low, 1e-6))[..., :3])
+            # Time from left to right, low notes below.
+            for v in (x.T[::-1], filled.T[::-1])
+        )
+        yield _triptych(before, after, h.T[::-1], filled)
 
 
-def _draw_video(spec, outputs):
-    def picture(patches):  # (clips, frames, height, width, channels)
+def _draw_video(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]:
+    def image(patches: np.ndarray) -> np.ndarray:  # (clips, frames, height, width, 3)
         return np.asarray(unpatchify_video(patches, spec.grid, spec.tubelet_size))
 
-    predicted, hidden = (picture(p) for p in _patches(outputs, "video"))
+    predicted, hidden = (image(p) for p in _patches(outputs, "video"))
     frames, height, width = hidden.shape[1:4]
     original = outputs["video_input"][:, :frames, :height, :width]
     scale, shift = np.array(spec.std), np.array(spec.mean)
     for x, y, h in zip(original, predicted, hidden, strict=True):
         filled = np.where(h > 0, y, x)
-        pictures = (_strip(_to_uint8(v * scale + shift)) for v in (x, filled))
-        yield _triptych(*pictures, _strip(h)[..., 0], filled)
+        before, after = (_strip(_to_uint8(v * scale + shift)) for v in (x, filled))
+        yield _triptych(before, after, _strip(h)[..., 0], filled)
 
 
-def _triptych(original, reconstructed, hidden, values):
+def _triptych(
+    original: np.ndarray,
+    reconstructed: np.ndarray,
+    hidden: np.ndarray,
+    values: np.ndarray,
+) -> Triptych:
     alpha = np.where(hidden > 0, 0, 255).astype("uint8")[..., None]
-    # Hidden values must not be recoverable from the picture either.
+    # Masked pixels are black as well: a viewer that drops transparency must not show
+    # what the model did not see.
     visible = np.concatenate([np.where(alpha > 0, original, 0), alpha], -1)
     fraction = float((hidden > 0).mean())
     return Triptych(original, visible, reconstructed, fraction, values)
 
 
-def _strip(frames):
+def _strip(frames: np.ndarray) -> np.ndarray:
     return np.concatenate(list(frames), axis=1)
 
 
-def _to_uint8(values):
+def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.round(255 * values), 0, 255).astype("uint8")
 
 
-def _magma(values, low, high):
-    import matplotlib
-
-    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return _to_uint8(matplotlib.colormaps["magma"](scaled)[..., :3])
-
-
 def figure(clips: list[Reconstruction]) -> np.ndarray:
-    """Triptychs of clips as one picture.
+    """Triptychs of clips as one image.
 
     Args:
         clips: from `reconstruct`, one for each row.
@@ -161,23 +169,34 @@ def figure(clips: list[Reconstruction]) -> np.ndarray:
     return np.concatenate(rows, axis=0)
 
 
-def tensorboard_media(model, batch: dict) -> dict[str, np.ndarray]:
-    """What `training.experiment.run` takes as `make_media`: what the model imagines.
+def tensorboard_media(
+    model: keras.Model, batch: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Reconstructions for TensorBoard: the `make_media` of `training.experiment.run`.
 
-    `reconstruction`, a picture as of `figure`, and `reconstruction_sound`, how the
-    reconstructed spectrograms would sound, int16 `(clips, samples)`.
+    Args:
+        model: a `MaskedAutoencoder`.
+        batch: a batch of the pipeline.
+
+    Returns:
+        `reconstruction`, uint8 `(1, height, width, 3)`, the image of `figure`; and, if
+        a clip has audio, `reconstruction_audio`, int16 `(clips, samples)`, waveforms of
+        the reconstructed spectrograms.
     """
     clips = reconstruct(model, batch)
     media = {"reconstruction": figure(clips)[None]}
-    heard = [clip.audio.values for clip in clips if clip.audio]
-    if heard:
-        sounds = [resynthesis.waveform(model.audio_front_end, x) for x in heard]
-        media["reconstruction_sound"] = np.stack(sounds)
+    spectrograms = [clip.audio.values for clip in clips if clip.audio]
+    if spectrograms:
+        layer = model.audio_front_end
+        audio = [resynthesis.waveform(layer, x) for x in spectrograms]
+        media["reconstruction_audio"] = np.stack(audio)
     return media
 
 
-def _tile(triptych, height=128, width=160, gap=4):
-    """Three pictures of `height` x `width`, side by side with white gaps."""
+def _tile(
+    triptych: Triptych | None, height: int = 128, width: int = 160, gap: int = 4
+) -> np.ndarray:
+    """Three images of `height` x `width` side by side, with white gaps."""
     from PIL import Image
 
     canvas = np.full((height + gap, 3 * (width + gap), 3), 255, "uint8")
@@ -185,9 +204,11 @@ def _tile(triptych, height=128, width=160, gap=4):
         return canvas
     alpha = triptych.visible[..., 3:] / 255
     grey = triptych.visible[..., :3] * alpha + HIDDEN_GREY * (1 - alpha)
-    pictures = (triptych.original, grey.astype("uint8"), triptych.reconstructed)
-    for column, picture in enumerate(pictures):
-        resized = Image.fromarray(picture).resize((width, height), Image.NEAREST)
+    images = (triptych.original, grey.astype("uint8"), triptych.reconstructed)
+    for column, image in enumerate(images):
+        # Nearest: patches keep their sharp edges.
+        resample = Image.Resampling.NEAREST
+        resized = Image.fromarray(image).resize((width, height), resample)
         left = column * (width + gap)
         canvas[:height, left : left + width] = np.asarray(resized)
     return canvas

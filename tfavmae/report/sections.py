@@ -1,324 +1,231 @@
-"""The sections of a report, each a function from its contents to markup."""
+"""Contents of a report's sections, in the form that `report.html` lays out.
+
+Each function takes the report and the page's audio library, and returns what the macro
+of the same name shows: nothing, if the report has nothing for it.
+"""
+
+from typing import Any
+
+from markupsafe import Markup
 
 from tfavmae.report import curves, headlines, media_html
-from tfavmae.report.cards import SoundLibrary, card
-from tfavmae.report.contents import Report
+from tfavmae.report.cards import AudioLibrary, make_card
+from tfavmae.report.contents import Clip, Report
 from tfavmae.report.figures import LABELS
 from tfavmae.report.headlines import MODALITY_WORDS, duration
-from tfavmae.report.markup import Html, join, render
+from tfavmae.report.reconstructions import Reconstruction
+from tfavmae.tasks.classification import ClassificationResult
+from tfavmae.tasks.retrieval import RetrievalExample, RetrievalResult
 
 NUM_BAD_FILES = 20
-TRIPTYCH = ("original", "visible", "reconstructed")
 
 
-def figures(report: Report, library: SoundLibrary) -> Html:
-    derived = headlines.derive(report) if report.headlines is None else report.headlines
-    items = [
-        render("headline", value=h.value, label=h.label, meaning=h.meaning)
-        for h in derived
-    ]
-    notes = [render("note", text=note) for note in report.notes]
-    if not items:
-        return join(notes)
-    return join([render("headlines", items=join(items)), *notes])
+def figures(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
+    """The headlines and the notes."""
+    found = headlines.derive(report) if report.headlines is None else report.headlines
+    if not found and not report.notes:
+        return None
+    return {"headlines": found, "notes": report.notes}
 
 
-def training(report: Report, library: SoundLibrary) -> Html:
-    stages = []
+def training(report: Report, library: AudioLibrary) -> dict[str, dict[str, Markup]]:
+    """Stage to name of a curve to its chart."""
+    stages = {}
     for stage, history in report.histories.items():
-        plots = [
-            render("plot", title=_words(name), text="", svg=Html(svg))
+        charts = {
+            name.replace("_to_", " → ").replace("_", " "): chart
             for name in curves.curve_names(history)
-            if (svg := curves.loss_curve(history, name))
-        ]
-        if plots:
-            stages.append(render("stage", title=stage, plots=join(plots)))
-    return join(stages)
+            if (chart := curves.loss_curve(history, name))
+        }
+        if charts:
+            stages[stage] = charts
+    return stages
 
 
-def reconstructions(report: Report, library: SoundLibrary) -> Html:
-    items = [_reconstruction(one) for one in report.reconstructions]
-    return render("plots", kind="wide", items=join(items)) if items else Html("")
+def reconstructions(report: Report, library: AudioLibrary) -> list[dict[str, Any]]:
+    """Each clip's rows of images: original, visible, reconstructed."""
+    return [_reconstruction(one) for one in report.reconstructions]
 
 
-def _reconstruction(one):
+def _reconstruction(one: Reconstruction) -> dict[str, Any]:
     parts = {"spectrogram": one.audio, "frames": one.video}
-    parts = {what: t for what, t in parts.items() if t is not None}
-    shares = [f"{100 * t.masked_fraction:.0f} % of the {w}" for w, t in parts.items()]
-    captions = ("original", f"without {' and '.join(shares)}", "reconstructed")
-    rows = []
-    for field, caption in zip(TRIPTYCH, captions, strict=True):
-        images = [_picture(field, what, triptych) for what, triptych in parts.items()]
-        row = render("reconstruction_row", images=join(images), caption=caption)
-        rows.append(row)
+    parts = {name: t for name, t in parts.items() if t is not None}
+    shares = [f"{100 * t.masked_fraction:.0f} % of the {n}" for n, t in parts.items()]
+    captions = {
+        "original": "original",
+        "visible": f"without {' and '.join(shares)}",
+        "reconstructed": "reconstructed",
+    }
+    rows: list[dict[str, Any]] = []
+    for kind, caption in captions.items():
+        pixels = {name: getattr(t, kind) for name, t in parts.items()}
+        # The spectrogram of a short clip is drawn wider than it is, to be legible.
+        images = [
+            {
+                "name": name,
+                "uri": media_html.png_uri(image),
+                "ratio": max(image.shape[1] / image.shape[0], 1.0),
+            }
+            for name, image in pixels.items()
+        ]
+        rows.append({"kind": kind, "caption": caption, "images": images})
     # A video of many frames makes a long strip: give it the width of the page.
-    ratio = sum(_ratio(t.original) for t in parts.values())
-    kind = "long" if ratio > 6 else ""
-    return render("reconstruction", kind=kind, name=one.name, rows=join(rows))
+    is_long = sum(image["ratio"] for image in rows[0]["images"]) > 6
+    return {"name": one.name, "rows": rows, "is_long": is_long}
 
 
-def _picture(field, what, triptych):
-    picture = getattr(triptych, field)
-    return render(
-        "reconstruction_image",
-        kind=field,
-        ratio=f"{_ratio(picture):.3f}",
-        uri=media_html.png_uri(picture),
-        alt=f"{what}, {field}",
-    )
-
-
-def _ratio(picture):
-    """Width by height; a spectrogram of a short clip is drawn wider than it is."""
-    return max(picture.shape[1] / picture.shape[0], 1.0)
-
-
-def retrieval(report: Report, library: SoundLibrary) -> Html:
-    parts = []
-    if report.retrieval:
-        parts.append(_recall(report.retrieval))
-    for direction in ("audio_to_video", "video_to_audio"):
+def retrieval(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
+    """Recall, and the examples of both directions."""
+    directions = []
+    for modality, target in (("audio", "video"), ("video", "audio")):
         rows = [
             _retrieval_row(one, report.clips, library)
             for one in report.retrieval_examples
-            if one.direction == direction
+            if one.direction == f"{modality}_to_{target}"
         ]
-        query, target = (MODALITY_WORDS[word] for word in direction.split("_to_"))
         if rows:
-            parts.append(
-                render(
-                    "retrieval_direction",
-                    title=f"Asked with a {query}, answered with {target}s",
-                    lead="Queries drawn at random. The model compares the query's "
-                    f"{query} with the {target}s of the gallery and gets nothing else. "
-                    "Press play: frames move with the sound.",
-                    rows=join(rows),
-                )
+            directions.append(
+                {
+                    "modality": modality,
+                    "query": MODALITY_WORDS[modality],
+                    "target": MODALITY_WORDS[target],
+                    "rows": rows,
+                }
             )
-    return join(parts)
+    if not report.retrieval and not directions:
+        return None
+    recall = report.retrieval and _recall(report.retrieval)
+    return {"recall": recall, "directions": directions}
 
 
-def _recall(result):
-    plot = render(
-        "plot",
-        title="Recall at k",
-        text="Share of queries whose own clip is among the first k. Thin lines: 95 % "
-        "interval over queries.",
-        svg=Html(curves.recall_bars(result)),
-    )
-    table = render(
-        "plot",
-        title="In figures",
-        text=f"{result.num_clips} clips evaluated, {result.num_left_out} left out (a "
-        "modality is missing).",
-        svg=_recall_table(result),
-    )
-    return render("plots", kind="wide", items=join([plot, table]))
-
-
-def _recall_table(result):
+def _recall(result: RetrievalResult) -> dict[str, Any]:
     directions = result.directions.values()
-    head = ["", *[curves.ARROWS[name] for name in result.directions], "chance"]
     rows = [
         [
             f"R@{k}",
             *[str(one.recall[k]) for one in directions],
-            f"{100 * min(k / result.num_clips, 1):.1f} %",
+            f"{100 * next(iter(directions)).chance[k]:.1f} %",
         ]
         for k in next(iter(directions)).recall
     ]
     medians = [f"{one.median_rank:g}" for one in directions]
     rows.append(["median rank", *medians, f"{(result.num_clips + 1) / 2:g}"])
-    return _table(head, rows)
-
-
-def _retrieval_row(one, clips, library):
-    query_word, target_word = (MODALITY_WORDS[w] for w in one.direction.split("_to_"))
-    query = clips[one.query]
-    found = one.rank <= len(one.results)
-    results = [
-        _result(clips[index], index == one.query, query, similarity, library)
-        for index, similarity in zip(one.results, one.similarities, strict=True)
-    ]
-    return render(
-        "retrieval_row",
-        asked=f"query: its {query_word}",
-        found=f"nearest {target_word}s",
-        modality=one.direction.split("_")[0],
-        query=card(query, library),
-        mark="right" if found else "wrong",
-        verdict=f"its own {target_word} is at rank {one.rank}",
-        results=join(results),
-    )
-
-
-def _result(clip, is_right, query, similarity, library):
-    if is_right:
-        kind, text = "right", "✓ right"
-    elif clip.label and clip.label == query.label:
-        kind, text = "near", "≈ same class"
-    else:
-        kind, text = "wrong", "✗ wrong"
-    badge = render("badge", kind=kind, text=f"{text} · {similarity:.2f}")
-    return card(clip, library, badge, kind)
-
-
-def classification(report: Report, library: SoundLibrary) -> Html:
-    results = {
-        n: report.classification[n] for n in LABELS if n in report.classification
+    return {
+        "svg": curves.recall_bars(result),
+        "head": ["", *[curves.ARROWS[name] for name in result.directions], "chance"],
+        "rows": rows,
+        "num_clips": result.num_clips,
+        "num_left_out": result.num_left_out,
     }
+
+
+def _retrieval_row(
+    one: RetrievalExample, clips: dict[int, Clip], library: AudioLibrary
+) -> dict[str, Any]:
+    query, results = clips[one.query], []
+    for index, similarity in zip(one.results, one.similarities, strict=True):
+        clip, kind = clips[index], "wrong"
+        if index == one.query:
+            kind = "right"
+        elif clip.label and clip.label == query.label:
+            kind = "near"
+        card = make_card(clip, library)
+        results.append({"card": card, "kind": kind, "similarity": similarity})
+    return {
+        "query": make_card(query, library),
+        "rank": one.rank,
+        "is_found": one.rank <= len(one.results),
+        "results": results,
+    }
+
+
+def classification(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
+    """Accuracy by modality, recall by class, confusion."""
+    found = report.classification
+    results = {name: found[name] for name in LABELS if name in found}
     if not results:
-        return Html("")
-    plots = [_accuracy_plot(results, report.ceilings)]
-    plots.append(
-        render(
-            "plot",
-            title="Who can tell which class?",
-            text="Recall of each class, by what the model was given.",
-            svg=Html(curves.class_recall(results)),
-        )
-    )
-    confusions = [
-        render(
-            "plot",
-            title=f"Confusion, {LABELS[name]}",
-            text="Rows: true class, in % of its clips.",
-            svg=Html(curves.confusion_matrix(result, name)),
-        )
-        for name, result in results.items()
-        if result.confusion is not None
-    ]
-    parts = [render("plots", kind="wide", items=join(plots))]
-    if confusions:
-        parts.append(render("plots", kind="", items=join(confusions)))
-    return join([*parts, _class_details(results)])
-
-
-def _accuracy_plot(results, ceilings):
-    text, parts = _counts(results), []
-    if any(result.accuracy for result in results.values()):
-        text += " Thin lines: 95 % interval."
-        if ceilings:
-            text += " Ticks: the best an ideal observer of that modality could reach."
-        parts.append(Html(curves.accuracy_bars(results, ceilings)))
-    parts.append(_accuracy_table(results))
-    return render("plot", title="Accuracy by modality", text=text, svg=join(parts))
-
-
-def _counts(results):
-    """How many clips each figure is of: said once if it is the same for all."""
-    texts = [
-        f"{r.num_clips} clips evaluated, {r.num_left_out} left out."
-        for r in results.values()
-    ]
-    if len(set(texts)) == 1:
-        return texts[0]
-    named = zip(results, texts, strict=True)
-    return " ".join(f"{LABELS[name]}: {text}" for name, text in named)
-
-
-def _accuracy_table(results):
-    head = ["given", "accuracy", "mAP", "AUC", "d′"]
-    rows = []
-    for name, r in results.items():
-        figures = (r.mean_average_precision, r.mean_auc, r.d_prime)
-        texts = [f"{value:.3f}" for value in figures]
-        rows.append([LABELS[name], str(r.accuracy or "–"), *texts])
-    return _table(head, rows)
-
-
-def _class_details(results):
+        return None
     first = next(iter(results.values()))
-    head = ["class", "clips", *[f"recall, {LABELS[n]}" for n in results]]
-    rows = [
-        [
-            one.name,
-            str(one.num_clips),
-            *[f"{100 * r.classes[i].recall:.0f} %" for r in results.values()],
-        ]
-        for i, one in enumerate(first.classes)
-    ]
-    return render("details", title="Every class in figures", body=_table(head, rows))
+    chart: str | Markup = ""
+    if any(result.accuracy for result in results.values()):
+        chart = curves.accuracy_bars(results, report.ceilings)
+    return {
+        "counts": _counts(results),
+        "accuracy": chart,
+        "has_ceilings": bool(report.ceilings),
+        "rows": [
+            [
+                LABELS[name],
+                str(r.accuracy or "–"),
+                f"{r.mean_average_precision:.3f}",
+                f"{r.mean_auc:.3f}",
+                f"{r.d_prime:.3f}",
+            ]
+            for name, r in results.items()
+        ],
+        "class_recall": curves.class_recall(results),
+        "confusions": {
+            LABELS[name]: curves.confusion_matrix(result, name)
+            for name, result in results.items()
+            if result.confusion is not None
+        },
+        "class_head": ["class", "clips", *[f"recall, {LABELS[n]}" for n in results]],
+        "class_rows": [
+            [
+                one.name,
+                one.num_clips,
+                *[f"{100 * r.classes[i].recall:.0f} %" for r in results.values()],
+            ]
+            for i, one in enumerate(first.classes)
+        ],
+    }
 
 
-def dataset(report: Report, library: SoundLibrary) -> Html:
+def _counts(results: dict[str, ClassificationResult]) -> str:
+    """How many clips each figure is of: said once if it is the same for all."""
+    texts = {
+        name: f"{r.num_clips} clips evaluated, {r.num_left_out} left out."
+        for name, r in results.items()
+    }
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return " ".join(f"{LABELS[name]}: {text}" for name, text in texts.items())
+
+
+def dataset(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
+    """Counts by split, facts, files that could not be used."""
     summary = report.dataset
     if summary is None:
-        return Html("")
-    parts = []
-    if summary.splits:
-        head = ["split", "clips", "hours", "without sound", "without picture"]
-        rows = [
+        return None
+    return {
+        "splits": [
             [
-                s.name,
-                s.num_clips,
-                f"{s.hours:.2f}",
-                s.num_without_audio,
-                s.num_without_video,
+                one.name,
+                one.num_clips,
+                f"{one.hours:.2f}",
+                one.num_without_audio,
+                one.num_without_video,
             ]
-            for s in summary.splits
-        ]
-        parts.append(_table(head, rows))
-    if summary.facts:
-        parts.append(_facts(summary.facts))
-    count = len(summary.bad_files)
-    if count:
-        rows = summary.bad_files[:NUM_BAD_FILES]
-        table = _table(["file", "reason"], rows, kind="texts")
-        if count > NUM_BAD_FILES:
-            more = f"and {count - NUM_BAD_FILES} more: see bad_files.csv"
-            table = join([table, render("note", text=more)])
-        title = f"{count} {'file' if count == 1 else 'files'} could not be used"
-        parts.append(render("details", title=title, body=table))
-    else:
-        parts.append(render("note", text="Every file could be read."))
-    return join(parts)
+            for one in summary.splits
+        ],
+        "facts": summary.facts,
+        "bad_files": summary.bad_files[:NUM_BAD_FILES],
+        "num_bad_files": len(summary.bad_files),
+    }
 
 
-def commands(report: Report, library: SoundLibrary) -> Html:
-    return join(
-        render(
-            "command",
-            title=one.title,
-            command=one.command,
-            note=render("note", text=one.note) if one.note else "",
-        )
-        for one in report.commands
-    )
+def commands(report: Report, library: AudioLibrary) -> list[Any]:
+    """The commands as they are."""
+    return report.commands
 
 
-def environment(report: Report, library: SoundLibrary) -> Html:
-    parts = [_facts(report.environment)] if report.environment else []
-    if report.durations:
-        longest = max(report.durations.values()) or 1.0
-        items = [
-            render(
-                "duration",
-                name=name,
-                share=f"{100 * seconds / longest:.1f}",
-                time=duration(seconds),
-            )
-            for name, seconds in report.durations.items()
-        ]
-        parts.append(render("durations", items=join(items)))
-    return join(parts)
-
-
-def _facts(values):
-    items = [render("fact", name=k, value=v) for k, v in values.items()]
-    return render("facts", items=join(items))
-
-
-def _table(head, rows, kind=""):
-    cells = [join(render("cell", text=v) for v in row) for row in rows]
-    return render(
-        "table",
-        kind=kind,
-        head=join(render("head_cell", text=name) for name in head),
-        rows=join(render("row", cells=one) for one in cells),
-    )
-
-
-def _words(name):
-    arrows = name.replace("_to_", " → ")
-    return arrows.replace("_", " ")
+def environment(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
+    """Versions and hardware, and the time of each step."""
+    if not report.environment and not report.durations:
+        return None
+    longest = max(report.durations.values(), default=0.0) or 1.0
+    durations = [
+        {"name": name, "percent": 100 * seconds / longest, "time": duration(seconds)}
+        for name, seconds in report.durations.items()
+    ]
+    return {"facts": report.environment, "durations": durations}

@@ -1,0 +1,1 @@
+"""Subcommands of `tfavmae data`: media files to TFRecords, and on to training."""

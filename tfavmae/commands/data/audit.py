@@ -1,0 +1,100 @@
+"""`tfavmae data audit`: check the files of a published data set before a build."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tfavmae.commands.arguments import add_command, add_set
+from tfavmae.commands.data import published_data, settings
+
+if TYPE_CHECKING:
+    from tfavmae.building.manifest import Manifest
+
+
+def add_parser(commands: Any) -> None:
+    """Adds `audit` to the subcommands of `data`."""
+    parser = add_command(
+        commands,
+        "audit",
+        run,
+        summary="check which clips of a published data set can be built",
+        example="tfavmae data audit vggsound --annotations VGGSound/data \\\n"
+        "    --media VGGSound/video --out vggsound_audit",
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help="see docs/data.md, for example vggsound/retrieval")
+    add("--annotations", metavar="DIR", required=True, help="annotation files")
+    add("--media", metavar="DIR", required=True, help="media files; never listed")
+    add("--out", metavar="DIR", help="for manifest and page; default: beside the media")
+    add_set(parser, "the data set")
+    add(
+        "--template",
+        action="append",
+        default=[],
+        metavar="T",
+        help="look for this file name first, e.g. '{id}.mp4'",
+    )
+    add("--quick", action="store_true", help="read headers only: no silence, no stills")
+    add("--workers", type=int, metavar="N", help="processes; default: one per core")
+    add(
+        "--min-seconds",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="shorter clips are too short (default: 0.5)",
+    )
+
+
+def run(args: argparse.Namespace) -> "Manifest":
+    """Runs the command."""
+    from tfavmae.building import audit
+
+    family, _, selection = args.name.partition("/")
+    kind = published_data.source_of(family)
+    options = settings.read_options(args.set, kind)
+    source = kind(selection or None, **options)
+    with _Progress(f"Auditing {source.full_name}") as progress:
+        manifest = audit.audit(
+            source,
+            args.annotations,
+            args.media,
+            args.out or audit.default_folder(source, args.media),
+            templates=args.template,
+            thorough=not args.quick,
+            min_seconds=args.min_seconds,
+            num_workers=args.workers,
+            progress=progress,
+        )
+    published_data.print_counts(manifest.splits)
+    print(f"fingerprint: {manifest.fingerprint}")
+    print(f"manifest: {manifest.csv_path}")
+    print(f"to read: {manifest.folder / 'index.html'}")
+    print(f"next: tfavmae data build {source.full_name} --manifest {manifest.folder}")
+    return manifest
+
+
+class _Progress:
+    """A progress bar on terminals; elsewhere a line for every ten per cent."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.is_terminal = title, sys.stderr.isatty()
+        self.num_said = 0
+
+    def __enter__(self) -> "_Progress":
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.bar = Progress(console=Console(stderr=True), disable=not self.is_terminal)
+        self.bar.start()
+        self.task = self.bar.add_task(self.title)
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total)
+        tenth = 10 * done // total
+        if not self.is_terminal and tenth > self.num_said:
+            self.num_said = tenth
+            print(f"{self.title}: {done}/{total}", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

@@ -1,0 +1,190 @@
+"""`tfavmae data build`: decode media files into TFRecords."""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tfavmae.commands.arguments import add_command, add_set, refuse
+from tfavmae.commands.data import location, published_data, settings
+from tfavmae.errors import UserError, did_you_mean
+
+# Options that only some data sets read.
+_OF_SOUNDING_SHAPES = ("seed",)
+_OF_CLIP_FOLDER = ("videos", "labels", "clip_seconds")
+_OF_PUBLISHED = ("manifest", "manual_dir")
+
+
+def add_parser(commands: Any) -> None:
+    """Adds `build` to the subcommands of `data`."""
+    parser = add_command(
+        commands,
+        "build",
+        run,
+        summary="decode media files once, into TFRecords",
+        example="tfavmae data build clip_folder --videos my_videos --data-dir data",
+    )
+    parser.description = (
+        "Decode media files once, into TFRecords.\n"
+        "NAME: clip_folder, sounding_shapes/demo, vggsound, ... (see docs/data.md)"
+    )
+    location.add_location(parser, name_help=argparse.SUPPRESS)
+    add_set(parser, "the data set")
+    add = parser.add_argument
+    add("--workers", type=int, metavar="N", help="processes; default: one per core")
+    add("--overwrite", action="store_true", help="replace what was built before")
+    add("--manifest", metavar="DIR", help="published sets: folder of `data audit`")
+    add("--manual-dir", metavar="DIR", help="or folder with annotations/ and media/")
+    add("--seed", type=int, metavar="N", help="sounding_shapes: which set of clips")
+    add("--videos", metavar="DIR", help="clip_folder: media files, also in subfolders")
+    add("--labels", metavar="CSV", help="clip_folder: table with columns file, label")
+    add("--clip-seconds", type=float, metavar="S", help="clip_folder: length of clips")
+    add(
+        "--strict",
+        action="store_true",
+        help="a bad file is an error (not sounding_shapes)",
+    )
+
+
+def run(args: argparse.Namespace) -> Any:
+    """Runs the command; returns the TFDS builder."""
+    name, data_dir = location.locate(args)
+    family, _, selection = name.partition("/")
+    makers = dict.fromkeys(published_data.NAMES, _published)
+    makers |= {"sounding_shapes": _sounding_shapes, "clip_folder": _clip_folder}
+    if family not in makers:
+        raise UserError(
+            f"no builder is named {name!r}; {did_you_mean(family, makers)} See "
+            "docs/data.md"
+        )
+    with _progress_on_terminals():
+        builder = makers[family](args, name, selection, data_dir)
+    print(f"{builder.info.full_name} is in {builder.data_dir}")
+    return builder
+
+
+@contextlib.contextmanager
+def _progress_on_terminals() -> Iterator[None]:
+    """TFDS's bars redraw themselves, which would make a mess of a log file."""
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _sounding_shapes(
+    args: argparse.Namespace, name: str, selection: str, data_dir: str | None
+) -> Any:
+    from tfavmae_datasets.sounding_shapes import config
+    from tfavmae_datasets.sounding_shapes import (
+        sounding_shapes_dataset_builder as shapes,
+    )
+
+    refuse(args, (*_OF_CLIP_FOLDER, *_OF_PUBLISHED, "strict"), name)
+    chosen = config.get(selection or "demo")
+    changes = settings.read_settings(args.set, type(chosen))
+    chosen = dataclasses.replace(chosen, **changes)
+    builder = shapes.Builder(
+        config=shapes.builder_config(chosen, args.seed or 0),
+        data_dir=data_dir,
+        num_workers=args.workers,
+    )
+    builder.download_and_prepare(download_config=_download_config(args))
+    return builder
+
+
+def _clip_folder(
+    args: argparse.Namespace, name: str, selection: str, data_dir: str | None
+) -> Any:
+    from tfavmae_datasets.clip_folder import ClipFolderConfig, build_clip_folder
+
+    refuse(args, (*_OF_SOUNDING_SHAPES, *_OF_PUBLISHED), name)
+    if args.videos is None:
+        raise UserError("clip_folder needs the folder of media files: --videos DIR")
+    given = {
+        "name": selection or None,
+        "labels": args.labels,
+        "clip_seconds": args.clip_seconds,
+        "strict": args.strict or None,
+        "num_workers": args.workers,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    options |= settings.read_settings(args.set, ClipFolderConfig)
+    builder = build_clip_folder(
+        args.videos,
+        data_dir or "~/tensorflow_datasets",
+        **options,
+        overwrite=args.overwrite,
+    )
+    _print_summary(builder)
+    return builder
+
+
+def _published(
+    args: argparse.Namespace, name: str, selection: str, data_dir: str | None
+) -> Any:
+    family = name.partition("/")[0]
+    refuse(args, (*_OF_SOUNDING_SHAPES, *_OF_CLIP_FOLDER), name)
+    kind = published_data.builder_of(family)
+    config = _published_config(args, family, selection, kind.BUILDER_CONFIGS)
+    builder = kind(config=config, data_dir=data_dir)
+    builder.download_and_prepare(download_config=_download_config(args))
+    published_data.print_counts(builder.info.metadata["manifest"]["splits"])
+    _print_summary(builder)
+    return builder
+
+
+def _published_config(
+    args: argparse.Namespace, family: str, selection: str, configs: list[Any]
+) -> Any:
+    """The `PublishedConfig` of the selection, with what the command line changes."""
+    from tfavmae.building.published_builder import PublishedConfig
+
+    source = published_data.source_of(family)
+    published = {config.name: config for config in configs}
+    selection = selection or next(iter(published))
+    if selection not in published:
+        near = did_you_mean(selection, published)
+        raise UserError(f"{family} has no selection {selection!r}; {near}")
+    of_source = [text for text in args.set if text.partition("=")[0] in source.OPTIONS]
+    others = [text for text in args.set if text not in of_source]
+    changes = settings.read_settings(others, PublishedConfig)
+    given = {
+        "manifest": args.manifest,
+        "num_workers": args.workers,
+        "strict": args.strict or None,
+        "options": settings.read_options(of_source, source),
+    }
+    changes |= {key: value for key, value in given.items() if value}
+    has_folders = changes.get("annotations") and changes.get("media")
+    if not (args.manual_dir or args.manifest or has_folders):
+        raise UserError(
+            f"{family} needs --manifest DIR, the folder of a `tfavmae data audit "
+            f"{family}`, or --manual-dir DIR with annotations/ and media/ in it"
+        )
+    if args.manifest and args.manual_dir:
+        raise UserError("--manifest and --manual-dir exclude each other; give one")
+    return dataclasses.replace(published[selection], **changes)
+
+
+def _download_config(args: argparse.Namespace) -> Any:
+    import tensorflow_datasets as tfds
+
+    mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+    if args.overwrite:
+        mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    manual_dir = args.manual_dir and str(pathlib.Path(args.manual_dir).expanduser())
+    return tfds.download.DownloadConfig(download_mode=mode, manual_dir=manual_dir)
+
+
+def _print_summary(builder: Any) -> None:
+    for key, value in builder.info.metadata.get("summary", {}).items():
+        print(f"{key.replace('_', ' ')}: {value}")
+    print(f"files left out, with reasons: {builder.bad_files_path}")

@@ -1,0 +1,48 @@
+"""`tfavmae data describe`: the contents of a built data set."""
+
+import argparse
+from typing import Any
+
+from tfavmae.commands.arguments import add_command
+from tfavmae.commands.data import location
+
+
+def add_parser(commands: Any) -> None:
+    """Adds `describe` to the subcommands of `data`."""
+    parser = add_command(
+        commands,
+        "describe",
+        run,
+        summary="show the contents of a built data set",
+        example="tfavmae data describe sounding_shapes/demo --data-dir data",
+    )
+    name_help = "its name or folder; default: that of the recipe"
+    location.add_location(parser, name_help)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tfavmae.data.pipeline import open_split
+    from tfavmae.data.splits import open_info
+
+    info = open_info(*location.locate(args))
+    table = Table("split", "clips", "without sound", "without picture", "fingerprint")
+    for split_name in sorted(info.splits):
+        split = open_split(str(info.data_dir), split_name)
+        missing = [(~split.present(m)).sum() for m in ("audio", "video")]
+        cells = (split.num_examples, *missing, split.fingerprint[:12])
+        table.add_row(split_name, *[str(cell) for cell in cells])
+    print(f"{info.full_name} in {info.data_dir} ({info.dataset_size})")
+    Console().print(table)
+    # Labels and metadata are those of the data set: any split has them.
+    for label in split.label_features:
+        if names := split.label_names(label):
+            print(f"{label}: {len(names)} classes: {', '.join(names)}")
+    for modality, accuracy in split.metadata.get("ceilings", {}).items():
+        given = modality.replace("_", " and ")
+        print(f"best possible accuracy from {given}: {accuracy:.1%}")
+    for key, value in split.metadata.get("summary", {}).items():
+        print(f"{key.replace('_', ' ')}: {value}")

@@ -1,0 +1,76 @@
+"""`tfavmae describe`: a recipe with all its values, and the size of its model."""
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+from tfavmae.commands import recipes
+from tfavmae.commands.arguments import (
+    add_command,
+    add_config,
+    add_set,
+    add_workdir,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+
+def add_parser(commands: Any) -> None:
+    """Adds `describe` to the subcommands."""
+    parser = add_command(
+        commands,
+        "describe",
+        run,
+        summary="show a recipe in full, with the size and cost of its model",
+        example="tfavmae describe \\\n"
+        "      --config configs/cav_mae/pretrain_sounding_shapes_demo.yaml",
+    )
+    add_config(parser)
+    add_workdir(parser)
+    add_set(parser)
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="of a classifier whose data set is not built yet",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from tfavmae.config import experiment as config_lib
+    from tfavmae.training import factory
+
+    config = recipes.load(args.config, args.workdir, args.set)
+    if config.stage == "pretrain":
+        refuse(args, ["classes"], "pretraining")
+    print(config_lib.to_yaml(config))
+    if config.stage == "pretrain":
+        labels = None
+    elif args.classes is None:
+        labels = factory.TrainingData(config).labels()
+    else:
+        labels = factory.Labels(args.classes, multi_label=False, names=None)
+    model = factory.build_model(config, labels)
+    model.summary(expand_nested=False)
+    print(f"parameters           {model.count_params():,}")
+    for modality, spec in model.inputs_by_modality.items():
+        shape = " x ".join(str(n) for n in spec.grid)
+        print(f"{modality} tokens         {math.prod(spec.grid):,} ({shape})")
+    for name, flops in costs(model).items():
+        print(f"{name:20} {flops / 1e9:,.3f} GFLOP per clip")
+
+
+def costs(model: "keras.Model") -> dict[str, int]:
+    """FLOPs of one clip's forward pass, for each way in which the model is called."""
+    from tfavmae.models.flops import forward_flops
+    from tfavmae.models.masked_autoencoder import MaskedAutoencoder
+
+    if not isinstance(model, MaskedAutoencoder):
+        return {"forward": forward_flops(model)}
+    return {
+        "forward, masked": forward_flops(model, masked=True),
+        "forward, all tokens": forward_flops(model, masked=False),
+    }

@@ -1,0 +1,32 @@
+"""`tfavmae finetune`: train a classifier."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tfavmae.commands import training
+from tfavmae.commands.arguments import add_command
+
+if TYPE_CHECKING:
+    from tfavmae.training.runs import Run
+
+
+def add_parser(commands: Any) -> None:
+    """Adds `finetune` to the subcommands."""
+    parser = add_command(
+        commands,
+        "finetune",
+        run,
+        summary="train a classifier, from a pretrained model or from scratch",
+        example="tfavmae finetune --workdir runs/finetune --from runs/pretrain \\\n"
+        "      --config configs/cav_mae/finetune_audio_sounding_shapes_demo.yaml",
+    )
+    parser.add_argument(
+        "--from", dest="source", metavar="DIR", help="run to take the weights from"
+    )
+    training.add_training_options(parser)
+
+
+def run(args: argparse.Namespace) -> "Run":
+    """Runs the command."""
+    source = [f"initialize_from={args.source}"] if args.source else []
+    return training.train(args, "finetune", overrides=source)

@@ -1,0 +1,1 @@
+"""HTML pages: Jinja2 templates, one stylesheet and their rendering."""
