@@ -374,7 +374,7 @@ def difference(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
 
 def flatten(values: Mapping, prefix: str = "") -> dict:
     """Nested dicts to `{dotted key: value}`."""
-    flat = {}
+    flat: dict = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")

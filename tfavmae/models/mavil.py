@@ -124,8 +124,8 @@ class MAViL(PaperModel):
       where equations (1) and (5) write the square of a vector.
     - `decode_second_view=False`: "a second view that contains 20% tokens for
       encoding" (3.2).
-    - `intra_contrast["bidirectional"]` is false: equation (3); both directions are there
-      for the contrast between modalities only.
+    - `intra_contrast["bidirectional"]` is false: equation (3). Both directions are
+      there for the contrast between modalities only.
     - Negatives come from all replicas; `trainer.contrast_scope` says otherwise.
 
     Args:
