@@ -75,9 +75,21 @@ def under_fit(model, batch, directory):
             monitors.TensorBoardLogger(directory / "tensorboard"),
             bar,
         ]
-        watch = callbacks.Watch(0, 10, loggers, size, lambda step: 1e-4, None)
-        plan = Plan(steps, steps + 1)
-        saver = callbacks.Checkpointer(0, None, watch, plan, 10**9, None, lambda: False)
+        watch = callbacks.Watch(
+            start=callbacks.Start(),
+            every_steps=10,
+            loggers=loggers,
+            batch_size=size,
+            schedule=lambda step: 1e-4,
+            on_nonfinite=None,
+        )
+        saver = callbacks.Checkpointer(
+            save=None,
+            watch=watch,
+            plan=Plan(steps, steps + 1),
+            interval=callbacks.SaveInterval(),
+            stop_requested=lambda: False,
+        )
         clock = Clock()
         model.fit(
             batches,

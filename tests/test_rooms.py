@@ -12,6 +12,7 @@ PACKAGE = ROOT / "tfavmae"
 ROOMS = (
     "errors",
     "files",
+    "private_hooks",
     "paper_inputs",
     "config",
     "media",

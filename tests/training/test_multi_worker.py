@@ -83,7 +83,7 @@ def test_two_workers_are_one(tones, tmp_path):
     assert chief["weights"] == other["weights"]
     assert_same(chief, one)
     assert other["history"] == []  # the chief alone writes
-    assert not list((workdir / "checkpoints").glob(".writing*"))
+    assert not list((workdir / "checkpoints").glob(".peer-*"))
 
 
 @pytest.mark.slow

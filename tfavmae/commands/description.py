@@ -26,7 +26,8 @@ def build(config, num_classes=None):
     if config.stage == "pretrain":
         return factory.build_model(config)
     if num_classes is None:
-        return factory.build_model(config, factory.TrainingData(config).labels())
+        data = factory.TrainingData(config.data, config.model, seed=config.trainer.seed)
+        return factory.build_model(config, data.labels())
     labels = factory.Labels(num_classes, multi_label=False, names=None)
     return factory.build_model(config, labels)
 

@@ -42,7 +42,7 @@ class Trained:
         """Evaluation batches of `split`, with both modalities whatever is used."""
         from tfavmae.training.factory import clip_spec
 
-        spec = clip_spec(self.config, train=False)
+        spec = clip_spec(self.config.data, self.config.model, train=False)
         spec = dataclasses.replace(spec, labels=labels, modalities=("audio", "video"))
         return split.evaluation_batches(spec, self.config.data.batch_size, **options)
 

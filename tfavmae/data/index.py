@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import read_record
 
 FORMAT = 1  # raise when the content of the cached index changes
 RECORD_OVERHEAD = 16  # TFRecord framing: 8 length + 4 crc, payload, 4 crc
@@ -283,24 +284,11 @@ def _read_at(file, offset, size):
     # be asked again, forever.
     place = tf.data.Dataset.from_tensors((file, offset, size))
     record = (
-        place.map(_read_first)
+        place.map(read_record)
         .ignore_errors()
         .concatenate(tf.data.Dataset.from_tensors(tf.constant(b"")))
     )
     return record.take(1).get_single_element()
-
-
-def _read_first(file, offset, size):
-    # tf.data's Python API can't start a TFRecord file at an offset, its ops can.
-    ops, spec = tf.raw_ops, {"output_types": [tf.string], "output_shapes": [[]]}
-    records = ops.TFRecordDatasetV2(
-        filenames=[file],
-        compression_type="",
-        buffer_size=size,
-        byte_offsets=[offset],
-    )
-    first = ops.TakeDataset(input_dataset=records, count=1, **spec)
-    return ops.DatasetToSingleElement(dataset=first, **spec)[0]
 
 
 def checked(value, condition, problem, file, record):

@@ -13,6 +13,7 @@ import time
 import tensorflow as tf
 
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import num_joined_workers
 
 _CONFIGS = tf.data.experimental.service
 
@@ -51,7 +52,7 @@ class Dispatcher(_Server):
 
     def wait_for_workers(self):
         """Until all have joined: a run that began before would miss their share."""
-        while self._server._num_workers() < self.num_workers:
+        while num_joined_workers(self._server) < self.num_workers:
             time.sleep(0.1)
 
 

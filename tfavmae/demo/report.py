@@ -108,7 +108,7 @@ def _histories(results, trained):
 
 
 def _reconstructions(trained, config, split):
-    spec = factory.clip_spec(config, train=False)
+    spec = factory.clip_spec(config.data, config.model, train=False)
     rows = split.rows(keep=("audio", "video"))[:_NUM_RECONSTRUCTIONS]
     batch = next(iter(split.evaluation_batches(spec, len(rows), indices=rows)))
     ids = split.ids()

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfavmae.layers.gradients import attend_by_head, dense, gelu_dense, layer_norm
+from tfavmae.private_hooks import all_layers
 
 # From here on the attention matrices of all heads together are larger than caches.
 HEAD_BY_HEAD_TOKENS = 256
@@ -357,6 +358,6 @@ def rematerialize_blocks(model):
     Not `keras.RematScope`: its layers take no keyword arguments in a TensorFlow graph.
     Only training changes; what is saved of the model does not.
     """
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, TransformerBlock):
             layer.rematerializes = True
