@@ -79,7 +79,7 @@ class OptimizerHooks:
     """
 
     def numbers_of_step(self, learning_rate: Any) -> Any:
-        """The vector for this step's learning rate (a scalar tensor)."""
+        """The vector for this step's learning rate, a scalar tensor or variable."""
         raise NotImplementedError
 
     def _backend_update_step(
