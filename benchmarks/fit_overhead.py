@@ -23,6 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import step_time
 
 from tfavmae.training import callbacks, monitors
+from tfavmae.training.watch import Start, Watch
 from tfavmae.training.workdir import History
 
 
@@ -75,8 +76,8 @@ def under_fit(model, batch, directory):
             monitors.TensorBoardLogger(directory / "tensorboard"),
             bar,
         ]
-        watch = callbacks.Watch(
-            start=callbacks.Start(),
+        watch = Watch(
+            start=Start(),
             every_steps=10,
             loggers=loggers,
             batch_size=size,
@@ -85,7 +86,7 @@ def under_fit(model, batch, directory):
         )
         saver = callbacks.Checkpointer(
             save=None,
-            watch=watch,
+            check=watch.check,
             plan=Plan(steps, steps + 1),
             interval=callbacks.SaveInterval(),
             stop_requested=lambda: False,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tfavmae.training.callbacks import IntervalMeans, Start, Watch, as_float
+from tfavmae.training.callbacks import as_float
 from tfavmae.training.monitors import HistoryLogger, Profile, ProgressLogger
+from tfavmae.training.watch import IntervalMeans, Start, Watch
 from tfavmae.training.workdir import History, read_rows
 
 ROW = {"step": 30, "epoch": 3, "kind": "epoch", "loss": 0.51234, "val_loss": 2.0}

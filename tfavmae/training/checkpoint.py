@@ -131,6 +131,7 @@ class CheckpointStore:
             with files.replacing(self.path(step)) as temporary:
                 temporary.mkdir()
                 _write(temporary, variables, state)
+            # For people and scripts: `restore` looks at the directories themselves.
             files.write_atomically(
                 self.directory / "latest", f"{self.path(step).name}\n"
             )
@@ -195,6 +196,7 @@ def _read(path: pathlib.Path, variables: Variables, partly: bool) -> dict[str, A
         return state
     reader = tf.train.Checkpoint(variables=variables)
     status = reader.read(str(path / _VARIABLES))
+    # Both are checked again: `read` itself passes over what does not match.
     if partly:
         status.assert_existing_objects_matched().expect_partial()
     else:
@@ -218,6 +220,7 @@ def _write(directory: pathlib.Path, variables: Variables, state: dict) -> None:
         np.savez(directory / f"{_VARIABLES}.npz", **values)
     state = state | {"variables": _shapes(variables)}
     (directory / _STATE).write_text(json.dumps(state, indent=1))
+    # Disks and copies over networks damage files without an error.
     sums = {path.name: _checksum(path) for path in sorted(directory.iterdir())}
     (directory / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
     for path in directory.iterdir():
@@ -238,6 +241,7 @@ def _checksum(path: pathlib.Path) -> str:
 def _damage(path: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint, or `None`."""
     try:
+        # Its own damage shows as an error of JSON, or as a checksum that does not fit.
         sums = json.loads((path / _CHECKSUMS).read_text())
         for name, expected in sums.items():
             if _checksum(path / name) != expected:

@@ -114,6 +114,8 @@ def _split(address: str) -> tuple[str, int]:
 def _listening(address: str) -> Iterator[None]:
     _, port = _split(address)
     try:
+        # All other workers may connect before the first one is accepted: nothing
+        # accepts them here, and the backlog is what answers.
         server = socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise UserError(
@@ -128,6 +130,7 @@ def _refusal(address: str, deadline: float) -> str | None:
     """The reason why an address takes no connection until a time; `None` if it does."""
     target = _split(address)
     while True:
+        # A time-out of 0 would mean a socket that does not wait at all.
         remaining = max(deadline - time.monotonic(), 0.1)
         try:
             socket.create_connection(target, timeout=remaining).close()
@@ -146,7 +149,7 @@ def _num_tf_config_workers() -> int:
         cluster = config["cluster"]
         workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
         task = config["task"]
-        cluster[task["type"]][int(task["index"])]
+        cluster[task["type"]][int(task["index"])]  # raises if this process is missing
         for address in workers:
             _split(address)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:

@@ -128,6 +128,7 @@ def attach(
         strategy: the one it was built under.
         contrast_scope: `trainer.contrast_scope`.
     """
+    # On other backends there are no parts, and nothing reads this.
     model.contrast_in_parts = contrast_scope == "micro_batch"
     if strategy.num_replicas_in_sync > 1 and contrast_scope == "global":
         for objective in model.objectives:
@@ -167,6 +168,7 @@ def wish_of_any(
         return None
 
     def agree(*wishes: bool) -> tuple[bool, ...]:
+        # As numbers: TensorFlow's collectives do not gather bools.
         found = strategy.run(lambda: all_gather(tf.constant([wishes], tf.int32)))
         votes = strategy.experimental_local_results(found)[0]
         return tuple(tf.reduce_any(votes > 0, axis=0).numpy().tolist())
@@ -214,6 +216,7 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> An
         return batches
     replicas = strategy.num_replicas_in_sync // host_share(strategy)["host_count"]
     if replicas > 1:
+        # `distribute_datasets_from_function` takes the batches of a replica, in turn.
         size = batches.element_spec["example_index"].shape[0] // replicas
         batches = batches.unbatch().batch(size, drop_remainder=True)
     return strategy.distribute_datasets_from_function(lambda context: batches)

@@ -18,11 +18,8 @@ from tfavmae.training import distribution, monitors
 from tfavmae.training.callbacks import (
     BestWeights,
     Checkpointer,
-    NonFiniteReport,
     SaveInterval,
-    Start,
     Stopped,
-    Watch,
 )
 from tfavmae.training.checkpoint import CheckpointStore
 from tfavmae.training.factory import Labels, TrainingData, build_model
@@ -33,6 +30,7 @@ from tfavmae.training.runs import Run, load
 from tfavmae.training.schedules import build_schedule
 from tfavmae.training.signals import stop_signals
 from tfavmae.training.warm_start import assign_teacher, initialize
+from tfavmae.training.watch import NonFiniteReport, Start, Watch
 from tfavmae.training.workdir import Workdir, read_rows, session_facts
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
@@ -76,7 +74,13 @@ def run(
     with workdir.locked() if is_chief else contextlib.nullcontext():
         if is_chief:
             workdir.claim(config)
-        return _train(config, workdir, strategy, console, make_media)
+        try:
+            return _train(config, workdir, strategy, console, make_media)
+        except Stopped as stopped:
+            command = workdir.continue_command(config.stage)
+            text = f"Stopped at step {stopped.args[0]}; go on with: {command}"
+            console.print(text, highlight=False)
+            raise KeyboardInterrupt(text) from None
 
 
 def _train(
@@ -104,6 +108,7 @@ def _train(
     if store.newest_step() >= plan.num_steps and workdir.model_file.is_file():
         say(f"{workdir.path} is finished; nothing to do.")
         return load(workdir.path)
+    # Before the model, which takes longer to build than this takes to fail.
     workdir.check_data(data.facts())
     labels = data.labels() if config.stage == "finetune" else None
     model = _compiled_model(config, labels, plan, strategy)
@@ -111,10 +116,8 @@ def _train(
     start = loop.restore()
     if not start.step:
         _warm_start(model, config, say)
-    description, lines = (
-        distribution.describe(strategy),
-        plan.describe(config.optimizer),
-    )
+    description = distribution.describe(strategy)
+    lines = plan.describe(config.optimizer)
     for line in (f"{description}, {trainer.precision}", *lines):
         say(line)
     if start.step:
@@ -143,6 +146,7 @@ def _compiled_model(
 ) -> keras.Model:
     """The model with its optimizer, both built under the strategy, ready for `fit`."""
     trainer = config.trainer
+    # Weights are drawn from the global generator: nothing may draw in between.
     keras.utils.set_random_seed(trainer.seed)
     with strategy.scope():
         model = build_model(config, labels)
@@ -190,19 +194,16 @@ def _fit(
     trainer, plan, is_chief = config.trainer, loop.plan, loop.store.is_chief
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(stop_signals())
-        loggers, callbacks, best = (), [], None
+        loggers, chiefs_callbacks, best = (), [], None
         if is_chief:
-            progress = monitors.ProgressLogger(
-                start.step, plan.num_steps, config.stage, console
-            )
+            title = config.stage
+            bar = monitors.ProgressLogger(start.step, plan.num_steps, title, console)
             text = config_lib.to_yaml(config)
-            loggers = stack.enter_context(
-                monitors.open_loggers(workdir, text, progress)
-            )
-            callbacks = _profile_and_media(
+            loggers = stack.enter_context(monitors.open_loggers(workdir, text, bar))
+            media = _profile_and_media(
                 trainer, workdir, loop.data, start.step, loggers.tensorboard, make_media
             )
-            callbacks.append(progress)
+            chiefs_callbacks = [bar, *media]
         watch = Watch(
             start=start,
             every_steps=trainer.log_every_steps,
@@ -216,7 +217,6 @@ def _fit(
                 loop.store,
             ),
         )
-        callbacks.insert(0, watch)
         if trainer.monitor:
             best = BestWeights(
                 first_step=start.step,
@@ -225,26 +225,23 @@ def _fit(
                 mode=trainer.monitor_mode,
                 is_chief=is_chief,
             )
-            callbacks.append(best)
+        steps, minutes = (
+            trainer.checkpoint_every_steps,
+            trainer.checkpoint_every_minutes,
+        )
         checkpointer = Checkpointer(
             first_step=start.step,
             save=lambda step: loop.save(step, watch),
-            watch=watch,
+            check=watch.check,
             plan=plan,
-            interval=SaveInterval(
-                trainer.checkpoint_every_steps, trainer.checkpoint_every_minutes
-            ),
+            interval=SaveInterval(steps, minutes),
             stop_requested=stop_requested,
             agree=distribution.wish_of_any(loop.strategy),
         )
-        try:
-            # The checkpointer comes last: it saves what the others have seen.
-            loop.run(start, [*callbacks, checkpointer])
-        except Stopped as stopped:
-            command = workdir.continue_command(config.stage)
-            text = f"Stopped at step {stopped.args[0]}; go on with: {command}"
-            console.print(text, highlight=False)
-            raise KeyboardInterrupt(text) from None
+        # The watch comes first, so that nothing follows a loss that is not finite, and
+        # the checkpointer last, since it saves the watch's state and may stop the run.
+        middle = [*chiefs_callbacks, *([best] if best else [])]
+        loop.run(start, [watch, *middle, checkpointer])
     return best
 
 
@@ -257,7 +254,7 @@ def _profile_and_media(
     make_media: monitors.MakeMedia | None,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks that the config asks for of the process that writes."""
-    callbacks = []
+    callbacks: list[keras.callbacks.Callback] = []
     if trainer.profile_steps:
         first, last = trainer.profile_steps
         callbacks.append(monitors.Profile(first_step, first, last, workdir.tensorboard))
@@ -284,10 +281,12 @@ def _save_results(
 ) -> int:
     """Writes `model.keras` and `average.keras`; returns the step of the model."""
     model, step, is_chief = loop.model, loop.plan.num_steps, loop.store.is_chief
+    # First, since it ends with the weights of the last step in the model.
     if is_chief and config.optimizer.average_decay is not None:
         averages = path_rules(model.optimizer).averages()
         workdir.save_average(model, averages, step)
     if best is not None:
+        # All processes load them: the caller gets the same model from each.
         model.load_weights(best.weights_file)
         step = best.best["step"]
         text = f"{best.best['metric']} {best.best['value']:.4g} at step {step}"

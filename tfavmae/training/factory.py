@@ -117,6 +117,7 @@ class TrainingData:
 
         See `tfavmae.data.pipeline.ClipSplit` for what a batch holds.
         """
+        # From the labels of the whole split, not of this host's share.
         weights = None
         if self.data.sampling == "balanced":
             weights = sampling.balanced_weights(self._train_labels())

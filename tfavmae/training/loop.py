@@ -11,10 +11,11 @@ import tensorflow as tf
 from tfavmae.data.index import naming_damage
 from tfavmae.data.service import naming_services
 from tfavmae.training import distribution
-from tfavmae.training.callbacks import RestoreMetrics, Start, Watch, sync_state
+from tfavmae.training.callbacks import sync_state
 from tfavmae.training.checkpoint import CheckpointStore, Variables, collect_variables
 from tfavmae.training.factory import TrainingData
 from tfavmae.training.plan import TrainingPlan, segments
+from tfavmae.training.watch import RestoreMetrics, Start, Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,6 @@ class TrainingLoop:
                     validation_data=validation,
                     validation_steps=steps_of_validation,
                     callbacks=callbacks,
-                    shuffle=False,
-                    verbose=0,
+                    shuffle=False,  # the pipeline does it, as a function of the seed
+                    verbose=0,  # `ProgressLogger` instead
                 )

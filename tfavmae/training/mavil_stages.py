@@ -32,10 +32,12 @@ def stage_configs(
     stages, previous = {}, None
     for iteration in range(config.teacher_iterations + 1):
         values = config.as_dict() | {"teacher_iterations": 0}
+        # From the same seed a student would begin with its teacher's first weights.
         values["trainer"]["seed"] += iteration
         path = pathlib.Path(workdir) / "stage_1"
         if iteration:
             path = path.with_name(f"stage_2_iteration_{iteration}")
+            # Empty: the teacher's encoder differs in nothing from the student's.
             values["model"]["options"]["teacher"] = {}
             values["teacher_from"] = [str(previous)]
         stages[path] = config_lib.from_dict(values)

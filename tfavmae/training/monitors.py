@@ -23,7 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tfavmae.training.callbacks import Row, StepCallback, sync_state
+from tfavmae.training.callbacks import StepCallback, sync_state
+from tfavmae.training.watch import Row
 from tfavmae.training.workdir import History, Workdir
 
 MakeMedia = Callable[[keras.Model, dict[str, tf.Tensor]], dict[str, np.ndarray]]
@@ -64,6 +65,7 @@ class TensorBoardLogger:
                 elif name.startswith("val_"):
                     tf.summary.scalar(f"validation/{name.removeprefix('val_')}", value)
             self._add_memory()
+        # A run that is killed keeps its rows, and one that is watched shows them.
         self.writer.flush()
 
     def add_images(self, images: dict[str, np.ndarray], step: int) -> None:
@@ -156,6 +158,7 @@ class ProgressLogger(StepCallback):
                 f"{self.title} step {row['step']}/{self.num_steps}"
                 f" eta {minutes // 60}:{minutes % 60:02}:{seconds:02} {text}"
             )
+            # In a log file a line is a line, however long.
             self.console.print(line, highlight=False, soft_wrap=True)
         elif self.bar:
             self.bar.update(self.task, losses=text)

@@ -249,7 +249,7 @@ class PathAdam(_ByPath):
         index: int,
     ) -> None:
         _, rate, epsilon = numbers
-        if factor != 1:
+        if factor != 1:  # most have 1, and each product is an operation of the graph
             rate = rate * factor
         mean, square = self.slots(index)
         betas = {"beta_1": self.beta_1, "beta_2": self.beta_2}

@@ -107,6 +107,7 @@ def make_plan(
             f"data.batch_size={batch_size} is more than the {num_examples} training"
             f" clips; lower it."
         )
+    # All parts have the same shape, for which the step is compiled.
     parts = num_replicas * accumulation
     if batch_size % parts:
         each = f"the {num_replicas} replicas"

@@ -20,6 +20,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, frame: object) -> None:
         asked.append(number)
+        # A person who presses it twice does not want to wait for the step.
         signal.signal(signal.SIGINT, old[signal.SIGINT])
 
     old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -81,6 +81,7 @@ class Workdir:
                     f"{self.path} is in use by another job ({holder}); wait for it or"
                     " use another --workdir."
                 ) from error
+            # Of the job before, which did not clean up if it was killed.
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             file.flush()
@@ -172,6 +173,7 @@ class Workdir:
         weights = [
             (weight, keras.ops.convert_to_numpy(weight)) for _, weight in averages
         ]
+        # `model.save` has no argument for other values.
         for average, weight in averages:
             weight.assign(average)
         with files.replacing(self.average_file) as temporary:
