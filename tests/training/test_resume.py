@@ -104,7 +104,7 @@ def test_ctrl_c_or_preemption_saves_and_says_how_to_go_on(
         experiment.run(config, workdir)
     text = str(error.value)
     assert text == (
-        f"Stopped at step 5; go on with: tfavmae pretrain --config"
+        f"Stopped at step 5; continue with: tfavmae pretrain --config"
         f" {workdir}/config.yaml --workdir {workdir}"
     )
     assert text in capfd.readouterr().err

@@ -239,7 +239,7 @@ def _checksum(path: pathlib.Path) -> str:
 
 
 def _damage(path: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint, or `None`."""
+    """Describes the damage of a checkpoint; `None` if it is intact."""
     try:
         # Its own damage shows as an error of JSON, or as a checksum that does not fit.
         sums = json.loads((path / _CHECKSUMS).read_text())

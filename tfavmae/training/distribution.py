@@ -152,7 +152,7 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
     steps = strategy.experimental_local_results(found)[0].numpy().tolist()
     if len(set(steps)) > 1:
         raise UserError(
-            f"The workers would go on from different steps ({steps}); all must see the"
+            f"The workers would continue from different steps ({steps}); all must see the"
             " same --workdir, on a shared file system."
         )
 
@@ -194,7 +194,7 @@ def naming_lost_peers(
         reason = str(error).splitlines()[0][:200]
         raise PeerLost(
             f"Another worker is gone ({type(error).__name__}: {reason}). The same"
-            f" command on all workers goes on from step {newest_step()}."
+            f" command on all workers continues from step {newest_step()}."
         ) from error
 
 

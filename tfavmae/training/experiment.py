@@ -78,7 +78,7 @@ def run(
             return _train(config, workdir, strategy, console, make_media)
         except Stopped as stopped:
             command = workdir.continue_command(config.stage)
-            text = f"Stopped at step {stopped.args[0]}; go on with: {command}"
+            text = f"Stopped at step {stopped.args[0]}; continue with: {command}"
             console.print(text, highlight=False)
             raise KeyboardInterrupt(text) from None
 
