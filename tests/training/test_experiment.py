@@ -275,6 +275,14 @@ def test_mixed_precision(precision, small_config, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_the_real_model_can_skip_steps(small_config, tmp_path):
+    changes = {"trainer.nonfinite": "skip", "data.validation_split": None}
+    config = small_config(**changes, **{"trainer.num_steps": 3})
+    run = experiment.run(config, tmp_path, progress=False)
+    rows = [r for r in run.history if r["kind"] == "train"]
+    assert [r["skipped_steps"] for r in rows] == [0, 0, 0]
+
+
 @pytest.mark.slow
 def test_xla_and_recomputing_are_the_same_run(small_config, tmp_path):
     losses = []

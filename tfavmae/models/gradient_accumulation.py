@@ -67,8 +67,12 @@ def _embedding_gradients(
     parts: dict[str, "tf.Tensor"],
     objectives: list[Objective],
 ) -> tuple[dict[str, Term], "tf.Tensor", dict[str, "tf.Tensor"]]:
-    """Terms of objectives over all examples, their share of the loss, and its gradient
-    with respect to each embedding, `(parts, batch / parts, hidden_dim)`."""
+    """Objectives over all examples, and their gradients with respect to embeddings.
+
+    Returns:
+        Terms; this replica's share of the loss; dict of embedding name to gradient,
+        `(parts, batch / parts, hidden_dim)`.
+    """
     import tensorflow as tf
 
     def embed(part: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:

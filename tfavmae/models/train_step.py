@@ -142,6 +142,13 @@ class TensorFlowTrainStep(TrainerHooks, TrainStep):
     def _init_trackers(self) -> None:
         super()._init_trackers()
         self._trackers["gradient_norm"] = keras.metrics.Mean(name="gradient_norm")
+        # Made here even if it is never used: a built model takes no new metrics.
+        self._skipped_steps = keras.metrics.Mean(name="skipped_steps")
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        counted = [self._skipped_steps] if self.skip_nonfinite else []
+        return [*super().metrics, *counted]
 
     def set_step_options(
         self, clip_norm: float | None = None, gradient_accumulation_steps: int = 1
@@ -157,7 +164,6 @@ class TensorFlowTrainStep(TrainerHooks, TrainStep):
         leave out variables whose gradient is not a number, as `PathAdam` can.
         """
         self.skip_nonfinite = True
-        self._trackers["skipped_steps"] = keras.metrics.Mean(name="skipped_steps")
 
     def train_step(self, data: Any) -> dict[str, Any]:
         import tensorflow as tf
@@ -183,7 +189,7 @@ class TensorFlowTrainStep(TrainerHooks, TrainStep):
             keep = tf.math.is_finite(loss) & tf.math.is_finite(norm)
             poison = tf.where(keep, 0.0, float("nan"))
             gradients = [g if g is None else g + poison for g in gradients]
-            self._trackers["skipped_steps"].update_state(tf.where(keep, 0.0, 1.0))
+            self._skipped_steps.update_state(tf.where(keep, 0.0, 1.0))
         # Weights that no objective reaches have no gradient and keep their values, such
         # as the norms of a stream that only contrast reads.
         pairs = zip(gradients, self.trainable_variables, strict=True)

@@ -167,7 +167,7 @@ class CheckpointStore:
         Raises:
             UserError: every checkpoint is damaged, or it belongs to another model.
         """
-        damages = []
+        damages: list[str] = []
         for step in self.steps():
             damage = _damage(self.path(step))
             if damage is None:

@@ -203,7 +203,7 @@ class NonFiniteReport:
 
     Args:
         path: JSON file for the terms and the clips of the batches.
-        batches: `(first step, number of steps) -> batches`, the same as in training.
+        batches: `(steps before, number of steps) -> batches`, as they are in training.
         ids: gives the names of the clips by `example_index`.
         store: the `CheckpointStore`, to name the last good checkpoint.
     """
