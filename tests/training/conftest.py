@@ -18,9 +18,9 @@ RATE = 16_000
 NUM_CLIPS = {"train": 24, "validation": 8}
 
 
-def jpeg(picture):
+def jpeg(frame):
     content = io.BytesIO()
-    PIL.Image.fromarray(picture).save(content, "JPEG", quality=90)
+    PIL.Image.fromarray(frame).save(content, "JPEG", quality=90)
     return content.getvalue()
 
 

@@ -284,7 +284,7 @@ def test_the_real_model_can_skip_steps(small_config, tmp_path):
 
 
 @pytest.mark.slow
-def test_xla_and_recomputing_are_the_same_run(small_config, tmp_path):
+def test_xla_and_rematerialization_are_the_same_run(small_config, tmp_path):
     losses = []
     for jit, rematerialize in (("off", False), ("on", True)):
         changes = {"trainer.jit_compile": jit, "trainer.rematerialize": rematerialize}

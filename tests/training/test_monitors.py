@@ -1,4 +1,4 @@
-"""What a person watches."""
+"""Loggers: history, TensorBoard and the terminal."""
 
 import io
 import math

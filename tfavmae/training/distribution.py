@@ -152,8 +152,8 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
     steps = strategy.experimental_local_results(found)[0].numpy().tolist()
     if len(set(steps)) > 1:
         raise UserError(
-            f"The workers would continue from different steps ({steps}); all must see the"
-            " same --workdir, on a shared file system."
+            f"The workers would continue from different steps ({steps}); all must see"
+            " the same --workdir, on a shared file system."
         )
 
 
