@@ -120,19 +120,17 @@ def sources():
         yield f"papers.md {cells[0]}", " ; ".join(cells), paper
     for room in ("models", "layers", "objectives"):
         for path in sorted((ROOT / "tfavmae" / room).glob("*.py")):
-            text = path.read_text()
-            yield f"{room}/{path.name}", text, path.stem if path.stem in TITLES else None
+            paper = path.stem if path.stem in TITLES else None
+            yield f"{room}/{path.name}", path.read_text(), paper
 
 
-CITED = [(name, *cited) for name, text, of in sources() for cited in citations(text, of)]
+CITED = [(name, *x) for name, text, of in sources() for x in citations(text, of)]
 
 
 def test_what_is_cited_exists():
     """CAV-MAE has no section 4.1, AV-MAE no table 25."""
     assert len(CITED) > 300
-    wrong = [
-        x for x in CITED if x[3] not in CONTENTS[x[1]].get(x[2], "").split()
-    ]
+    wrong = [x for x in CITED if x[3] not in CONTENTS[x[1]].get(x[2], "").split()]
     assert not wrong
 
 

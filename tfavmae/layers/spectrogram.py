@@ -44,9 +44,9 @@ VARIANTS = {
 }
 
 # Name: (mean, divisor of `LogMelSpectrogram`). Sources: CAV-MAE's and Audio-MAE's code,
-# MAViL's table 9, MBT's configuration for AudioSet. MAViL's paper divides by the standard
-# deviation; Audio-MAE's code, and the one that runs MAViL's published weights, by twice
-# that.
+# MAViL's table 9, MBT's configuration for AudioSet. MAViL's paper divides by the
+# standard deviation; Audio-MAE's code, and the one that runs MAViL's published weights,
+# by twice that.
 STATISTICS = {
     "cav_mae_audioset": (-5.081, 4.4849),
     "cav_mae_vggsound": (-5.081, 4.4849),  # the authors use AudioSet's
