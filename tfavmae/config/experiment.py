@@ -360,7 +360,7 @@ def _with_inputs_of_paper(values: Mapping) -> dict:
             raise UserError(f"model.{modality}: {error}") from error
         # Model Garden's configs hold lists, not tuples.
         lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
-        model[modality] = {**lists, **given}
+        model[modality] = lists
     return {**values, "model": model}
 
 

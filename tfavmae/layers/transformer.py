@@ -216,8 +216,8 @@ class TransformerBlock(keras.layers.Layer):
         mlp_dim, approximate_gelu: see `MultiLayerPerceptron`.
         layer_norm_epsilon: 1e-6 in MAE and AV-MAE, 1e-5 in CAV-MAE's code.
         streams: names of the pairs of layer norms, one of which each call selects.
-            CAV-MAE's joint layer has `("joint", "audio", "video")` around one attention
-            and one MLP (paper, section 2.3).
+            CAV-MAE's joint layer (section 2.3) has `("joint", "audio", "video")` around
+            one attention and one MLP.
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
     Call arguments:
