@@ -38,7 +38,7 @@ FORMS = {
 }
 
 
-def rename_feature(folder, **features):
+def add_features(folder, **features):
     """Adds features to the description of a data set."""
     path = folder / "features.json"
     description = json.loads(path.read_text())
@@ -53,7 +53,7 @@ def test_a_description_imports_no_module(copy, planted, form):
         feature = {"type": feature["type"], "content": {}, "proto_cls": ""}
         (copy / "features.json").write_text(json.dumps(feature))
     else:
-        rename_feature(copy, planted=feature)
+        add_features(copy, planted=feature)
     with pytest.raises(UserError, match=r"features.json: refused.*'planted.Feature'"):
         open_split(str(copy), "train")
     assert not planted.exists()
@@ -67,7 +67,7 @@ def test_a_description_imports_no_module(copy, planted, form):
     "name", ["tensorflow_datasets.scripts.cli.main.X", "tfavmae.cli.X", "os.path.X"]
 )
 def test_only_the_features_of_tfds_are_imported(copy, name):
-    rename_feature(copy, other=FORMS["protobuf"](name))
+    add_features(copy, other=FORMS["protobuf"](name))
     with pytest.raises(UserError, match=f"would import '{name}'"):
         open_split(str(copy), "train")
 
@@ -83,7 +83,7 @@ def test_a_description_that_is_damaged_or_gone(copy, content):
 def test_a_class_in_the_text_of_a_description_is_only_text(copy):
     feature = FORMS["protobuf"]("tensorflow_datasets.core.features.text_feature.Text")
     # A feature may also be called like a key.
-    rename_feature(copy, type={**feature, "description": "type: os.path"})
+    add_features(copy, type={**feature, "description": "type: os.path"})
     assert open_split(str(copy), "train").num_examples == NUM_TRAIN
 
 
@@ -94,7 +94,7 @@ def test_records_lie_in_the_folder_of_the_data_set(copy, template):
     for split in description["splits"]:
         split["filepathTemplate"] = template
     path.write_text(json.dumps(description))
-    with pytest.raises(UserError, match="refused.*names a file of another folder, "):
+    with pytest.raises(UserError, match=r"refused.*names a file of another folder, "):
         open_split(str(copy), "train")
 
 
@@ -106,7 +106,7 @@ def test_a_data_set_is_opened_by_a_relative_path(copy, monkeypatch):
 
 def test_a_copied_description_stays_in_its_folder(copy, tmp_path, monkeypatch):
     (tmp_path / "outside.labels.txt").write_text("theirs")
-    rename_feature(copy, **{"../outside": {}, str(tmp_path / "mine"): {}})
+    add_features(copy, **{"../outside": {}, str(tmp_path / "mine"): {}})
     (tmp_path / "mine.labels.txt").write_text("mine")
     monkeypatch.setattr(remote, "scheme", lambda path: "http")
     monkeypatch.setattr(remote.tempfile, "mkdtemp", lambda prefix: str(copies))
