@@ -39,9 +39,7 @@ def test_a_separately_trained_audio_mae_and_video_mae_teach():
     """Table 4a, "A/V-MAE"; they are wider than the student, too."""
     wide = dict(hidden_dim=24, num_fusion_layers=0)
     alone = dict(wide, contrast={"weight": 0}, intra_contrast={"weight": 0})
-    sources = {
-        m: mavil(modalities=(m,), **alone, weights=2) for m in ("audio", "video")
-    }
+    sources = {m: mavil(modality=m, **alone, weights=2) for m in ("audio", "video")}
     student = mavil(teacher=wide, teacher_output="unimodal")
     with pytest.raises(ValueError, match=r"none of its sources has.*video"):
         student.assign_teacher(sources["audio"])

@@ -90,8 +90,6 @@ def check_combinations(config) -> None:
     """Values that are possible alone and impossible together."""
     _check_length(config)
     optimizer, trainer = config.optimizer, config.trainer
-    if config.stage == "pretrain" and config.model.modality != "audio_video":
-        raise UserError("model.modality must be audio_video in pretraining.")
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
     if config.data.sampling == "balanced" and not config.data.label:

@@ -188,7 +188,8 @@ class AVMAE(PaperModel):
             layer_norm_epsilon,
         )
         chosen = settings("decoder", DECODER, decoder)
-        shares = {m: (modality_weights or {}).get(m, 0.5) for m in inputs}
+        # Halves of both; a modality alone has the whole (section 3.4).
+        shares = {m: (modality_weights or {}).get(m, 1 / len(inputs)) for m in inputs}
         super().__init__(
             encoder,
             hidden_dim,
@@ -214,6 +215,7 @@ class AVMAE(PaperModel):
             ),
             positions=POSITIONS | (positions or {}),
             modality_embedding=modality_embedding,
+            modality_stddev=0.0,
             projection_initializer="lecun_normal",
             **inputs,
             **kwargs,

@@ -202,6 +202,8 @@ def build_model(config: ExperimentConfig, labels: Labels | None = None) -> keras
     keras.config.set_dtype_policy(config.trainer.precision)
     try:
         if config.stage == "pretrain":
+            if section.modality != "audio_video":
+                options["modality"] = section.modality
             return presets.build_pretraining(section.name, section.size, **options)
         return presets.build_classifier(
             section.name,
