@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tfavmae.data import description as description_lib
 from tfavmae.data import index as index_lib
 from tfavmae.data import remote
 from tfavmae.errors import UserError
@@ -35,6 +36,7 @@ def open_info(dataset: str, data_dir: str | None = None) -> tfds.core.DatasetInf
             tfavmae.
     """
     directory = find_dataset(dataset, data_dir)
+    description_lib.check_features(directory)
     description = remote.local_description(directory)
     info = tfds.builder_from_directory(description).info
     if description != directory:
@@ -134,6 +136,8 @@ class Split:
         if elsewhere is not None:  # the description is a copy, see `open_info`
             root = elsewhere.rstrip("/")
             paths = [f"{root}/{os.path.basename(path)}" for path in paths]
+        else:
+            description_lib.check_shards(info.data_dir, paths)
         counts = [instruction.examples_in_shard for instruction in instructions]
         shards = [index_lib.Shard(*pair) for pair in zip(paths, counts, strict=True)]
         self.fingerprint = _fingerprint(info, split, shards)
