@@ -9,7 +9,7 @@ from typing import Any
 import av
 
 from tfavmae.errors import UserError
-from tfavmae.media.frames import display_size
+from tfavmae.media.frames import display_size, frame_rate
 
 # Audio that starts this much before the first frame moves the clock's zero; less is the
 # encoder delay that some containers (ts, flv) cannot express.
@@ -156,6 +156,10 @@ class Tracks:
     def time(self, stamped: Any, stream: av.stream.Stream) -> float | None:
         """When a packet or frame begins, on the clip clock; None if it does not say."""
         stamp = stamped.pts if stamped.pts is not None else stamped.dts
+        return self.seconds(stamp, stream)
+
+    def seconds(self, stamp: int | None, stream: av.stream.Stream) -> float | None:
+        """A timestamp of a track on the clip clock; None for none."""
         return None if stamp is None else stamp * self._ticks[stream.index] - self.zero
 
     def seek(self, to_seconds: float) -> bool:
@@ -179,7 +183,7 @@ class Tracks:
         if self.video:
             width, height = display_size(self.video)
             said |= {"width": width, "height": height}
-            said["frame_rate"] = float(self.video.guessed_rate or 0) or None
+            said["frame_rate"] = frame_rate(self.video)
             said["video_codec"] = self.video.codec_context.name
         if self.audio:
             said["sample_rate_hz"] = self.audio.codec_context.sample_rate
