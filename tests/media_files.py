@@ -104,6 +104,7 @@ def write_clip(
     sample_aspect_ratio: Fraction | None = None,
     keyframe_every: int = 250,
     pixel_format: str = "yuv420p",
+    video_options: dict | None = None,
     container_options: dict | None = None,
 ) -> Path:
     """Writes one media file.
@@ -128,6 +129,7 @@ def write_clip(
         sample_aspect_ratio: width of a pixel over its height.
         keyframe_every: largest distance of key frames.
         pixel_format: of the encoded video.
+        video_options: for the video encoder; None for a fast setting.
         container_options: for the muxer, e.g. `{"movflags": "faststart"}`.
 
     Returns:
@@ -145,7 +147,9 @@ def write_clip(
             stream = container.add_stream(video, rate=frame_rate)
             stream.width, stream.height = size
             stream.pix_fmt = pixel_format
-            stream.options = dict(_FAST.get(video, {}))
+            stream.options = dict(
+                _FAST.get(video, {}) if video_options is None else video_options
+            )
             stream.gop_size = keyframe_every
             stream.codec_context.time_base = _time_base(path.suffix, frame_rate)
             if sample_aspect_ratio:
