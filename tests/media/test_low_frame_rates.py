@@ -6,7 +6,8 @@ import media_files
 import numpy as np
 import pytest
 
-from tfavmae.media import clip_reader, decode
+from tfavmae.media import decode
+from tfavmae.media.container import Tracks
 
 STEPS = 20  # grey levels that can be told apart
 
@@ -79,14 +80,14 @@ def test_a_track_that_has_ended_is_not_awaited_for_ever(tmp_path, monkeypatch):
         picture=lambda time, w, h: np.full((h, w, 3), int(time) % 200, np.uint8),
     )
     num_read = []
-    readable = clip_reader.readable_packets
+    packets = Tracks.packets
 
-    def count(container, streams):
-        for packet in readable(container, streams):
+    def count(self, streams):
+        for packet in packets(self, streams):
             num_read.append(packet)
             yield packet
 
-    monkeypatch.setattr(clip_reader, "readable_packets", count)
+    monkeypatch.setattr(Tracks, "packets", count)
     clip = decode.decode(path, 30.0, 32.0)
     assert clip.audio is None and len(clip.frames) == 16
     # 62 s of 5 frames, the way to there from a key frame, and 20 s of audio.

@@ -12,7 +12,7 @@ import numpy as np
 from tfavmae.media.audio_placement import REACH_SECONDS
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.frame_skipping import Skipper
-from tfavmae.media.frames import FrameSampler, frame_rate
+from tfavmae.media.frames import FrameSampler
 from tfavmae.media.options import DecodeOptions
 from tfavmae.media.waveform import WaveformCollector
 
@@ -23,14 +23,8 @@ Collector = FrameSampler | WaveformCollector
 _PREROLL_SECONDS = 0.25 + REACH_SECONDS
 # Where a container's index is bad, a second attempt starts this much earlier.
 _SECOND_PREROLL_SECONDS = 10.0
-# Tracks lie apart in a file by what their encoders hold back, which is counted in
-# frames: 250 is the usual distance of key frames. A track that lags behind the other by
-# more than this has ended.
-_LONGEST_LAG_SECONDS, _LONGEST_LAG_FRAMES = 60.0, 250
 # Headers are not exact: less than this may be missing at the ends of a track.
 _LONGEST_LOSS_SECONDS = 0.25
-# A clock that jumps further between two frames is broken.
-_LONGEST_JUMP_SECONDS, _LONGEST_JUMP_FRAMES = 60.0, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +68,7 @@ def read_clip(
             break
         reading = Reading(path, start, end, options, entry=start - preroll)
         if reading.only_lacks_audio():
-            entry = start - reading.longest_lag
+            entry = start - reading.tracks.longest_lag
             alone = Reading(
                 path, start, end, options, entry if entry > 0 else None, ("audio",)
             )
@@ -95,7 +89,6 @@ class Reading:
 
     Attributes:
         video, audio: `FrameSampler` and `WaveformCollector`; None without such a track.
-        longest_lag: seconds by which one track may lie behind the other in the file.
     """
 
     def __init__(
@@ -117,12 +110,6 @@ class Reading:
         with open_media(path) as container:
             self.tracks = tracks = Tracks(path, container)
             self.end = tracks.clip_end(start, end)
-            rate = frame_rate(tracks.video) if tracks.video else math.inf
-            # Without a known rate the tracks may lie apart by any distance.
-            frames = _LONGEST_LAG_FRAMES / rate if rate else math.inf
-            self.longest_lag = max(_LONGEST_LAG_SECONDS, frames)
-            frames = _LONGEST_JUMP_FRAMES / rate if rate else 0.0
-            self.longest_jump = max(_LONGEST_JUMP_SECONDS, frames)
             if tracks.video and "video" in kinds:
                 self.video = FrameSampler(start, self.end, tracks.video, options)
                 self.collectors[tracks.video.index] = self.video
@@ -135,7 +122,7 @@ class Reading:
                 self.collectors[tracks.audio.index] = self.audio
             if entry is None or tracks.seek(entry):
                 streams = [s for s in tracks.chosen if s.index in self.collectors]
-                self.read(streams, readable_packets(container, streams))
+                self.read(streams, tracks.packets(streams))
 
     def read(self, streams: list[Any], packets: Iterator[av.Packet]) -> None:
         """Decodes packets until the tracks have what the clip needs.
@@ -154,7 +141,7 @@ class Reading:
                 self.decode(packet, collector)
             time = self.tracks.seconds(packet.dts, stream)
             if time is not None:
-                if time > self.end + self.longest_lag:
+                if time > self.end + self.tracks.longest_lag:
                     break
                 if time > self.end + collector.lookahead:
                     past.add(stream.index)
@@ -206,7 +193,7 @@ class Reading:
             time = self.tracks.time(frame, stream)
             if time is not None:
                 last = self.clocks.setdefault(stream.index, time)
-                if time - last > self.longest_jump:
+                if time - last > self.tracks.longest_jump:
                     raise MediaError(
                         self.path,
                         f"its clock jumps from {last:.1f} s to {time:.1f} s",
@@ -289,20 +276,6 @@ class Reading:
                 f"too short: {seconds:.2f} s, the minimum is "
                 f"{self.options.min_seconds:g} s (min_seconds)",
             )
-
-
-def readable_packets(
-    container: av.container.InputContainer, streams: list[Any]
-) -> Iterator[av.Packet]:
-    """Packets of some tracks, up to where the file cannot be read any further.
-
-    An error here ends the packets; `Reading.to_clip` judges what is missing.
-    """
-    try:
-        yield from container.demux(streams)
-    except (av.FFmpegError, IndexError):
-        # PyAV raises IndexError at the end of a file in which a track turns up midway.
-        return
 
 
 def missing_share(promised: tuple[float, float], decoded: tuple[float, float]) -> float:

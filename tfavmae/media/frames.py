@@ -15,7 +15,7 @@ from tfavmae.media.options import DecodeOptions
 # Containers that count in milliseconds round frame times up by as much.
 _LONGEST_TICK_SECONDS = 0.001
 # Where FFmpeg does not know a rate, it names the clock (1000 or 90000 per second).
-_HIGHEST_FRAME_RATE = 960
+_LOWEST_FRAME_RATE, _HIGHEST_FRAME_RATE = 1 / 600, 960
 _USUAL_FRAME_RATE = 25
 
 
@@ -153,7 +153,9 @@ class FrameSampler:
 def frame_rate(stream: av.VideoStream) -> float | None:
     """Average frames per second; None where the file does not tell."""
     rate = stream.guessed_rate
-    return float(rate) if rate and rate <= _HIGHEST_FRAME_RATE else None
+    if rate is None or not _LOWEST_FRAME_RATE <= rate <= _HIGHEST_FRAME_RATE:
+        return None
+    return float(rate)
 
 
 def display_size(stream: av.VideoStream) -> tuple[int, int]:
