@@ -88,8 +88,9 @@ def test_figure_is_one_picture_with_a_row_per_clip():
     model, batch = make_model(), make_batch()
     figure = reconstructions.figure(reconstructions.reconstruct(model, batch))
     assert figure.dtype == np.uint8
-    assert figure.shape == (3 * 132, 6 * 164, 3)
-    assert figure[132:260, : 3 * 164].min() == 255  # a silent clip has no spectrogram
+    # Spectrograms of 64 x 32, and of each clip two frames of 24 x 32 side by side.
+    assert figure.shape == (3 * 132, 3 * (256 + 4) + 3 * (192 + 4), 3)
+    assert figure[132:260, : 3 * 260].min() == 255  # a silent clip has no spectrogram
     media = reconstructions.tensorboard_media(model, batch)
     np.testing.assert_array_equal(media["reconstruction"][0], figure)
     sounds = media["reconstruction_audio"]

@@ -11,6 +11,7 @@ from tfavmae.layers.embedding import unpatchify_audio, unpatchify_video
 from tfavmae.report import resynthesis
 
 HIDDEN_GREY = 128
+_TILE_HEIGHT = 128
 _NEEDED = {
     f"{modality}_{name}"
     for modality in ("audio", "video")
@@ -163,10 +164,18 @@ def figure(clips: list[Reconstruction]) -> np.ndarray:
         uint8 `(height, width, 3)`. Columns: original, visible, reconstructed; audio to
         the left of video.
     """
-    rows = [
-        np.concatenate([_tile(clip.audio), _tile(clip.video)], axis=1) for clip in clips
-    ]
-    return np.concatenate(rows, axis=0)
+    columns = []
+    for modality in ("audio", "video"):
+        triptychs = [getattr(clip, modality) for clip in clips]
+        shown = [one for one in triptychs if one is not None]
+        if not shown:
+            continue
+        height, width = shown[0].original.shape[:2]
+        # Pictures keep their shape; a short spectrogram is widened, to be legible.
+        ratio = max(width / height, 1.0) if modality == "audio" else width / height
+        tiles = [_tile(one, width=round(_TILE_HEIGHT * ratio)) for one in triptychs]
+        columns.append(np.concatenate(tiles, axis=0))
+    return np.concatenate(columns, axis=1)
 
 
 def tensorboard_media(
@@ -193,12 +202,11 @@ def tensorboard_media(
     return media
 
 
-def _tile(
-    triptych: Triptych | None, height: int = 128, width: int = 160, gap: int = 4
-) -> np.ndarray:
-    """Three images of `height` x `width` side by side, with white gaps."""
+def _tile(triptych: Triptych | None, width: int, gap: int = 4) -> np.ndarray:
+    """Three images of this width side by side, with white gaps."""
     from PIL import Image
 
+    height = _TILE_HEIGHT
     canvas = np.full((height + gap, 3 * (width + gap), 3), 255, "uint8")
     if triptych is None:
         return canvas

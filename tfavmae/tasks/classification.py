@@ -69,6 +69,17 @@ class ClassificationResult(Result):
     classes: list[ClassScore]
     confusion: np.ndarray | None
 
+    @property
+    def chance(self) -> float:
+        """Accuracy of naming the most frequent class every time."""
+        return max(one.num_clips for one in self.classes) / self.num_clips
+
+    @property
+    def chance_precision(self) -> float:
+        """Mean average precision of random scores: the mean share of positives."""
+        shares = [one.num_clips / self.num_clips for one in self.classes]
+        return float(np.mean([share for share in shares if share]))
+
     def table(self) -> Table:
         num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
         table = Table(
