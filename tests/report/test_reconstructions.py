@@ -76,6 +76,18 @@ def test_hidden_patches_are_transparent_and_nowhere_else_is_changed():
     assert (triptych.reconstructed[hidden] != triptych.original[hidden]).any()
 
 
+def test_padding_after_a_short_clip_is_dark():
+    batch = make_batch()
+    spectrogram = np.random.default_rng(0).normal(size=(3, 64, 32)).astype("float32")
+    spectrogram[0, 40:] = 9.0  # as padding comes out of the front end
+    batch["audio"] = spectrogram
+    clip = reconstructions.reconstruct(make_model(), batch)[0]
+    darkest = clip.audio.original.reshape(-1, 3).astype(int).sum(1).min()
+    for picture in (clip.audio.original, clip.audio.reconstructed):
+        assert (picture[:, 40:].astype(int).sum(-1) == darkest).all()
+    assert clip.audio.original[:, :40].max() > 200  # the rest has its contrast
+
+
 def test_names_and_missing_modalities():
     clips = reconstructions.reconstruct(make_model(), make_batch())
     assert [clip.name for clip in clips] == ["clip 4", "clip 7", "clip 9"]

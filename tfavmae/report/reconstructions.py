@@ -107,13 +107,15 @@ def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
     # Patches need not fill the input: what is left over at its end was never tokens.
     original = outputs["audio_input"][:, : hidden.shape[1], : hidden.shape[2]]
     for x, y, h in zip(original, predicted, hidden, strict=True):
+        # Padding after a short clip is a constant, which may be above all that sounds.
+        sounds = np.ptp(x, axis=1, keepdims=True) > 0
         # Without its extremes, of which digital silence is one, the rest has contrast.
-        low, high = np.quantile(x, [0.01, 0.995])
+        low, high = np.quantile(x[sounds[:, 0]] if sounds.any() else x, [0.01, 0.995])
         filled = np.where(h > 0, y, x)
         before, after = (
             _to_uint8(colors((v - low) / max(high - low, 1e-6))[..., :3])
             # Time from left to right, low notes below.
-            for v in (x.T[::-1], filled.T[::-1])
+            for v in (np.where(sounds, values, low).T[::-1] for values in (x, filled))
         )
         yield _triptych(before, after, h.T[::-1], filled)
 
