@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shlex
 from typing import Any
 
 from tfavmae.commands import tables, trained
@@ -29,6 +30,11 @@ def add_parser(commands: Any) -> None:
         required=True,
         help="file to write: .npz, or .csv with one line per clip",
     )
+    add(
+        "--tensorboard",
+        metavar="DIR",
+        help="also write them here for the projector of TensorBoard",
+    )
     add("--strict", action="store_true", help="a bad file is an error, not skipped")
 
 
@@ -45,10 +51,17 @@ def run(args: argparse.Namespace) -> None:
     if is_media:
         with trained.media_split(args.input, loaded, args.strict) as (split, bad_files):
             vectors, ids = loaded.embed(split), split.ids()
+            labels = split.class_of_clips()
         for path, reason in bad_files:
             print(f"skipped {path}: {reason}")
     else:
         split = loaded.open_split(args.input)
         vectors, ids = loaded.embed(split), split.ids()
+        labels = split.class_of_clips()
     _WRITERS[output.suffix](output, {"id": ids, **vectors})
     print(f"{len(ids)} clips in {output}")
+    if args.tensorboard:
+        from tfavmae.report import projector
+
+        folder = projector.write(args.tensorboard, ids, vectors, labels)
+        print(f"see them with: tensorboard --logdir {shlex.quote(str(folder))}")

@@ -109,13 +109,12 @@ def to_clip(split: ClipSplit, row: int) -> page.Clip:
     """A stored clip in the form that the page shows."""
     example = split.example(int(row))
     name = split.ids()[row]
-    names = split.label_names("label")
-    label = int(example.get("label", -1))
+    labels = split.class_of_clips()
     return page.Clip(
         name=name,
         video=np.stack(list(example["frames"])) if example["has_video"] else None,
         audio=example["audio"] if example["has_audio"] else None,
-        label=names[label] if names and label >= 0 else "",
+        label=labels[row] if labels else "",
         file=file_of(name),
     )
 

@@ -139,7 +139,7 @@ class ProgressLogger(StepCallback):
         console: Console | None = None,
     ) -> None:
         super().__init__(first_step)
-        self.num_steps = num_steps
+        self.first_step, self.num_steps = first_step, num_steps
         self.console = console or Console(file=sys.stderr, markup=False)
         self.title = title
         # The first step, which compiles, does not count.
