@@ -191,6 +191,11 @@ class MultiLayerPerceptron(keras.layers.Layer):
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        # Keras would trace `call` instead, where weights are not cast to the policy's
+        # compute type, and state the wrong type (3.15).
+        return input_shape
+
     def call(self, x: KerasTensor) -> KerasTensor:
         # GELU and the second dense layer are one function, so that the activation
         # between them need not be kept for the backward pass.

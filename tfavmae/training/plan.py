@@ -56,7 +56,7 @@ class TrainingPlan:
                 f"data.batch_size={self.batch_size} leaves the contrastive loss without"
                 f" negatives: it sees {self.contrast_batch} clip at a time"
                 f" (trainer.contrast_scope={self.contrast_scope}); use a larger batch,"
-                " or set model.options.contrast_weight=0."
+                " or set model.options.contrast.weight=0."
             )
 
     def describe(self, optimizer: OptimizerConfig) -> list[str]:
