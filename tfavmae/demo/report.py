@@ -15,6 +15,7 @@ from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.demo.steps import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
+from tfavmae.report.stored_clips import stored_clip
 from tfavmae.tasks import retrieval
 from tfavmae.training import experiment, factory
 from tfavmae.training.runs import Run
@@ -73,7 +74,7 @@ def write(
             reconstructions=_reconstructions(pretrained, config, shown),
             retrieval=results["retrieve"],
             retrieval_examples=examples,
-            clips={row: to_clip(shown, row) for row in rows},
+            clips={row: stored_clip(shown, row) for row in rows},
             classification=classification,
             ceilings=dict(shown.metadata.get("ceilings", {})),
             dataset=_dataset(splits, results["data"], options, config),
@@ -92,19 +93,6 @@ def open_splits(data: DataConfig) -> dict[str, ClipSplit]:
     first = open_split(data.dataset, data.train_split, data.data_dir)
     names = [n for n in ("train", "validation", "test") if n in first.info.splits]
     return {name: open_split(data.dataset, name, data.data_dir) for name in names}
-
-
-def to_clip(split: ClipSplit, row: int) -> page.Clip:
-    """A stored clip in the form that the page shows."""
-    example = split.example(int(row))
-    names = split.label_names("label")
-    label = int(example.get("label", -1))
-    return page.Clip(
-        name=split.ids()[row],
-        video=np.stack(list(example["frames"])) if example["has_video"] else None,
-        audio=example["audio"] if example["has_audio"] else None,
-        label=names[label] if names and label >= 0 else "",
-    )
 
 
 def _reconstructions(
@@ -139,7 +127,7 @@ def _dataset(
     summary = page.DatasetSummary(
         name=shown.info.full_name,
         splits=counts,
-        examples=[to_clip(shown, row) for row in rows],
+        examples=[stored_clip(shown, row) for row in rows],
     )
     if options.videos is None:
         summary.description, summary.facts = _SHAPES, {"seed": str(options.seed)}
