@@ -157,15 +157,20 @@ def choose(
         found.append(Choice("data.validation_split", None, reason))
     if not keeps_inputs:
         found += _inputs(recipe, options, train)
-    counts = _Counts(train)
+    counts, folder = _Counts(train), train.metadata.get("videos")
+    if counts.all < 2:
+        raise UserError(
+            f"{folder} gives {counts.all} clip of {options['clip_seconds']:g} s to "
+            "train on; at least 2 are needed to tell one from another, add videos"
+        )
     if recipe.stage == "finetune":
         found.append(Choice("model.modality", counts.modality, str(counts)))
     elif counts.both < 2:
         raise UserError(
-            f"{train.info.data_dir}: pretraining compares audio with video, and "
-            f"{counts}; add videos with sound"
+            f"{folder}: pretraining compares audio with video, and {counts}; add "
+            "videos with sound"
         )
-    found += _length(recipe, train.num_examples, given, keeps_length)
+    found += _length(recipe, counts.all, given, keeps_length)
     if has_validation and not keeps_length:
         validation = open_split(dataset, "validation", data_dir)
         found += _monitor(recipe, train, validation)
@@ -234,11 +239,6 @@ def _length(
     keeps_length: bool,
 ) -> list[Choice]:
     """Batch, steps and schedule for a number of training clips."""
-    if count < 2:
-        raise UserError(
-            f"there is {count} clip of {recipe.data.clip_seconds:g} s to train on; at "
-            "least 2 are needed to tell one from another, add videos"
-        )
     found, stage, usual = [], recipe.stage, recipe.data.batch_size
     # A power of two, so that devices and micro-batches divide it. Contrast needs other
     # clips in the batch; a classifier learns more from more steps.
@@ -257,7 +257,11 @@ def _length(
     if keeps_length:
         return found
     steps, most = recipe.trainer.num_steps, recipe.trainer.num_steps
-    if "trainer.num_steps" not in given:
+    if "trainer.num_epochs" in given:
+        passes = recipe.trainer.num_epochs or 0.0
+        steps = max(1, math.ceil(passes * count / batch))
+        found.append(Choice("trainer.num_steps", steps, f"{passes:g} passes"))
+    elif "trainer.num_steps" not in given:
         passes = _PASSES[stage]
         steps = min(max(round(passes * count / batch), _MIN_STEPS), most)
         reason = f"{passes} passes, at least {_MIN_STEPS} steps and at most {most}"
