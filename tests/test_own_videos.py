@@ -110,5 +110,5 @@ def test_frames_are_stored_at_a_rate_that_gives_the_stride(sounds):
 
 def test_a_folder_without_media_is_refused(tmp_path):
     media_files.write_text(tmp_path / "notes.mp4")
-    with pytest.raises(UserError, match="notes.mp4"):
+    with pytest.raises(UserError, match=r"notes\.mp4"):
         own_videos.storage_options(tmp_path, recipe())

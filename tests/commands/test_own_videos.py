@@ -104,9 +104,9 @@ def test_stills_and_sounds_are_embedded_and_those_that_lack_something_refused(
     pretrained = tfavmae.load(own / "pretrain")
     assert pretrained.embed(tmp_path / "photo.jpg").keys() == {"video_embedding"}
     assert pretrained.embed(sound).keys() == {"audio_embedding"}
-    with pytest.raises(UserError, match="photo.jpg: has no audio, which this model"):
+    with pytest.raises(UserError, match=r"photo\.jpg: has no audio, which this model"):
         run.classify(tmp_path / "photo.jpg")
-    with pytest.raises(UserError, match="without classes.*tfavmae finetune"):
+    with pytest.raises(UserError, match=r"without classes.*tfavmae finetune"):
         pretrained.classify(sound)
 
 
@@ -155,10 +155,10 @@ def test_search_with_several_files(own, cli, tmp_path):
     assert page.read_text().count('class="retrieval"') == 2
 
 
-def test_embed_without_output_says_what_there_is(own, cli, tmp_path):
-    still = tmp_path / "photo.png"
-    Image.new("RGB", (40, 90), "red").save(still)
-    done = cli("embed", own / "videos", still, "--workdir", own / "pretrain")
+def test_embed_without_output_says_what_there_is(own, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 90), "red").save("photo.png")
+    done = cli("embed", own / "videos", "photo.png", "--workdir", own / "pretrain")
     assert done.status == 0
     assert "10 clips; --output" in done.out
     row = next(line for line in done.out.split("\n") if "photo.png" in line)

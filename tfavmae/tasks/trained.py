@@ -133,8 +133,7 @@ class Trained:
             `(predictions, refused)` in the order of the files; the second has the name
             of each file that lacks a modality, and the reason.
         """
-        self.check_has_classes()
-        model, labels = self.run.model, self.run.labels
+        model, labels = self.run.model, self.check_has_classes()
         names = labels.names or [f"class {i}" for i in range(labels.num_classes)]
         with naming_damage():
             answers, present = classification.predict(
@@ -198,14 +197,19 @@ class Trained:
         with naming_damage():
             return embedding.embed(self.run.model, batches, labels=labels)
 
-    def check_has_classes(self) -> None:
-        """Raises a `UserError` unless the model is a classifier."""
-        if self.run.config.stage != "finetune":
+    def check_has_classes(self) -> factory.Labels:
+        """What the classifier was trained to tell apart.
+
+        Raises:
+            UserError: the model is no classifier.
+        """
+        if self.run.labels is None:
             raise UserError(
                 f"{self.run.workdir} holds a model without classes, from `tfavmae "
                 "pretrain`; fine-tune it with `tfavmae finetune`, or search with "
                 "`tfavmae retrieve`"
             )
+        return self.run.labels
 
 
 def load(workdir: Path) -> Trained:
