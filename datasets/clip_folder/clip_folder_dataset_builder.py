@@ -123,7 +123,7 @@ class Builder(DecodingBuilder):
                 self.builder_config.clip_seconds,
             )
             for start, end in listing_lib.cut(seconds, clip_seconds):
-                key = listing_lib.clip_id(file, start)
+                key = file if start == 0 else f"{file}@{start:g}"
                 yield decoding.Row(key, path, start, end, {"label": label})
 
     def open_splits(self, plan: BuildPlan) -> dict[str, Any]:

@@ -176,19 +176,6 @@ def split_files(
     return (names[count:], names[:count]) if len(names) > 1 else (names, [])
 
 
-def clip_id(file: str, start: float) -> str:
-    """The id of the clip of a file that begins at `start` seconds."""
-    return file if start == 0 else f"{file}@{start:g}"
-
-
-def file_of(clip: str) -> str:
-    """The file that a clip was cut from, by its `clip_id`; empty for other ids."""
-    # Files end in a media extension, and no extension is a number.
-    if Path(clip).suffix.lower() in MEDIA_EXTENSIONS:
-        return clip
-    return clip.rpartition("@")[0]
-
-
 def cut(duration: float, clip_seconds: float | None) -> Iterator[tuple[float, float]]:
     """Start and end of the clips of a file; a rest below half a clip is left out.
 

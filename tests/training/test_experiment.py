@@ -246,6 +246,26 @@ def test_a_byte_that_flips_while_training_is_one_line(small_config, tones, tmp_p
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"data.batch_size": 64}, "more than the 24 training clips"),
+        ({"optimizer.warmup_steps": 7}, "shorten the warm-up"),
+        ({"data.train_split": "tain"}, "no split 'tain'"),
+        ({"data.batch_size": 1}, "without negatives"),
+        ({"initialize_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_refused_start_leaves_no_run(changes, complaint, small_config, tmp_path):
+    """The corrected command then starts, and is not taken for another config."""
+    workdir = tmp_path / "run"
+    with pytest.raises(UserError, match=complaint):
+        experiment.run(small_config(**changes), workdir, progress=False)
+    assert [path.name for path in workdir.iterdir()] == ["lock"]
+    corrected = small_config(**{"trainer.num_steps": 3})
+    assert experiment.run(corrected, workdir, progress=False).step == 3
+
+
 def test_contrast_over_a_batch_of_one(small_config, tmp_path):
     with pytest.raises(UserError, match=r"data\.batch_size=1 leaves the contrastive"):
         experiment.run(small_config(**{"data.batch_size": 1}), tmp_path, progress=False)

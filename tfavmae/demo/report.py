@@ -15,10 +15,11 @@ from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.demo.steps import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
+from tfavmae.report.stored_clips import stored_clip
 from tfavmae.tasks import retrieval
+from tfavmae.tasks.media import place_of
 from tfavmae.training import experiment, factory
 from tfavmae.training.runs import Run
-from tfavmae_datasets.clip_folder.listing import file_of
 
 # Few: the page carries its media itself.
 _NUM_EXAMPLES = 6
@@ -62,9 +63,11 @@ def write(
             stages[f"fine-tuning on {modality.replace('_', ' and ')}"] = result
         elif step == "evaluate":
             classification[modality] = result
-    ids = shown.ids()
-    paired = retrieval.paired(vectors)["example_index"]
-    files = {file_of(ids[row]) for row in paired} - {""}
+    num_files = None
+    if options.videos:
+        ids = shown.ids()
+        paired = retrieval.paired(vectors)["example_index"]
+        num_files = len({place_of(ids[row])[0] for row in paired})
     learned_from = "your videos" if options.videos else "SoundingShapes"
     return page.write(
         path,
@@ -83,7 +86,7 @@ def write(
             reconstructions=_reconstructions(pretrained, config, shown),
             retrieval=results["retrieve"],
             retrieval_examples=examples,
-            clips={row: to_clip(shown, row) for row in rows},
+            clips={row: stored_clip(shown, row) for row in rows},
             classification=classification,
             ceilings=dict(shown.metadata.get("ceilings", {})),
             dataset=_dataset(splits, results["data"], options, config),
@@ -92,7 +95,7 @@ def write(
             environment=_environment(journal),
             durations=_durations(journal),
             is_held_out="validation" in splits,
-            num_files=len(files) or None,
+            num_files=num_files,
             advice=_advice(options, splits["train"]),
         ),
     )
@@ -103,20 +106,6 @@ def open_splits(data: DataConfig) -> dict[str, ClipSplit]:
     first = open_split(data.dataset, data.train_split, data.data_dir)
     names = [n for n in ("train", "validation", "test") if n in first.info.splits]
     return {name: open_split(data.dataset, name, data.data_dir) for name in names}
-
-
-def to_clip(split: ClipSplit, row: int) -> page.Clip:
-    """A stored clip in the form that the page shows."""
-    example = split.example(int(row))
-    name = split.ids()[row]
-    labels = split.class_of_clips()
-    return page.Clip(
-        name=name,
-        video=np.stack(list(example["frames"])) if example["has_video"] else None,
-        audio=example["audio"] if example["has_audio"] else None,
-        label=labels[row] if labels else "",
-        file=file_of(name),
-    )
 
 
 def _paired(split: ClipSplit) -> np.ndarray:
@@ -171,7 +160,7 @@ def _dataset(
     summary = page.DatasetSummary(
         name=shown.info.full_name,
         splits=counts,
-        examples=[to_clip(shown, row) for row in rows],
+        examples=[stored_clip(shown, row) for row in rows],
     )
     if options.videos is None:
         summary.description, summary.facts = _SHAPES, {"seed": str(options.seed)}
