@@ -290,7 +290,11 @@ class DecodingBuilder(
         options = config.chosen()
         self._fingerprint = fingerprint_of(options, plan.source_digest)
         self.info.metadata.update(
-            **plan.facts, options=options, fingerprint=self._fingerprint
+            **plan.facts,
+            options=options,
+            # For those who decode further files as these were.
+            stored_as=dataclasses.asdict(self.builder_config.decode_options()),
+            fingerprint=self._fingerprint,
         )
         return self.open_splits(plan)
 

@@ -37,11 +37,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
     from tfavmae.tasks import classification
 
     loaded = trained.load(args)
-    if loaded.run.config.stage != "finetune":
-        raise UserError(
-            f"{loaded.workdir} holds a model without classes; `evaluate` needs one of "
-            "`tfavmae finetune`. Use `tfavmae retrieve` for this one"
-        )
+    loaded.check_has_classes()
     if args.views < 1:
         raise UserError(f"--views must be at least 1; received {args.views}")
     label, split = loaded.config.data.label, loaded.open_split(args.split)
@@ -52,5 +48,5 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
             label=label,
             class_names=loaded.run.labels.names,
         )
-    loaded.report(result, "evaluation", split)
+    trained.report(loaded, result, "evaluation", split)
     return result

@@ -259,6 +259,13 @@ class Split:
         hot[rows[classes >= 0], classes[classes >= 0]] = 1
         return hot
 
+    def class_of_clips(self, name: str = "label") -> list[str] | None:
+        """The class of each clip in words, empty for none; None without such labels."""
+        names = self.label_names(name) if name in self.label_features else None
+        if not names or (classes := self.labels(name)).ndim > 1:
+            return None
+        return [names[i] if i >= 0 else "" for i in classes]
+
     def label_encoder(self, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
         """Graph function from a parsed label feature to its form in a batch.
 

@@ -42,7 +42,7 @@ _ALLOWED_FORMATS = (
 # Lengths from here on stand for an unknown one: whoever wrote them could not go back.
 _UNKNOWN_RIFF_LENGTH = 0x7FFFF000
 _MAX_WAV_CHUNKS = 1000
-_MAX_PIXELS = str(2**26)  # 8k video has 2**25
+MAX_PIXELS = 2**26  # 8k video has 2**25
 # Titles need not be valid UTF-8. PyAV 18 fails on them without this option, PyAV 19
 # replaces what it cannot read by default: can go with support for PyAV 18.
 _IS_OLD = int(av.__version__.partition(".")[0]) < 19
@@ -138,7 +138,7 @@ class Tracks:
             if stream.codec_context is None:
                 raise MediaError(path, f"FFmpeg has no decoder for its {stream.type}")
             stream.codec_context.thread_count = 1  # the workers are the parallelism
-            stream.codec_context.options = {"max_pixels": _MAX_PIXELS}
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._ticks = {s.index: float(s.time_base) for s in self.chosen}
         self.zero = clock_zero(self.chosen)
         self.format_name = container.format.name

@@ -16,8 +16,17 @@ from typing import Any
 from tfavmae.media.clip_reader import Clip, read_clip
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.options import DecodeOptions
+from tfavmae.media.stills import is_still, read_size, read_still
 
-__all__ = ["Clip", "DecodeOptions", "MediaError", "MediaInfo", "decode", "probe"]
+__all__ = [
+    "Clip",
+    "DecodeOptions",
+    "MediaError",
+    "MediaInfo",
+    "decode",
+    "is_still",
+    "probe",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +57,7 @@ class MediaInfo:
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
-    """Reads the header of a file, without decoding anything.
+    """Reads the header of a file, without decoding anything; a still lasts 0 s.
 
     A header without a length (recordings of a browser) costs one pass over the file's
     packets.
@@ -56,6 +65,9 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     Raises:
         MediaError: it is not a media file, or has neither audio nor video.
     """
+    if is_still(path):
+        width, height = read_size(path)
+        return MediaInfo(0.0, False, True, width=width, height=height)
     with open_media(path) as container:
         tracks = Tracks(path, container)
         duration = tracks.stated_end
@@ -76,7 +88,7 @@ def decode(
     on where in the file it is.
 
     Args:
-        path: a file in any container that FFmpeg reads.
+        path: a file in any container that FFmpeg reads, or a still picture.
         start_seconds: start of the clip.
         end_seconds: latest end of the clip; None for the end of the file.
         **options: the fields of `DecodeOptions`.
@@ -96,4 +108,6 @@ def decode(
     if end_seconds is not None and end_seconds <= start_seconds:
         raise MediaError(path, f"the clip ends at {end_seconds} s, before it starts")
     chosen = DecodeOptions(**options)
+    if is_still(path):
+        return read_still(path, chosen)
     return read_clip(path, start_seconds, end_seconds, chosen).to_clip()

@@ -136,12 +136,15 @@ def examples(
     top: int = 5,
     seed: int = 0,
 ) -> list[RetrievalExample]:
-    """Example queries in both directions, drawn at random, not chosen by result.
+    """Example queries in both directions: half of them succeed, half of them fail.
+
+    Within each half they are drawn at random; where there are too few of one kind, the
+    other fills up. How often each kind occurs is `evaluate`'s to say.
 
     Args:
         embeddings: from `embedding.embed`.
-        num_queries: queries per direction; the same clips in both.
-        top: results per query.
+        num_queries: queries per direction.
+        top: results per query; a query succeeds if its own clip is among them.
         seed: seed of the draw.
 
     Raises:
@@ -150,13 +153,16 @@ def examples(
     pairs = paired(embeddings)
     index = pairs["example_index"]
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(index))[:num_queries]
+    drawn = rng.permutation(len(index))
     found = []
     for direction, (query, target) in DIRECTIONS.items():
-        ranks = metrics.paired_ranks(pairs[query], pairs[target])
-        for row in rows:
+        ranks = metrics.paired_ranks(pairs[query], pairs[target]).num_better + 1
+        hits, misses = drawn[ranks[drawn] <= top], drawn[ranks[drawn] > top]
+        num_misses = min(num_queries // 2, len(misses))
+        hits = hits[: num_queries - num_misses]
+        for row in (*hits, *misses[: num_queries - len(hits)]):
             order, similarity = search(pairs[query][row], pairs[target], top)
-            rank = int(ranks.num_better[row] + 1)
+            rank = int(ranks[row])
             results = [int(i) for i in index[order]]
             found.append(
                 RetrievalExample(

@@ -153,7 +153,7 @@ class TrainingData:
         )
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Data set, split, size and fingerprint of each split, for `run.json`."""
+        """Where each split comes from and how its clips are stored, for `run.json`."""
         splits = {"train": self.train_split, "validation": self.validation_split}
         return {
             name: {
@@ -161,6 +161,7 @@ class TrainingData:
                 "split": split.name,
                 "num_examples": split.num_examples,
                 "fingerprint": split.fingerprint,
+                "stored_as": split.metadata.get("stored_as", {}),
             }
             for name, split in splits.items()
             if split is not None

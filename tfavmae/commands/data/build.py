@@ -60,14 +60,14 @@ def run(args: argparse.Namespace) -> Any:
             f"no builder is named {name!r}; {did_you_mean(family, makers)} See "
             "docs/data.md"
         )
-    with _progress_on_terminals():
+    with progress_on_terminals():
         builder = makers[family](args, name, selection, data_dir)
     print(f"{builder.info.full_name} is in {builder.data_dir}")
     return builder
 
 
 @contextlib.contextmanager
-def _progress_on_terminals() -> Iterator[None]:
+def progress_on_terminals() -> Iterator[None]:
     """TFDS's bars redraw themselves, which would make a mess of a log file."""
     import tensorflow_datasets as tfds
 
