@@ -10,6 +10,7 @@ from tfavmae.building import decoding
 from tfavmae.building.decoding_builder import BuildPlan, DecodingBuilder
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
+from tfavmae.media.decode import MediaInfo
 from tfavmae_datasets.clip_folder import listing as listing_lib
 from tfavmae_datasets.clip_folder.options import ClipFolderConfig
 
@@ -89,7 +90,7 @@ class Builder(DecodingBuilder):
         """Length in seconds of each file that can be used; reports the others."""
         config, durations = self.builder_config, {}
         paths = [os.fspath(self._listing.folder / file) for file in files]
-        outcomes = pool.map(PROBE, paths)
+        outcomes = pool.map(PROBE, paths, MediaInfo)
         for file, path, outcome in zip(files, paths, outcomes, strict=True):
             if outcome.reason is not None:
                 self.bad_files.add(path, outcome.reason)

@@ -19,7 +19,7 @@ from tfavmae import __version__
 from tfavmae.building.annotations import AnnotatedClip, Annotations, BadRow
 from tfavmae.building.audit_page import write_page
 from tfavmae.building.file_templates import Locator, Template, check_template
-from tfavmae.building.inspection import INSPECT, Request, fraction_of
+from tfavmae.building.inspection import INSPECT, Finding, Request, fraction_of
 from tfavmae.building.manifest import JSON, Manifest, ManifestRow, ManifestWriter
 from tfavmae.building.source import Source
 from tfavmae.building.worker_pool import Outcome, WorkerPool
@@ -199,7 +199,7 @@ class Inspector:
         # is faster.
         prepared = [self.prepare(clip) for clip in batch]
         requests = [request for _, request in prepared if request]
-        outcomes = self.pool.map(self.inspect, requests)
+        outcomes = self.pool.map(self.inspect, requests, Finding)
         for row, request in prepared:
             yield self.complete(row, next(outcomes)) if request else row
 

@@ -188,7 +188,7 @@ class DecodedRows:
                 (os.fspath(row.path), row.start_seconds, row.end_seconds, options)
                 for row in rows
             )
-            return self._pool.map(function, requests)
+            return self._pool.map(function, requests, decode.Clip)
 
         # Two passes over the rows, one ahead of the other by what is in the workers.
         rows, requested = itertools.tee(rows)

@@ -28,6 +28,7 @@ from tfavmae.building.features import (
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
 from tfavmae.files import disk_error, exclusive, is_disk_full, remove
+from tfavmae.media.decode import Clip
 
 Examples = Iterator[tuple[str, dict[str, Any]]]
 
@@ -237,7 +238,7 @@ class DecodingBuilder(
         # A clip that exceeded its limits may succeed under others.
         limits = f"{config.time_limit_seconds:g}-{config.memory_limit_bytes}"
         folder = self.work_folder / f"prepared-{self._fingerprint}-{limits}"
-        return PreparedClips(folder / f"{split}.clips")
+        return PreparedClips(folder / f"{split}.clips", Clip)
 
     def open_splits(self, plan: BuildPlan) -> dict[str, Any]:
         """Decodes each split up to its first example; leaves out empty splits.

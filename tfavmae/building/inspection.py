@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -66,12 +67,16 @@ class Finding:
     reason: str = ""
 
 
-def inspect(request: Request) -> Finding:
-    """Inspects the file of one clip.
+def inspect(fields: dict[str, Any]) -> Finding:
+    """Inspects the file of one clip; runs in a worker.
+
+    Args:
+        fields: those of a `Request`.
 
     Raises:
         MediaError: the file is unreadable.
     """
+    request = Request(**fields)
     info, state = decode.probe(request.path), os.stat(request.path)
     start, end = segment_in_file(request, info.duration_seconds)
     wanted = request.random_seconds  # seconds that the annotation promises
