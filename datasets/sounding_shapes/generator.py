@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfavmae.building import messages
-from tfavmae.building.worker_pool import WorkerPool, available_cores
+from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
 from tfavmae.files import exclusive, remove_partial, write_atomically
 from tfavmae_datasets.sounding_shapes import audio, classes, media_file, render
@@ -90,7 +90,7 @@ def generate(
             progress(len(rows), num_clips)
         chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
         tasks = [Task(str(folder), config, seed, split, chunk) for chunk in chunks]
-        written = _run(tasks, num_workers or available_cores())
+        written = _run(tasks, num_workers)
         for chunk, rows_of_chunk in zip(chunks, written, strict=True):
             rows |= zip(chunk, rows_of_chunk, strict=True)
             if progress:
@@ -182,12 +182,12 @@ def _check_recipe(
         )
 
 
-def _run(tasks: list[Task], num_workers: int) -> Iterator[list[dict[str, Any]]]:
+def _run(tasks: list[Task], num_workers: int | None) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of each task, once it is done."""
-    if num_workers == 1 or len(tasks) < 2:
-        yield from map(write_clips, tasks)
-        return
     with WorkerPool(num_workers) as pool:
+        if pool.num_workers == 1 or len(tasks) < 2:
+            yield from map(write_clips, tasks)
+            return
         for outcome in pool.map(f"{__name__}:write_task", tasks, list[dict[str, Any]]):
             if outcome.reason is not None:
                 raise UserError(outcome.reason.removeprefix("UserError: "))

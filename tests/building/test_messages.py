@@ -205,7 +205,7 @@ def test_a_planted_file_of_kept_clips_is_not_believed(tmp_path, kind):
     [
         ("pickle", "the decoder gave a wrong answer: "),
         ("endless", "the decoder gave a wrong answer: holds more than 512 MiB"),
-        ("other value", "the decoder gave a wrong answer: the value must not be"),
+        ("other value", "the decoder gave a wrong answer: it is not a Clip"),
         ("other reason", "the decoder gave a wrong answer: "),
         ("float audio", "the decoder gave a wrong answer: `audio` must be int16"),
         ("escapes", "RuntimeError: two lines [31m"),

@@ -281,7 +281,7 @@ def test_overwriting_by_command(cli, tmp_path):
         ),
         (
             ("build", "esc50", "--manual-dir", ".", "--set", "fold=1"),
-            "no setting 'fold'",
+            "no setting is named 'fold'",
         ),
         (("build", "clip_folder", "--manifest", "."), "--manifest does not apply to"),
         (("audit", "nope", "--annotations", ".", "--media", "."), "named 'nope'"),
@@ -289,7 +289,7 @@ def test_overwriting_by_command(cli, tmp_path):
         (("audit", "esc50", "--annotations", ".", "--media", "none"), "no media"),
         (
             ("audit", "esc50", "--annotations", ".", "--media", ".", "--set", "x=1"),
-            "has the options none",
+            "esc50 has no option 'x'; none are known",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

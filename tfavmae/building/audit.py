@@ -80,6 +80,11 @@ def audit(
     >>> manifest = audit(VGGSound(), "vggsound/annotations", "vggsound/video", "audit")
     >>> manifest.splits["test"]["missing"]
     """
+    pool = WorkerPool(
+        num_workers,
+        time_limit_seconds=time_limit_seconds,
+        memory_limit_bytes=memory_limit_bytes,
+    )
     own = [Template(pattern) for pattern in templates]
     for template in own:
         check_template(template, source.FIELDS)
@@ -96,11 +101,6 @@ def audit(
         manifest = Manifest(folder)
         if manifest.facts.get("request") == facts["request"]:
             return manifest
-    pool = WorkerPool(
-        num_workers,
-        time_limit_seconds=time_limit_seconds,
-        memory_limit_bytes=memory_limit_bytes,
-    )
     with exclusive(Path(folder) / "audit.lock", "audit"), FirstSeen() as seen, pool:
         writer = ManifestWriter(folder, facts)
         inspector = Inspector(locator, seen, pool, thorough, min_seconds, inspect)

@@ -166,9 +166,13 @@ class DecodingBuilder(
         """Builds the data set, or continues a build that was interrupted.
 
         Raises:
-            UserError: another build is running here, the disk is full, or the existing
-                data set was built from another source or with other options.
+            UserError: another build is running here, the disk is full, the number of
+                workers is not positive, or the existing data set was built from another
+                source or with other options.
         """
+        WorkerPool(
+            self.num_workers
+        )  # refuses a wrong number before anything is written
         self._download_config = download_config or tfds.download.DownloadConfig()
         kwargs["download_config"] = self._download_config
         overwrites = self._download_config.download_mode.overwrite_dataset

@@ -102,7 +102,7 @@ def read(stream: io.BufferedReader) -> bytearray:
     return message
 
 
-def _check_length(sizes: bytes) -> int:
+def _check_length(sizes: bytes | bytearray) -> int:
     num_json, num_parts = _SIZES.unpack(sizes)
     if num_json > _MAX_JSON_BYTES or num_json + num_parts > MAX_BYTES:
         raise BadMessage(
@@ -188,15 +188,9 @@ def typed(hint: Any, value: Any, name: str = "the value") -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        hints = _hints(hint)
-        if value.keys() == hints.keys():
-            fields = {key: typed(hints[key], value[key], key) for key in hints}
-            try:
-                return hint(**fields)
-            except ValueError as error:  # its own check of the fields
-                raise BadMessage(one_line(error)) from error
-    elif origin in (typing.Union, types.UnionType):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _dataclass(hint, value)
+    if origin in (typing.Union, types.UnionType):
         for one in arguments:
             try:
                 return typed(one, value, name)
@@ -219,6 +213,17 @@ def typed(hint: Any, value: Any, name: str = "the value") -> Any:
     elif type(value) is hint:
         return value
     raise BadMessage(f"{name} must not be {one_line(str(value)[:40])!r}")
+
+
+def _dataclass(kind: Any, value: Any) -> Any:
+    hints = _hints(kind)
+    if not isinstance(value, dict) or value.keys() != hints.keys():
+        raise BadMessage(f"it is not a {kind.__name__}")
+    fields = {key: typed(hints[key], value[key], key) for key in hints}
+    try:
+        return kind(**fields)
+    except ValueError as error:  # its own check of the fields
+        raise BadMessage(one_line(error)) from error
 
 
 @functools.cache

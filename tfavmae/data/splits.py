@@ -81,8 +81,11 @@ def find_dataset(dataset: str, data_dir: str | None = None) -> str:
     )
 
 
-def _newest_version(path: str) -> str | None:
-    """`path`, its newest version, or that of its only config; None if not built."""
+def _newest_version(path: str, has_configs: bool = True) -> str | None:
+    """`path`, its newest version, or that of its only config; None if not built.
+
+    Looks no deeper than that: a folder that is no data set may be the whole disk.
+    """
     if tf.io.gfile.exists(os.path.join(path, "dataset_info.json")):
         return path
     if not tf.io.gfile.isdir(path):
@@ -91,13 +94,17 @@ def _newest_version(path: str) -> str | None:
     versions = [f for f in folders if _VERSION.fullmatch(f)]
     if versions:
         newest = max(versions, key=lambda v: [int(n) for n in v.split(".")])
-        return _newest_version(os.path.join(path, newest))
-    configs = [f for f in folders if _newest_version(os.path.join(path, f))]
+        found = os.path.join(path, newest)
+        is_built = tf.io.gfile.exists(os.path.join(found, "dataset_info.json"))
+        return found if is_built else None
+    if not has_configs:
+        return None
+    configs = [f for f in folders if _newest_version(os.path.join(path, f), False)]
     if len(configs) > 1:
         raise UserError(
             f"{path}: has several configs; name one of them: {', '.join(configs)}."
         )
-    return _newest_version(os.path.join(path, configs[0])) if configs else None
+    return _newest_version(os.path.join(path, configs[0]), False) if configs else None
 
 
 class Split:

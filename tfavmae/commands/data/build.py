@@ -162,7 +162,7 @@ def _published_config(
         "strict": args.strict or None,
         "options": settings.read_options(of_source, source),
     }
-    changes |= {key: value for key, value in given.items() if value}
+    changes |= {k: value for k, value in given.items() if value not in (None, {})}
     has_folders = changes.get("annotations") and changes.get("media")
     if not (args.manual_dir or args.manifest or has_folders):
         raise UserError(
