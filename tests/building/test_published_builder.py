@@ -235,7 +235,7 @@ def test_from_annotations_to_records_by_command(cli, tmp_path):
     assert done.status == 0, done
     assert "train: 4 clips: 2 ok, 1 missing, 1 bad_row, 2 shortened" in done.out
     assert f"next: tfavmae data build vggsound/stat --manifest {out}" in done.out
-    assert "Auditing vggsound/stat: 5/5" in done.err
+    assert "auditing vggsound/stat: 5/5 clips" in done.err
     manifest = ("--manifest", out, "--data-dir", data, "--workers", 2)
     done = cli("data", "build", "vggsound", *manifest, "--set", "frame_rate=2")
     assert done.status == 0, done

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from tfavmae import __version__
-from tfavmae.building.annotations import AnnotatedClip, Annotations, BadRow
+from tfavmae.building.annotations import (
+    AnnotatedClip,
+    Annotations,
+    BadRow,
+    control_character,
+)
 from tfavmae.building.audit_page import write_page
 from tfavmae.building.file_templates import Locator, Template, check_template
 from tfavmae.building.inspection import INSPECT, Finding, Request, fraction_of
@@ -130,12 +135,25 @@ def _facts(
     thorough: bool,
     min_seconds: float,
 ) -> dict[str, Any]:
-    """What was asked for, as `manifest.json` records it, with the hash `request`."""
+    """What was asked for, as `manifest.json` records it, with the hash `request`.
+
+    Raises:
+        UserError: a class has a name that cannot be stored in a line.
+    """
+    label_names = source.label_names(annotations)
+    for label, names in label_names.items():
+        for name in names:
+            if character := control_character(name):
+                files = ", ".join(path.name for path in annotations.used)
+                raise UserError(
+                    f"{annotations.folder}: the {label} {name!r} in {files} has the "
+                    f"control character {character}. Replace it."
+                )
     facts = {
         "dataset": source.NAME,
         "selection": source.selection,
         "options": source.options,
-        "label_names": source.label_names(annotations),
+        "label_names": label_names,
         # Only now are all annotation files known that the source uses.
         "annotations": annotations.digests(),
         "media": os.path.abspath(locator.root),

@@ -58,6 +58,11 @@ class PreparedClips:
                 row = next(rows, None)
                 if row is None:
                     break
+                if row.key != key and outcome.is_past_end:
+                    # Asked for before its file was known to have ended.
+                    rows = itertools.chain([row], rows)
+                    good = file.tell()
+                    continue
                 if row.key != key:  # other rows from here on than last time
                     rows = itertools.chain([row], rows)
                     break

@@ -25,7 +25,7 @@ _REFUSED_FORMATS = {
     "image2", "image2pipe", "tty", "bin", "ffmetadata", "webm_dash_manifest",
     "vapoursynth",
 }  # fmt: skip
-_MAX_PIXELS = str(2**26)  # 8k video has 2**25
+MAX_PIXELS = 2**26  # 8k video has 2**25
 # Titles need not be valid UTF-8. PyAV 18 fails on them without this option, PyAV 19
 # replaces what it cannot read by default: can go with support for PyAV 18.
 _IS_OLD = int(av.__version__.partition(".")[0]) < 19
@@ -101,7 +101,7 @@ class Tracks:
             if stream.codec_context is None:
                 raise MediaError(path, f"FFmpeg has no decoder for its {stream.type}")
             stream.codec_context.thread_count = 1  # the workers are the parallelism
-            stream.codec_context.options = {"max_pixels": _MAX_PIXELS}
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._ticks = {s.index: float(s.time_base) for s in self.chosen}
         self.zero = clock_zero(self.chosen)
         self.format_name = container.format.name

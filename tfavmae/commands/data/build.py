@@ -1,11 +1,8 @@
 """`tfavmae data build`: decode media files into TFRecords."""
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 from tfavmae.commands.arguments import add_command, add_set, refuse
@@ -60,23 +57,9 @@ def run(args: argparse.Namespace) -> Any:
             f"no builder is named {name!r}; {did_you_mean(family, makers)} See "
             "docs/data.md"
         )
-    with _progress_on_terminals():
-        builder = makers[family](args, name, selection, data_dir)
+    builder = makers[family](args, name, selection, data_dir)
     print(f"{builder.info.full_name} is in {builder.data_dir}")
     return builder
-
-
-@contextlib.contextmanager
-def _progress_on_terminals() -> Iterator[None]:
-    """TFDS's bars redraw themselves, which would make a mess of a log file."""
-    import tensorflow_datasets as tfds
-
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    try:
-        yield
-    finally:
-        tfds.enable_progress_bar()
 
 
 def _sounding_shapes(
@@ -185,6 +168,11 @@ def _download_config(args: argparse.Namespace) -> Any:
 
 
 def _print_summary(builder: Any) -> None:
-    for key, value in builder.info.metadata.get("summary", {}).items():
+    metadata = builder.info.metadata
+    summary = metadata.get("summary", {})
+    for key, value in summary.items():
         print(f"{key.replace('_', ' ')}: {value}")
-    print(f"files left out, with reasons: {builder.bad_files_path}")
+    if summary.get("num_bad") or summary.get("num_skipped"):
+        print(f"files left out, with reasons: {builder.bad_files_path}")
+    for remark in metadata.get("remarks", []):
+        print(f"note: {remark}")
