@@ -11,7 +11,9 @@ PACKAGE = ROOT / "tfavmae"
 # A room imports only from itself and from those before it.
 ROOMS = (
     "errors",
+    "registration",
     "files",
+    "private_hooks",
     "pages",
     "media",
     "building",

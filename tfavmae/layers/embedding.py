@@ -1,5 +1,6 @@
 """Patches of spectrograms and video, and their embedding as tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,11 @@ class Tokenizer(keras.layers.Layer):
         self.position_options = dict(positions or {})
         self.modality_embedding = modality_embedding
         self.projection_initializer = projection_initializer
+
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, tokens, hidden_dim)` of all patches, for `model.summary()`."""
+        return (None, math.prod(self.grid), self.hidden_dim)
 
     def build(self, input_shape: tuple) -> None:
         dtype = self.dtype_policy

@@ -197,7 +197,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         # float32 whatever the policy: half precision would be off by more than the
         # signal's own noise (`exact_matmul` has figures for rounded factors). Without
         # `autocast=False` Keras casts the waveform before `call` sees it.
-        super().__init__(dtype="float32", **{**kwargs, "autocast": False})
+        super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
         if variant not in VARIANTS:
             raise ValueError(
                 f"`variant` must be one of {', '.join(VARIANTS)}. "
@@ -222,6 +222,11 @@ class LogMelSpectrogram(keras.layers.Layer):
         self._to_spectrum = ExactMatmul(basis)
         self._to_mel = ExactMatmul(banks)
         self.built = True
+
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, frames, bins)`, for `model.summary()`."""
+        return (None, self.num_frames, self.num_mel_bins)
 
     def call(
         self, waveform: KerasTensor, num_samples: KerasTensor | None = None
@@ -289,10 +294,8 @@ class LogMelSpectrogram(keras.layers.Layer):
         return ops.concatenate(parts, axis=-1)[..., : self.frame_length]
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["dtype"]  # the constructor sets it
         return {
-            **config,
+            **super().get_config(),
             "num_frames": self.num_frames,
             "num_mel_bins": self.num_mel_bins,
             "sample_rate_hz": self.sample_rate_hz,

@@ -8,6 +8,7 @@ from keras import KerasTensor, ops
 
 from tfavmae.layers.dense import Dense, LayerNorm
 from tfavmae.layers.gradients import attend_by_head, gelu_dense
+from tfavmae.private_hooks import all_layers
 
 # Beyond this many tokens the attention matrices of all heads together (3 MiB per clip
 # at 12 heads) no longer fit a CPU's caches. One head at a time then needs no transposed
@@ -190,6 +191,11 @@ class MultiLayerPerceptron(keras.layers.Layer):
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        # Keras would trace `call` instead, where weights are not cast to the policy's
+        # compute type, and state the wrong type (3.15).
+        return input_shape
+
     def call(self, x: KerasTensor) -> KerasTensor:
         # GELU and the second dense layer are one function, so that the activation
         # between them need not be kept for the backward pass.
@@ -370,6 +376,6 @@ def rematerialize_blocks(model: keras.Model) -> None:
     `keras.RematScope` would do it from outside, but its layers take no keyword
     arguments in a TensorFlow graph (Keras 3.15), and ours need `stream`.
     """
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, TransformerBlock):
             layer.rematerializes = True

@@ -71,6 +71,11 @@ class AudioInput:
         # Kaldi's windows of 25 ms lie within the clip (`snip_edges`).
         return (self.num_frames - 1) * 0.01 + 0.025
 
+    @property
+    def input_shape(self) -> tuple:
+        """Of the front end: `(batch, samples)`, of any number."""
+        return (None, None)
+
     def front_end(self) -> keras.Layer:
         return LogMelSpectrogram(
             self.num_frames,
@@ -81,6 +86,16 @@ class AudioInput:
             self.variant,
             name="spectrogram",
         )
+
+    def check(self, audio: keras.KerasTensor) -> None:
+        """Raises a `ValueError` for a shape that the model does not read."""
+        rank, shape = len(audio.shape), tuple(audio.shape[1:])
+        if rank != 2 and (rank != 3 or shape != (self.num_frames, self.num_mel_bins)):
+            raise ValueError(
+                "`audio` must be a waveform (batch, samples) or a spectrogram (batch, "
+                f"{self.num_frames}, {self.num_mel_bins}). Received: "
+                f"audio.shape={tuple(audio.shape)}."
+            )
 
     def read(
         self, front_end: keras.Layer, batch: Mapping[str, Any]
@@ -134,8 +149,22 @@ class VideoInput:
         """Values of a patch."""
         return 3 * math.prod(self.tubelet_size)
 
+    @property
+    def input_shape(self) -> tuple:
+        """Of the front end: `(batch, frames, height, width, 3)`."""
+        return (None, self.num_frames, self.height, self.width, 3)
+
     def front_end(self) -> keras.Layer:
         return PixelScaling(self.mean, self.std, name="pixels")
+
+    def check(self, video: keras.KerasTensor) -> None:
+        """Raises a `ValueError` for a shape that the model does not read."""
+        wanted = (self.num_frames, self.height, self.width, 3)
+        if tuple(video.shape[1:]) != wanted:
+            raise ValueError(
+                f"`video` must be (batch, {', '.join(map(str, wanted))}). Received: "
+                f"video.shape={tuple(video.shape)}."
+            )
 
     def read(
         self, front_end: keras.Layer, batch: Mapping[str, Any]
