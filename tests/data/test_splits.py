@@ -271,3 +271,8 @@ def test_looking_for_a_data_set_does_not_search_the_disk(tmp_path, monkeypatch):
     info = tmp_path / "one" / "default" / "1.0.0" / "dataset_info.json"
     info.touch()
     assert splits.find_dataset("one", str(tmp_path)) == str(info.parent)
+
+
+def test_files_of_clips():
+    ids = ["b.mp4", "a/x@2.wav", "b.mp4@10", "a/x@2.wav@1.5", "b.mp4@100000.5", "id_7"]
+    assert splits.files_of(ids).tolist() == [1, 0, 1, 0, 1, 2]

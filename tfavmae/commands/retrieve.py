@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
         for place, (row, value) in enumerate(zip(*found, strict=True), start=1):
             print(f"{place:3}  {value:.3f}  {ids[gallery['example_index'][row]]}")
         return None
-    result = retrieval.evaluate(vectors)
+    result = retrieval.evaluate(vectors, files=split.files())
     tables.write_npz(loaded.path_of("embeddings", split, ".npz"), vectors)
     loaded.report(result, "retrieval", split)
     return result

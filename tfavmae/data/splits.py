@@ -20,6 +20,8 @@ STORED_SAMPLE_RATE_HZ = 16_000
 # The features of every stored example. `building.features` writes them; the two rooms
 # share no import, so that reading needs none of the decoding.
 _STORED_FORM = ("id", "audio", "frames", "frame_rate", "has_audio", "has_video")
+# What `clip_folder` appends to the name of a file for a clip that begins later in it.
+_PLACE = re.compile(r"@\d+(\.\d+)?$")
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.]+)?")  # name[/config][:version]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -107,6 +109,19 @@ def _newest_version(path: str, has_configs: bool = True) -> str | None:
     return _newest_version(os.path.join(path, configs[0]), False) if configs else None
 
 
+def files_of(ids: Sequence[str]) -> np.ndarray:
+    """The file that each clip was cut from, as a number: int `(clips,)`.
+
+    Clips of one file are alike and no independent samples: intervals are to be drawn
+    over files.
+
+    Args:
+        ids: of the clips; `file@seconds` is of `file`, others stand for themselves.
+    """
+    names = [_PLACE.sub("", clip) for clip in ids]
+    return np.unique(names, return_inverse=True)[1]
+
+
 class Split:
     """A split of a data set: ids, labels and modalities of its clips, kept in memory.
 
@@ -168,6 +183,10 @@ class Split:
     def ids(self) -> list[str]:
         """Ids of the clips, by row."""
         return [i.decode() for i in self.index.columns["id"].tolist()]
+
+    def files(self) -> np.ndarray:
+        """Number of each clip's file, by row: see `files_of`."""
+        return files_of(self.ids())
 
     def present(self, modality: str) -> np.ndarray:
         """Whether a clip has "audio" or "video": bool `(num_examples,)`."""
