@@ -60,7 +60,11 @@ class Builder(DecodingBuilder):
         labels = listing_lib.Labels({}, [], [])
         if config.labels is not None:
             labels = listing_lib.read_labels(
-                config.labels, config.file_column, config.label_column, files
+                config.labels,
+                config.file_column,
+                config.label_column,
+                files,
+                listing.folder,
             )
             for name, line in labels.missing:
                 where = f"named in line {line} of {config.labels}"
@@ -71,8 +75,9 @@ class Builder(DecodingBuilder):
             facts["num_unlabelled"] = len(unlabelled)
             if not files:
                 raise UserError(
-                    f"{config.labels}: names no media file in {listing.folder}. File "
-                    "names are relative to that folder."
+                    f"{config.labels}: names no media file in {listing.folder}, where "
+                    f"{listing.files[0]} is one. File names are relative to that "
+                    "folder or to the CSV."
                 )
             if unlabelled:
                 is_kept = config.unlabelled == "keep"

@@ -98,10 +98,10 @@ def list_folder(folder: str | os.PathLike, pictures: bool = False) -> Listing:
 
 def _unusable(path: Path) -> str | None:
     """Why a path with the name of a media file cannot be one; None if it can."""
-    try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
+    if character := control_character(os.fspath(path)):
+        is_text = not character.startswith("U+DC")  # bytes that are not UTF-8
+        what = f"has the control character {character}" if is_text else "is not UTF-8"
+        return f"its name {what}; rename it"
     if path.is_file():
         return None
     return "a link to nothing" if path.is_symlink() else "not a regular file"
@@ -127,15 +127,17 @@ def read_labels(
     file_column: str,
     label_column: str,
     files: Iterable[str],
+    folder: str | os.PathLike | None = None,
 ) -> Labels:
     """Reads a CSV of labels: UTF-8 (with or without byte order mark), header first.
 
     Args:
         path: the CSV.
-        file_column: its column of file names relative to the folder, or bare names
-            where only one file in the folder has that name.
+        file_column: its column of file names: relative to the folder or to the CSV,
+            absolute, or bare where only one file in the folder has that name.
         label_column: its column of labels.
         files: names of the media files in the folder.
+        folder: the folder; None if no name is relative to the CSV.
 
     Raises:
         UserError: the CSV cannot be read, lacks a column or contradicts itself.
@@ -150,6 +152,9 @@ def read_labels(
     missing = []
     for line, name, label in _rows(path, file_column, label_column):
         match = known.get(name.removeprefix("./"))
+        if match is None and folder is not None:
+            path_of_name = os.path.join(os.path.dirname(path), name)
+            match = known.get(Path(os.path.relpath(path_of_name, folder)).as_posix())
         if match is None:
             missing.append((name, line))
         elif by_file.setdefault(match, label) != label:

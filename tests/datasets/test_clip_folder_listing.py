@@ -49,6 +49,18 @@ def test_names_in_a_csv():
     assert ("bounce.mp4", 2) in twice.missing and not twice.by_file
 
 
+def test_names_relative_to_the_csv(tmp_path):
+    folder = tmp_path / "films" / "all"
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        f"file,label\nfilms/all/sub/a.mp4,x\n{folder}/b.mp4,y\n../b.mp4,z\nc.mp4,x\n"
+    )
+    files = ["sub/a.mp4", "b.mp4", "c.mp4"]
+    labels = listing_lib.read_labels(path, "file", "label", files, folder)
+    assert labels.by_file == {"sub/a.mp4": "x", "b.mp4": "y", "c.mp4": "x"}
+    assert labels.missing == [("../b.mp4", 4)]
+
+
 # --- cutting and splitting ------------------------------------------------------------
 
 
@@ -164,6 +176,7 @@ def test_what_is_no_file_is_reported(tmp_path):
     open(os.fsencode(tmp_path) + b"/caf\xe9.mp4", "w").close()
     open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w").close()
     open(os.fsencode(tmp_path) + b"/a.caf\xe9", "w").close()
+    (tmp_path / "line\nbreak.mp4").touch()
     (tmp_path / "poster.jpg").touch()
     listing = listing_lib.list_folder(tmp_path)
     assert listing.files == ("-dash.wav", "good.mp4", "link.mp4", "folder.mov/in.mp3")
@@ -171,6 +184,7 @@ def test_what_is_no_file_is_reported(tmp_path):
         "around": "a link to a folder, which is not followed",
         "caf\udce9.mp4": "its name is not UTF-8; rename it",
         "dangling.mp4": "a link to nothing",
+        "line\nbreak.mp4": "its name has the control character U+000A; rename it",
         "pipe.mkv": "not a regular file",
     }
     assert listing.ignored == {".txt": 1, ".caf\\udce9": 1, ".jpg": 1}

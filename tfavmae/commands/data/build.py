@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from tfavmae.commands.arguments import add_command, add_set, refuse
-from tfavmae.commands.data import location, published_data, settings
+from tfavmae.commands.data import describe, location, published_data, settings
 from tfavmae.errors import UserError, did_you_mean
 
 # Options that only some data sets read.
@@ -168,11 +168,7 @@ def _download_config(args: argparse.Namespace) -> Any:
 
 
 def _print_summary(builder: Any) -> None:
-    metadata = builder.info.metadata
-    summary = metadata.get("summary", {})
-    for key, value in summary.items():
-        print(f"{key.replace('_', ' ')}: {value}")
+    summary = builder.info.metadata.get("summary", {})
+    describe.print_summary(builder.info.metadata)
     if summary.get("num_bad") or summary.get("num_skipped"):
         print(f"files left out, with reasons: {builder.bad_files_path}")
-    for remark in metadata.get("remarks", []):
-        print(f"note: {remark}")
