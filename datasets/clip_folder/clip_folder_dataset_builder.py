@@ -10,11 +10,9 @@ from tfavmae.building import decoding
 from tfavmae.building.decoding_builder import BuildPlan, DecodingBuilder
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
-from tfavmae.media.decode import PICTURE_EXTENSIONS, MediaInfo, is_picture
+from tfavmae.media.decode import PICTURE_EXTENSIONS, is_picture
 from tfavmae_datasets.clip_folder import listing as listing_lib
 from tfavmae_datasets.clip_folder.options import ClipFolderConfig
-
-PROBE = "tfavmae.media.decode:probe"
 
 
 class Builder(DecodingBuilder):
@@ -140,7 +138,7 @@ class Builder(DecodingBuilder):
         """Length in seconds of each file that can be used; reports the others."""
         config, durations = self.builder_config, {}
         paths = [os.fspath(self._listing.folder / file) for file in files]
-        outcomes = pool.map(PROBE, paths, MediaInfo)
+        outcomes = decoding.probe_files(pool, paths)
         for done, (file, path) in enumerate(zip(files, paths, strict=True), 1):
             outcome = next(outcomes)
             self.progress("reading headers", done, len(files), "files")

@@ -123,6 +123,17 @@ def test_media_that_changed_since_the_manifest_are_reported(copy):
         build(ESC50, copy / "strict", strict=True, **options)
 
 
+@pytest.mark.parametrize("character", ["\n", "\x0b", "\x85", "\u2028"])
+def test_a_class_name_is_one_line(copy, character):
+    path = copy / "annotations" / "esc50.csv"
+    text = path.read_text()
+    assert ",dog," in text
+    path.write_text(text.replace(",dog,", f',"do{character}g",'), newline="")
+    with pytest.raises(UserError, match=r"label 'do.*g' in esc50\.csv has the control"):
+        audit(ESC50.SOURCE(), copy / "annotations", copy / "media", copy / "again")
+    assert not (copy / "again").exists()
+
+
 def test_two_builds_at_once_are_refused(copy):
     builder = builder_of(ESC50, copy / "data", manifest=str(copy / "audit"))
     with (

@@ -24,6 +24,7 @@ from tfavmae.files import disk_error, disk_errors
 from tfavmae.media import decode
 
 DECODE = "tfavmae.building.decoding:decode_request"
+PROBE = "tfavmae.media.decode:probe"
 
 # Path, start and end in seconds, and the fields of `decode.DecodeOptions`.
 DecodeRequest = tuple[str, float, float | None, dict[str, Any]]
@@ -310,6 +311,13 @@ def decode_rows(
         skip,
         ended,
     )
+
+
+def probe_files(
+    pool: WorkerPool, paths: Iterable[str | os.PathLike]
+) -> Iterator[Outcome]:
+    """Reads the headers of files in the workers: a `MediaInfo` or a reason for each."""
+    return pool.map(PROBE, map(os.fspath, paths), decode.MediaInfo)
 
 
 class PastEnd(Exception):
