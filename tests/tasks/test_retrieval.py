@@ -80,6 +80,25 @@ def test_both_directions_differ_where_they_should():
     assert result.directions["video_to_audio"].recall[1].value == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("ties", ["expected", "repeated"])
+def test_intervals_are_over_files(ties):
+    embeddings = made_embeddings()
+    silent = np.arange(40) >= 30
+    embeddings["counts_as_miss"] = silent
+    # Clips 100 to 129 are found, those of the last file are misses.
+    files = np.concatenate([np.full(100, 9), np.repeat([0, 1, 2, 3], 10)])
+    result = retrieval.evaluate(embeddings, ks=(1,), files=files, ties=ties)
+    assert (result.num_clips, result.num_misses, result.num_files) == (30, 10, 4)
+    for direction in result.directions.values():
+        recall = direction.recall[1]
+        # The mean of four draws of 1, 1, 1 and 0.
+        assert (recall.value, recall.low, recall.high) == (0.75, 0.25, 1.0)
+    console = Console(width=120, record=True, file=io.StringIO())
+    result.print(console)
+    text = " ".join(console.export_text().split())
+    assert "30 clips of 4 files evaluated" in text and "intervals over files" in text
+
+
 def test_table_names_the_count_and_chance():
     embeddings = made_embeddings()
     embeddings["video_present"][7] = False

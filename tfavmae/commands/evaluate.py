@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
             loaded.batches(split, (label,), num_views=args.views),
             label=label,
             class_names=loaded.run.labels.names,
+            files=split.files(),
         )
     trained.report(loaded, result, "evaluation", split)
     return result

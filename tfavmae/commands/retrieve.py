@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
         with loaded.open_files(args.query) as clips:
             _search(args, loaded, split, vectors, clips)
         return None
-    result = retrieval.evaluate(vectors)
+    result = retrieval.evaluate(vectors, files=split.files())
     tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
     trained.report(loaded, result, "retrieval", split)
     return result

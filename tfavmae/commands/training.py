@@ -142,7 +142,6 @@ def fit_to_videos(
 
     from tfavmae import own_videos
     from tfavmae.building.bad_files import read_bad_files
-    from tfavmae.commands.data.build import progress_on_terminals
     from tfavmae.training.workdir import Workdir
     from tfavmae_datasets.clip_folder import build_clip_folder
 
@@ -152,8 +151,7 @@ def fit_to_videos(
         args.videos, config, labels, is_length_fixed=bool(source) or recipe is None
     )
     data_dir = args.data_dir or str(pathlib.Path(args.workdir, "data"))
-    with progress_on_terminals():
-        builder = build_clip_folder(args.videos, data_dir, **options)
+    builder = build_clip_folder(args.videos, data_dir, **options)
     if recipe is None:
         return []
     choices = own_videos.choose(

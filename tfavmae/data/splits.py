@@ -21,6 +21,8 @@ STORED_SAMPLE_RATE_HZ = 16_000
 # The features of every stored example. `building.features` writes them; the two rooms
 # share no import, so that reading needs none of the decoding.
 _STORED_FORM = ("id", "audio", "frames", "frame_rate", "has_audio", "has_video")
+# What `clip_folder` appends to the name of a file for a clip that begins later in it.
+_PLACE = re.compile(r"@\d+(\.\d+)?$")
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.]+)?")  # name[/config][:version]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -83,8 +85,11 @@ def find_dataset(dataset: str, data_dir: str | None = None) -> str:
     )
 
 
-def _newest_version(path: str) -> str | None:
-    """`path`, its newest version, or that of its only config; None if not built."""
+def _newest_version(path: str, has_configs: bool = True) -> str | None:
+    """`path`, its newest version, or that of its only config; None if not built.
+
+    Looks no deeper than that: a folder that is no data set may be the whole disk.
+    """
     if tf.io.gfile.exists(os.path.join(path, "dataset_info.json")):
         return path
     if not tf.io.gfile.isdir(path):
@@ -93,13 +98,30 @@ def _newest_version(path: str) -> str | None:
     versions = [f for f in folders if _VERSION.fullmatch(f)]
     if versions:
         newest = max(versions, key=lambda v: [int(n) for n in v.split(".")])
-        return _newest_version(os.path.join(path, newest))
-    configs = [f for f in folders if _newest_version(os.path.join(path, f))]
+        found = os.path.join(path, newest)
+        is_built = tf.io.gfile.exists(os.path.join(found, "dataset_info.json"))
+        return found if is_built else None
+    if not has_configs:
+        return None
+    configs = [f for f in folders if _newest_version(os.path.join(path, f), False)]
     if len(configs) > 1:
         raise UserError(
             f"{path}: has several configs; name one of them: {', '.join(configs)}."
         )
-    return _newest_version(os.path.join(path, configs[0])) if configs else None
+    return _newest_version(os.path.join(path, configs[0]), False) if configs else None
+
+
+def files_of(ids: Sequence[str]) -> np.ndarray:
+    """The file that each clip was cut from, as a number: int `(clips,)`.
+
+    Clips of one file are alike and no independent samples: intervals are to be drawn
+    over files.
+
+    Args:
+        ids: of the clips; `file@seconds` is of `file`, others stand for themselves.
+    """
+    names = [_PLACE.sub("", clip) for clip in ids]
+    return np.unique(names, return_inverse=True)[1]
 
 
 class Split:
@@ -165,6 +187,10 @@ class Split:
     def ids(self) -> list[str]:
         """Ids of the clips, by row."""
         return [i.decode() for i in self.index.columns["id"].tolist()]
+
+    def files(self) -> np.ndarray:
+        """Number of each clip's file, by row: see `files_of`."""
+        return files_of(self.ids())
 
     def present(self, modality: str) -> np.ndarray:
         """Whether a clip has "audio" or "video": bool `(num_examples,)`."""

@@ -37,12 +37,23 @@ class Clip:
         frames: JPEG bytes of each frame; empty where this part has no video.
         frame_rate: frames per second.
         duration_seconds: to the end of the longer of the two.
+
+    Raises:
+        ValueError: the audio has another form.
     """
 
     audio: np.ndarray | None
     frames: list[bytes]
     frame_rate: float
     duration_seconds: float
+
+    def __post_init__(self) -> None:
+        audio = self.audio
+        if audio is not None and (audio.dtype != np.int16 or audio.ndim != 1):
+            raise ValueError(
+                "`audio` must be int16 with one axis; received "
+                f"{audio.dtype}{list(audio.shape)}."
+            )
 
 
 def read_clip(

@@ -61,10 +61,6 @@ class MediaError(UserError):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = str(path), reason
 
-    # Workers send their errors as pickles; the default would pass the message alone.
-    def __reduce__(self) -> tuple[Any, ...]:
-        return MediaError, (self.path, self.reason)
-
 
 def open_media(path: str | os.PathLike) -> av.container.InputContainer:
     """Opens an untrusted file: this file alone, no URL and no playlist.

@@ -13,14 +13,16 @@ from tfavmae.media.clip_reader import Clip
 from tfavmae.media.container import MAX_PIXELS, MediaError
 from tfavmae.media.options import DecodeOptions
 
-EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+# Names that end so are never given to FFmpeg: it takes some of them for the first of a
+# numbered series. A GIF is a film.
+STILL_EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 # Named, so that a file with another content under such a name reaches no other parser.
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 
 
 def is_still(path: str | os.PathLike) -> bool:
     """Whether a file is a still picture by its extension."""
-    return Path(path).suffix.lower() in EXTENSIONS
+    return Path(path).suffix.lower() in STILL_EXTENSIONS
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -36,7 +38,7 @@ def read_still(path: str | os.PathLike, options: DecodeOptions) -> Clip:
     """Decodes a picture: upright, with the chosen shorter side.
 
     Args:
-        path: a picture in one of the formats of `EXTENSIONS`.
+        path: a picture in one of the formats of `STILL_EXTENSIONS`.
         options: the form in which frames are stored.
 
     Returns:

@@ -128,7 +128,8 @@ def _bars_with_intervals(
     low = values - [100 * e.low for e in estimates]
     high = np.array([100 * e.high for e in estimates]) - values
     axes.bar(x, values, 0.36, color=color, label=label)
-    errors = np.maximum([low, high], 0)
+    # Where there is no interval, its ends are NaN: the bar stands alone.
+    errors = np.nan_to_num(np.maximum([low, high], 0))
     axes.errorbar(x, values, errors, fmt="none", ecolor=COLORS["ink"], lw=1, capsize=3)
     for place, value, above in zip(x, values, errors[1], strict=True):
         axes.annotate(
@@ -178,7 +179,10 @@ def _accuracy_bar(
     ceiling: float | None,
 ) -> None:
     """A bar with its interval, number and ceiling, placed so that none overlaps."""
-    value, low, high = (100 * v for v in (estimate.value, estimate.low, estimate.high))
+    ends = (estimate.value, estimate.low, estimate.high)
+    if np.isnan(estimate.low):  # no interval: the bar stands alone
+        ends = (estimate.value,) * 3
+    value, low, high = (100 * v for v in ends)
     axes.barh(row, value, 0.56, color=COLORS[name])
     axes.hlines(row, low, high, COLORS["ink"], lw=1)
     # The number stands inside the bar if there is room between the line of chance and

@@ -18,7 +18,7 @@ from tfavmae.tasks.forward import (
     mean_over_views,
 )
 from tfavmae.tasks.metrics import Estimate
-from tfavmae.tasks.results import Result
+from tfavmae.tasks.results import Result, clips_of_files
 
 
 @dataclasses.dataclass
@@ -54,6 +54,8 @@ class ClassificationResult(Result):
         d_prime: d-prime of `mean_auc`.
         classes: scores of each class.
         confusion: counts `(true, predicted)`; `None` for multi-label sets.
+        num_files: files that the clips were cut from, over which the intervals are
+            drawn; `None` if that was not asked for.
     """
 
     modalities: tuple[str, ...]
@@ -67,6 +69,7 @@ class ClassificationResult(Result):
     d_prime: float
     classes: list[ClassScore]
     confusion: np.ndarray | None
+    num_files: int | None = None
 
     @property
     def chance(self) -> float:
@@ -85,7 +88,8 @@ class ClassificationResult(Result):
             "figure",
             "value",
             title=f"classification from {' and '.join(self.modalities)}",
-            caption=f"{self.num_clips} clips evaluated, {self.num_left_out} left out; "
+            caption=f"{clips_of_files(self.num_clips, self.num_files)} evaluated, "
+            f"{self.num_left_out} left out; "
             f"{self.num_views:g} views a clip; "
             f"{num_defined} of {len(self.classes)} classes occur",
         )
@@ -114,6 +118,7 @@ def evaluate(
     label: str = "label",
     class_names: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
+    files: np.ndarray | None = None,
 ) -> ClassificationResult:
     """Scores a classifier on every clip that has the modalities and a label.
 
@@ -128,6 +133,8 @@ def evaluate(
         class_names: names of the classes.
         modalities: modalities that a clip must have to be evaluated; default: those
             of the model.
+        files: int, the file of each clip of the split, by `example_index`
+            (`Split.files`); intervals are drawn over files then, over clips if None.
 
     Raises:
         UserError: no clip can be evaluated, or the names are those of other classes.
@@ -147,7 +154,9 @@ def evaluate(
             f"None of the {len(usable)} clips has {' and '.join(modalities)} and a "
             f"{label!r}, so nothing can be evaluated; check the labels of the split."
         )
-    result = score(probabilities[usable], targets[usable], class_names)
+    if files is not None:
+        files = files[np.unique(index)][usable]
+    result = score(probabilities[usable], targets[usable], class_names, files)
     return dataclasses.replace(
         result,
         modalities=modalities,
@@ -204,6 +213,7 @@ def score(
     probabilities: np.ndarray,
     targets: np.ndarray,
     class_names: Sequence[str] | None = None,
+    files: np.ndarray | None = None,
 ) -> ClassificationResult:
     """Scores from arrays, without a model.
 
@@ -211,6 +221,7 @@ def score(
         probabilities: `(clips, classes)`.
         targets: class numbers `(clips,)` or 0/1 `(clips, classes)`.
         class_names: names of the classes; default: their numbers.
+        files: int `(clips,)`, the file of each clip; None to take each for its own.
 
     Raises:
         UserError: the number of names is not that of the classes.
@@ -232,11 +243,11 @@ def score(
     recalls = (is_hit * onehot).sum(0) / np.where(counts, counts, np.nan)
     accuracy = top5_accuracy = confusion = None
     if is_single:
-        accuracy = _accuracy(probabilities, targets, 1)
+        accuracy = _accuracy(probabilities, targets, 1, files)
         confusion = metrics.confusion_matrix(predicted, targets, num_classes)
     # Of fewer classes, guessing five finds half of them or more.
     if is_single and num_classes >= 10:
-        top5_accuracy = _accuracy(probabilities, targets, 5)
+        top5_accuracy = _accuracy(probabilities, targets, 5, files)
     mean_auc = metrics.mean_over_classes(aucs)
     return ClassificationResult(
         modalities=(),
@@ -255,8 +266,10 @@ def score(
             )
         ],
         confusion=confusion,
+        num_files=None if files is None else len(np.unique(files)),
     )
 
 
-def _accuracy(probabilities, targets, k):
-    return metrics.bootstrap(metrics.top_k_hits(probabilities, targets, k))
+def _accuracy(probabilities, targets, k, files):
+    hits = metrics.top_k_hits(probabilities, targets, k)
+    return metrics.bootstrap(hits, groups=files)

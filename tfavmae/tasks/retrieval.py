@@ -10,7 +10,7 @@ from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.tasks.metrics import Estimate
-from tfavmae.tasks.results import Result
+from tfavmae.tasks.results import Result, clips_of_files
 
 DIRECTIONS = {
     "audio_to_video": ("audio", "video"),
@@ -41,6 +41,8 @@ class RetrievalResult(Result):
         ties: convention for ties, see `metrics.recall_at_k`.
         directions: `audio_to_video` and `video_to_audio`.
         num_misses: further queries that count as failed, see `COUNTS_AS_MISS`.
+        num_files: files that the queries were cut from, over which the intervals are
+            drawn; `None` if that was not asked for.
     """
 
     num_clips: int
@@ -48,10 +50,12 @@ class RetrievalResult(Result):
     ties: str
     directions: dict[str, Direction]
     num_misses: int = 0
+    num_files: int | None = None
 
     def table(self) -> Table:
         ks = list(next(iter(self.directions.values())).recall)
-        caption = f"{self.num_clips} clips evaluated, {self.num_left_out} left out"
+        clips = clips_of_files(self.num_clips, self.num_files)
+        caption = f"{clips} evaluated, {self.num_left_out} left out"
         if self.num_misses:
             caption = f"{self.num_misses} counted as misses, {caption}"
         table = Table(
@@ -59,7 +63,8 @@ class RetrievalResult(Result):
             *[f"R@{k}" for k in ks],
             "median rank",
             title="zero-shot retrieval",
-            caption=f"{caption} (a modality is missing); 95 % intervals over queries",
+            caption=f"{caption} (a modality is missing); 95 % intervals over "
+            f"{'queries' if clips == f'{self.num_clips} clips' else 'files'}",
         )
         for name, one in self.directions.items():
             cells = [str(one.recall[k]) for k in ks]
@@ -95,6 +100,7 @@ def evaluate(
     *,
     ties: str = "expected",
     num_resamples: int = 1000,
+    files: np.ndarray | None = None,
 ) -> RetrievalResult:
     """Recall and median rank in both directions over the clips with both modalities.
 
@@ -104,24 +110,36 @@ def evaluate(
         ks: lengths of the result lists.
         ties: see `metrics.recall_at_k`.
         num_resamples: bootstrap resamples of the queries (the gallery stays).
+        files: int, the file of each clip of the split, by `example_index`
+            (`Split.files`); whole files are resampled then.
 
     Raises:
         UserError: see `paired`.
     """
-    pairs = paired(embeddings)
-    num_clips, num_misses = len(pairs["example_index"]), int(_misses(embeddings).sum())
+    pairs, misses = paired(embeddings), _misses(embeddings)
+    num_clips, num_misses = len(pairs["example_index"]), int(misses.sum())
+    groups = None
+    if files is not None:
+        missed = embeddings["example_index"][misses]
+        groups = files[np.concatenate([pairs["example_index"], missed])]
     directions = {}
     for name, (query, target) in DIRECTIONS.items():
         ranks = metrics.paired_ranks(pairs[query], pairs[target])
         ranks = ranks.with_misses(num_misses)
+        of_hits = groups
+        if groups is not None and ties == "repeated":  # a hit for each tie
+            of_hits = np.repeat(groups, ranks.num_equal)
         recall = {
-            k: metrics.bootstrap(ranks.hits(k, ties), num_resamples=num_resamples)
+            k: metrics.bootstrap(
+                ranks.hits(k, ties), groups=of_hits, num_resamples=num_resamples
+            )
             for k in ks
         }
         chance = {k: min(k, num_clips) / (num_clips + num_misses) for k in ks}
         directions[name] = Direction(recall, chance, ranks.median(ties))
     left_out = len(embeddings["example_index"]) - num_clips - num_misses
-    return RetrievalResult(num_clips, left_out, ties, directions, num_misses)
+    num_files = None if groups is None else len(np.unique(groups))
+    return RetrievalResult(num_clips, left_out, ties, directions, num_misses, num_files)
 
 
 def _misses(embeddings):
