@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import yaml
 from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
@@ -134,7 +133,9 @@ class DataConfig(Config):
     train_split: str = "train"
     validation_split: str | None = "validation"
     batch_size: int = field(default=32, metadata={"minimum": 1})
-    clip_seconds: float = field(default=10.0, metadata={"above": 0.0})
+    clip_seconds: float = field(
+        default=10.0, metadata={"minimum": 0.1, "maximum": 3600.0}
+    )
     frame_stride_seconds: float | None = field(default=None, metadata={"above": 0.0})
     shorter_side: int | None = field(default=None, metadata={"minimum": 1})
     label: str | None = None
@@ -325,10 +326,9 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
 def from_dict(values: Mapping) -> ExperimentConfig:
     """`ExperimentConfig` from nested dicts, with the checks of `load`."""
-    stage = values.get("stage", "pretrain")
-    checks.check_rules("stage", stage, ExperimentConfig.__dataclass_fields__["stage"])
-    config = exp_factory.get_exp_config(f"tfavmae/{stage}")
-    given = checks.checked(ExperimentConfig, {"model": {}, **values}, "")
+    given = {"stage": "pretrain", "model": {}}
+    given |= checks.checked(ExperimentConfig, values, "")
+    config = exp_factory.get_exp_config(f"tfavmae/{given['stage']}")
     config.override(_with_inputs_of_paper(given), is_strict=False)
     checks.check_combinations(config)
     return config
@@ -361,7 +361,7 @@ def _with_inputs_of_paper(values: Mapping) -> dict:
 
 def to_yaml(config: ExperimentConfig) -> str:
     """The whole configuration, readable by `load`."""
-    return yaml.safe_dump(config.as_dict(), sort_keys=False)
+    return text.to_yaml(config.as_dict())
 
 
 def difference(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:

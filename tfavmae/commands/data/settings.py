@@ -34,7 +34,8 @@ def read_settings(overrides: Iterable[str], kind: type) -> dict[str, Any]:
         if key not in types:
             near = did_you_mean(key, types)
             raise UserError(f"--set {text}: no setting is named {key!r}; {near}")
-        settings[key] = _as_type(types[key], yaml_text.parse_yaml(value), text)
+        value = yaml_text.parse_yaml(value, f"--set {text}")
+        settings[key] = _as_type(types[key], value, text)
     return settings
 
 
@@ -74,5 +75,5 @@ def read_options(overrides: Iterable[str], source: "type[Source]") -> dict[str, 
             near = did_you_mean(key, source.OPTIONS)
             name = source.NAME
             raise UserError(f"--set {text}: {name} has no option {key!r}; {near}")
-        options[key] = yaml_text.parse_yaml(value)
+        options[key] = yaml_text.parse_yaml(value, f"--set {text}")
     return options
