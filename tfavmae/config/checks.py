@@ -62,7 +62,7 @@ def checked(kind: type[Config], values: Any, prefix: str) -> dict[str, Any]:
 
 def _free_options(values: Mapping, prefix: str) -> dict[str, Any]:
     """Options without a dataclass, of the kinds that a `Config` can hold."""
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{_shown_key(key)}"
         # A `Config` keeps its values as attributes, beside its own methods.
@@ -101,8 +101,9 @@ def _free_scalar(name: str, value: Any) -> Any:
 
 def _shown_key(key: object) -> str:
     """A key as in `section.key`, quoted and cut only where it is no such name."""
-    is_plain = isinstance(key, str) and len(key) < 80 and key.isprintable()
-    return key if is_plain else shown(key)
+    if isinstance(key, str) and len(key) < 80 and key.isprintable():
+        return key
+    return shown(key)
 
 
 def _converted(name: str, value: Any, annotation: Any) -> Any:
