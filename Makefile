@@ -4,16 +4,19 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-io test-beam lint clean
+.PHONY: help install demo test test-slow test-io test-beam test-newest lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
 VENV_BEAM := .venv-beam
+VENV_NEWEST := .venv-newest
 BIN := $(VENV)/bin
 ARGS ?=
 COMMA := ,
 TYPED := $(addprefix tfavmae/,files.py config data building media tasks weights serving)
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
+# Fast, and the ones that a new Keras would break.
+NEWEST_TESTS := tests/test_private_hooks.py tests/layers tests/models tests/objectives
 
 # Same range as python_requires in setup.cfg: TensorFlow has wheels for these.
 PYTHONS := 3.11 3.12 3.13
@@ -41,7 +44,7 @@ define make_venv
 endef
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## make .venv with tfavmae and the developers' tools in it
 
@@ -60,12 +63,19 @@ test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment 
 test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
 	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
 
+# Both packages hold the module `keras`; --no-deps, since setup.cfg does not allow this one.
+test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private hooks with the nightly Keras
+	@$(VENV_NEWEST)/bin/python -m pip uninstall --quiet --yes keras keras-nightly
+	@$(VENV_NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --pre keras-nightly
+	@$(QUIET) $(VENV_NEWEST)/bin/python -c 'import keras; print("Keras", keras.__version__)'
+	@$(QUIET) $(VENV_NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(ARGS)
+
 lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -76,3 +86,6 @@ $(VENV_IO)/.installed: setup.cfg pyproject.toml
 
 $(VENV_BEAM)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_BEAM),beam$(COMMA)dev,$(PYTHONS))
+
+$(VENV_NEWEST)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_NEWEST),dev,$(PYTHONS))

@@ -27,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import step_time
 
 from tfavmae.training import callbacks, monitors
+from tfavmae.training.watch import Start, Watch
 from tfavmae.training.workdir import History
 
 
@@ -84,9 +85,21 @@ def under_fit(
             monitors.TensorBoardLogger(directory / "tensorboard"),
             bar,
         ]
-        watch = callbacks.Watch(0, 10, loggers, size, lambda step: 1e-4, None)
-        plan = Plan(steps, steps + 1)
-        saver = callbacks.Checkpointer(0, None, watch, plan, 10**9, None, lambda: False)
+        watch = Watch(
+            start=Start(),
+            every_steps=10,
+            loggers=loggers,
+            batch_size=size,
+            schedule=lambda step: 1e-4,
+            on_nonfinite=None,
+        )
+        saver = callbacks.Checkpointer(
+            save=None,
+            check=watch.check,
+            plan=Plan(steps, steps + 1),
+            interval=callbacks.SaveInterval(),
+            stop_requested=lambda: False,
+        )
         clock = Clock()
         model.fit(
             batches,

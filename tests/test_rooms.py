@@ -12,6 +12,7 @@ PACKAGE = ROOT / "tfavmae"
 ROOMS = (
     "errors",
     "files",
+    "private_hooks",
     "pages",
     "media",
     "building",

@@ -74,7 +74,9 @@ def test_the_optimizer_takes_them():
         {"trainer": {"num_steps": 1}, "optimizer": {"layer_decay": 0.5}}
     )
     model = small.classifier()
-    optimizer = build_optimizer(make_plan(config, num_examples=64), model)
+    sections = config.trainer, config.optimizer
+    plan = make_plan(*sections, batch_size=32, num_examples=64)
+    optimizer = build_optimizer(config.optimizer, plan, model)
     factors = {path.split("/", 1)[1]: factor for path, factor, _ in optimizer.rules()}
     assert factors["head/kernel"] == 1.0
     assert factors["encoder/joint/block_0/mlp/expand/kernel"] == 0.5

@@ -19,9 +19,9 @@ RATE = 16_000
 NUM_CLIPS = {"train": 24, "validation": 8}
 
 
-def jpeg(picture):
+def jpeg(frame):
     content = io.BytesIO()
-    PIL.Image.fromarray(picture).save(content, "JPEG", quality=90)
+    PIL.Image.fromarray(frame).save(content, "JPEG", quality=90)
     return content.getvalue()
 
 
@@ -172,17 +172,14 @@ class ToyData:
 
     num_examples = 24
 
-    def __init__(self, config, host_index=0, host_count=1):
-        self.config = config
+    def __init__(self, data, model, *, seed, host_index=0, host_count=1):
+        self.batch_size, self.seed = data.batch_size, seed
         self.train_split = self
-        self.size = config.data.batch_size // host_count
+        self.size = data.batch_size // host_count
         self.start = host_index * self.size
 
     def ids(self):
         return [f"train-{i:02}" for i in range(24)]
-
-    def labels(self):
-        return None
 
     def facts(self):
         return {
@@ -198,7 +195,7 @@ class ToyData:
         return tf.data.Dataset.range(1000, 1002).map(self._batch)
 
     def _batch(self, step):
-        size, seed = self.config.data.batch_size, (self.config.trainer.seed, step)
+        size, seed = self.batch_size, (self.seed, step)
         whole = {
             "colour": tf.random.stateless_uniform([size, 3], seed),
             "sample_weight": tf.ones([size]),

@@ -57,7 +57,7 @@ OPTIMIZERS = {"sgd": lambda: PathSGD(0.1, 0.9), "adam": lambda: PathAdam(1e-3)}
 
 
 def batch(step):
-    """Clips of which some lack sound, some pictures: most of them in the first half."""
+    """Clips of which some lack audio, some video: most of them in the first half."""
     rng = np.random.default_rng(step)
     lacks = rng.random((2, BATCH)) < np.where(np.arange(BATCH) < BATCH / 2, 0.5, 0.1)
     lacks[:, -1] = False

@@ -139,7 +139,7 @@ def test_a_damaged_newer_one_makes_room_when_its_step_is_reached_again(
 
 def test_what_a_killed_writer_left_is_not_a_checkpoint(store, trained):
     save(store, trained, 1)
-    leftover = store.directory / ".writing-chief"
+    leftover = store.directory / ".partial-1-step-00000002"
     leftover.mkdir()
     (leftover / "variables.index").write_text("half")
     assert store.restore(collect_variables(trained))["step"] == 1

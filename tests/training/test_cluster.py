@@ -58,7 +58,7 @@ def test_slurm(environment):
         SLURM_STEP_TASKS_PER_NODE="2(x2)",
     )
     assert cluster.num_workers_named() == 4
-    assert distribution._automatic() == "multi_worker"
+    assert distribution.automatic_name() == "multi_worker"
     resolver = cluster.find_workers()
     assert cluster.place(resolver) == (2, 4)
     assert resolver.cluster_spec().as_dict() == {

@@ -18,8 +18,17 @@ from tfavmae.training.workdir import Workdir, read_rows
 
 def make_media(model, batch):
     assert batch["video"].shape == (8, 1, 16, 16, 3)
-    sounds = batch["audio"][:2] // 2
-    return {"frames": batch["video"][:2, 0], "quieter": sounds}
+    audio = batch["audio"][:2] // 2
+    return {"frames": batch["video"][:2, 0], "quieter": audio}
+
+
+def training_data(config):
+    return factory.TrainingData(config.data, config.model, seed=config.trainer.seed)
+
+
+def initialize(model, config, report=print):
+    sections = config.model, config.data
+    experiment.initialize(model, config.initialize_from, *sections, report)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +148,7 @@ def test_weights_are_taken_over_and_what_is_not_is_said(pretrained, small_config
     config.model.audio.mean = -4.0
     model = factory.build_model(config, factory.Labels(2, False, None))
     lines = []
-    experiment.initialize(model, config, lines.append)
+    initialize(model, config, lines.append)
     kernel = "encoder/joint/block_0/attention/qkv/kernel"
     source = {v.path: np.array(v) for v in pretrained.model.weights}
     own = {v.path: np.array(v) for v in model.weights}
@@ -157,22 +166,22 @@ def test_nothing_to_take_over(pretrained, small_config, tmp_path):
     config = small_config("finetune", initialize_from=str(tmp_path))
     model = factory.build_model(config, factory.Labels(2, False, None))
     with pytest.raises(UserError, match="holds no run"):
-        experiment.initialize(model, config, print)
+        initialize(model, config)
     config.initialize_from = str(pretrained.workdir)
     config.model.options.override({"hidden_dim": 32})
     wider = factory.build_model(config, factory.Labels(2, False, None))
     with pytest.raises(UserError, match=r"has shape .* in the checkpoint"):
-        experiment.initialize(wider, config, print)
+        initialize(wider, config)
     inputs = keras.Input((3,))
     stranger = keras.Model(inputs, keras.layers.Dense(2, name="other")(inputs))
     with pytest.raises(UserError, match="none of its weights belongs to this model"):
-        experiment.initialize(stranger, config, print)
+        initialize(stranger, config)
 
 
 def test_a_single_modality_reads_only_that(small_config):
     config = small_config("finetune")
     config.model.modality = "audio"
-    data = factory.TrainingData(config)
+    data = training_data(config)
     assert factory.build_model(config, data.labels()).modalities == ("audio",)
     batch = next(iter(data.training_batches(0)))
     assert "video" not in batch
@@ -181,7 +190,7 @@ def test_a_single_modality_reads_only_that(small_config):
 
 def test_a_balanced_few(small_config):
     changes = {"data.num_train_examples": 6, "data.sampling": "balanced"}
-    data = factory.TrainingData(small_config("finetune", **changes))
+    data = training_data(small_config("finetune", **changes))
     assert data.num_examples == 6
     rows = set()
     for batch in data.training_batches(0, num_steps=10):
@@ -193,7 +202,7 @@ def test_a_balanced_few(small_config):
 def test_more_examples_than_there_are(small_config):
     config = small_config("finetune", **{"data.num_train_examples": 99})
     with pytest.raises(UserError, match=r"num_train_examples=99 is more than the 24"):
-        factory.TrainingData(config)
+        training_data(config)
 
 
 def test_a_run_goes_on_with_clips_from_other_machines(small_config):
@@ -203,7 +212,7 @@ def test_a_run_goes_on_with_clips_from_other_machines(small_config):
         (differing,) = config_lib.difference(alone, served)
         assert differing in config_lib.RESUME_FREE_KEYS
         ours, theirs = (
-            list(factory.TrainingData(config).training_batches(3, num_steps=4))
+            list(training_data(config).training_batches(3, num_steps=4))
             for config in (alone, served)
         )
     assert len(ours) == len(theirs) == 4
@@ -225,9 +234,7 @@ def test_a_byte_that_flips_while_training_is_one_line(small_config, tones, tmp_p
     copy = tmp_path / "tones"
     shutil.copytree(tones, copy)
     config = small_config(**{"data.dataset": str(copy), "data.data_dir": None})
-    data = factory.TrainingData(
-        config
-    )  # its index is made, and finds all records whole
+    data = training_data(config)  # its index is made, and finds all records whole
     index = data.train_split.index
     path, position = index.files[index.shard[0]], index.offset[0] + index.length[0] // 2
     content = bytearray(pathlib.Path(path).read_bytes())
@@ -252,7 +259,7 @@ def test_bad_options_are_named(small_config):
         factory.build_model(config)
     config = small_config(**{"data.augment": {"flip": 1.0}})
     with pytest.raises(UserError, match=r"Config section data: .*flip"):
-        factory.clip_spec(config, train=True)
+        factory.clip_spec(config.data, config.model, train=True)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +275,16 @@ def test_mixed_precision(precision, small_config, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_the_real_model_can_skip_steps(small_config, tmp_path):
+    changes = {"trainer.nonfinite": "skip", "data.validation_split": None}
+    config = small_config(**changes, **{"trainer.num_steps": 3})
+    run = experiment.run(config, tmp_path, progress=False)
+    rows = [r for r in run.history if r["kind"] == "train"]
+    assert [r["skipped_steps"] for r in rows] == [0, 0, 0]
+
+
 @pytest.mark.slow
-def test_xla_and_recomputing_are_the_same_run(small_config, tmp_path):
+def test_xla_and_rematerialization_are_the_same_run(small_config, tmp_path):
     losses = []
     for jit, rematerialize in (("off", False), ("on", True)):
         changes = {"trainer.jit_compile": jit, "trainer.rematerialize": rematerialize}

@@ -29,7 +29,7 @@ def test_checkpoints_by_steps_or_minutes():
     assert found.checkpoint_every_steps == 70
     found = trainer("--checkpoint-every", "7.5min")
     assert found.checkpoint_every_minutes == 7.5
-    assert found.checkpoint_every_steps >= 10**9
+    assert found.checkpoint_every_steps is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A batch in parts, or blocks computed twice, make the step of the whole batch."""
+"""Gradient accumulation and rematerialization make the step of the whole batch."""
 
 import importlib.util
 import pathlib
@@ -56,7 +56,7 @@ def test_parts_in_a_graph(classifier):
     assert_same(classifier, train("classification", 2, eager=False))
 
 
-def test_blocks_that_are_recomputed(classifier):
+def test_blocks_that_are_rematerialized(classifier):
     assert_same(classifier, train("classification", rematerialize=True))
 
 

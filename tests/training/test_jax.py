@@ -17,7 +17,8 @@ recipe, workdir = sys.argv[1:]
 def load(**changes):
     return config_lib.load(recipe, [f"{k}={v}" for k, v in changes.items()])
 try:
-    experiment.run(load(**{"trainer.gradient_accumulation_steps": 2}), workdir + "/refused")
+    config = load(**{"trainer.gradient_accumulation_steps": 2})
+    experiment.run(config, workdir + "/refused")
 except UserError as error:
     refusal = str(error)
 whole = experiment.run(load(), workdir + "/whole", progress=False)

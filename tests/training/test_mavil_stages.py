@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 from tfavmae.models.transfer import address
 from tfavmae.training import experiment, mavil_stages
@@ -19,7 +20,7 @@ def config(small_config):
     values["model"] |= {"name": "mavil"}
     values["model"]["video"] |= {"num_frames": 2, "tubelet_size": [2, 4, 4]}
     values["model"]["options"] |= {"num_layers": 1, "num_fusion_layers": 1}
-    return experiment.config_lib.from_dict(values)
+    return config_lib.from_dict(values)
 
 
 def weights(model, below=""):
@@ -57,10 +58,10 @@ def test_each_student_is_taught_by_the_one_before(config, tmp_path, run_and_die)
 def test_a_teacher_without_a_source_is_refused(config, tmp_path):
     values = config.as_dict() | {"teacher_iterations": 0}
     values["model"]["options"]["teacher"] = {}
-    alone = experiment.config_lib.from_dict(values)
+    alone = config_lib.from_dict(values)
     with pytest.raises(UserError, match="needs teacher_from"):
         experiment.run(alone, tmp_path / "alone", progress=False)
     values["teacher_iterations"] = 1
-    both = experiment.config_lib.from_dict(values)
+    both = config_lib.from_dict(values)
     with pytest.raises(UserError, match="makes the teachers itself"):
         mavil_stages.run(both, tmp_path / "both", progress=False)

@@ -1,4 +1,4 @@
-"""What a person watches."""
+"""Loggers: history, TensorBoard and the terminal."""
 
 import io
 import math
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tfavmae.training.callbacks import IntervalMeans, Watch, _number
+from tfavmae.training.callbacks import as_float
 from tfavmae.training.monitors import HistoryLogger, Profile, ProgressLogger
+from tfavmae.training.watch import IntervalMeans, Start, Watch
 from tfavmae.training.workdir import History, read_rows
 
 ROW = {"step": 30, "epoch": 3, "kind": "epoch", "loss": 0.51234, "val_loss": 2.0}
@@ -70,7 +71,7 @@ def test_means_of_an_interval(toy_metric):
     assert means.take() == {}
     toy_metric.update_state(8.0, sample_weight=2.0)
     assert means.take() == {"loss": 8.0}
-    assert _number(toy_metric.result()) == 5.0
+    assert as_float(toy_metric.result()) == 5.0
     toy_metric.update_state(math.nan)
     assert math.isnan(means.peek()["loss"])
 
@@ -97,7 +98,14 @@ def test_the_last_steps_of_an_epoch_are_not_those_of_validation(tmp_path):
     model.layers[0].set_weights([np.zeros((1, 1))])
     model.optimizer.learning_rate = 0.0
     history = History(tmp_path / "history.jsonl")
-    watch = Watch(0, 2, [HistoryLogger(history)], 4, lambda _: 0.0, None)
+    watch = Watch(
+        start=Start(),
+        every_steps=2,
+        loggers=[HistoryLogger(history)],
+        batch_size=4,
+        schedule=lambda _: 0.0,
+        on_nonfinite=None,
+    )
     small, large = np.ones((12, 1)), np.full((4, 1), 10.0)
     model.fit(
         small, small, 4, validation_data=(large, large), verbose=0, callbacks=[watch]

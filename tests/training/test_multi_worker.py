@@ -83,7 +83,7 @@ def test_two_workers_are_one(tones, tmp_path):
     assert chief["weights"] == other["weights"]
     assert_same(chief, one)
     assert other["history"] == []  # the chief alone writes
-    assert not list((workdir / "checkpoints").glob(".writing*"))
+    assert not list((workdir / "checkpoints").glob(".peer-*"))
 
 
 @pytest.mark.slow
@@ -156,4 +156,4 @@ def test_workers_that_do_not_share_their_workdir(tones, tmp_path):
     for worker in workers:
         _, err = worker.communicate(timeout=300)
         assert worker.returncode != 0
-        assert "The workers would go on from different steps ([8, 0])" in err
+        assert "The workers would continue from different steps ([8, 0])" in err

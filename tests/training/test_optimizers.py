@@ -150,9 +150,16 @@ def small_model():
     return model
 
 
+def plan_of(values, **machine):
+    config = config_lib.from_dict(values)
+    sections = config.trainer, config.optimizer
+    plan = make_plan(*sections, batch_size=config.data.batch_size, **machine)
+    return config.optimizer, plan
+
+
 def options(**changes):
     values = {"trainer": {"num_steps": 10}, "optimizer": changes}
-    return make_plan(config_lib.from_dict(values), num_examples=64)
+    return plan_of(values, num_examples=64)
 
 
 def rules(optimizer):
@@ -166,7 +173,7 @@ def test_rules_by_path():
         head_learning_rate_factor=100.0,
         learning_rate_factors={"norm/gamma": 3.0},
     )
-    optimizer = build_optimizer(plan, small_model())
+    optimizer = build_optimizer(*plan, small_model())
     assert rules(optimizer) == {
         "body/kernel": [0.5, 0.1],
         "body/bias": [0.5, 0.0],
@@ -193,23 +200,23 @@ def test_factors_scale_the_update_and_the_decay():
 
 def test_a_rule_that_matches_nothing():
     with pytest.raises(UserError, match=r"learning_rate_factors: 'neck/' matches none"):
-        build_optimizer(options(learning_rate_factors={"neck/": 2.0}), small_model())
+        build_optimizer(*options(learning_rate_factors={"neck/": 2.0}), small_model())
     with pytest.raises(UserError, match=r"weight_decay_paths: 'kernels' matches none"):
-        build_optimizer(options(weight_decay_paths=["kernels"]), small_model())
+        build_optimizer(*options(weight_decay_paths=["kernels"]), small_model())
 
 
 def test_layer_decay_needs_layers():
     model = small_model()
     del model.layer_index
     with pytest.raises(UserError, match=r"optimizer\.layer_decay: Sequential has no"):
-        build_optimizer(options(layer_decay=0.75), model)
+        build_optimizer(*options(layer_decay=0.75), model)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_optimizers_are_reloaded_with_rules_and_state(name, tmp_path):
     model = small_model()
     plan = options(name=name, learning_rate_factors={"head/": 2.0}, schedule="cosine")
-    model.compile(build_optimizer(plan, model), loss="mse")
+    model.compile(build_optimizer(*plan, model), loss="mse")
     x, y = np.ones((8, 4), np.float32), np.zeros((8, 2), np.float32)
     model.fit(x, y, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -232,10 +239,10 @@ def test_plan_scales_the_rate_by_the_batch():
             "warmup_epochs": 0.5,
         },
     }
-    plan = make_plan(config_lib.from_dict(values), num_examples=5_200, num_replicas=4)
+    optimizer, plan = plan_of(values, num_examples=5_200, num_replicas=4)
     assert (plan.steps_per_epoch, plan.num_steps, plan.warmup_steps) == (10, 30, 5.0)
     assert plan.learning_rate == pytest.approx(3e-4)
-    text = "\n".join(plan.describe())
+    text = "\n".join(plan.describe(optimizer))
     assert "global batch 512 = 4 replica(s) x 128" in text
     assert "learning rate 0.0003 = 0.00015 x 512 / 256" in text
     assert "30 steps = 3 epochs of 10 steps" in text

@@ -6,7 +6,8 @@ import pytest
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
-from tfavmae.training.plan import make_plan, segments
+from tfavmae.training.plan import make_plan as plan_of
+from tfavmae.training.plan import segments
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,11 @@ def config(**data):
     return config_lib.from_dict({"trainer": {"num_steps": 5}, "data": data})
 
 
+def make_plan(config, **machine):
+    sections = config.trainer, config.optimizer
+    return plan_of(*sections, batch_size=config.data.batch_size, **machine)
+
+
 def test_a_batch_larger_than_the_data():
     with pytest.raises(UserError, match=r"data.batch_size=32 is more than the 8 train"):
         make_plan(config(batch_size=32), num_examples=8)
@@ -57,7 +63,7 @@ def test_micro_batches_share_what_a_replica_has():
     }
     config = config_lib.from_dict({"trainer": values, "data": {"batch_size": 32}})
     plan = make_plan(config, num_examples=64, num_replicas=2)
-    assert plan.describe()[0] == (
+    assert plan.describe(config.optimizer)[0] == (
         "global batch 32 = 2 replica(s) x 4 micro-batches x 4"
     )
     assert plan.contrast_batch == 4

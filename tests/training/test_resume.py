@@ -104,7 +104,7 @@ def test_ctrl_c_or_preemption_saves_and_says_how_to_go_on(
         experiment.run(config, workdir)
     text = str(error.value)
     assert text == (
-        f"Stopped at step 5; go on with: tfavmae pretrain --config"
+        f"Stopped at step 5; continue with: tfavmae pretrain --config"
         f" {workdir}/config.yaml --workdir {workdir}"
     )
     assert text in capfd.readouterr().err
@@ -262,9 +262,7 @@ def test_a_full_disk_at_a_checkpoint(
         with pytest.raises(UserError) as error:
             experiment.run(small_config(), tmp_path, progress=False)
     assert "Cannot write the checkpoint of step 4" in str(error.value)
-    assert "No space left on device; the newest complete one is of step 2" in str(
-        error.value
-    )
+    assert "the disk is full; the newest complete one is of step 2" in str(error.value)
     resumed = experiment.run(small_config(), tmp_path, progress=False)
     assert_same_weights(resumed.model, whole.model)
     assert Workdir(tmp_path).read_run()["sessions"][1]["from_step"] == 2
@@ -272,7 +270,9 @@ def test_a_full_disk_at_a_checkpoint(
 
 def test_a_monitor_that_does_not_exist(small_config, tmp_path):
     config = small_config(**{"trainer.monitor": "val_los"})
-    with pytest.raises(UserError, match=r"val_los is no validation .* there are: val_"):
+    with pytest.raises(
+        UserError, match=r"must be a validation metric \(val_.*received val_los"
+    ):
         experiment.run(config, tmp_path, progress=False)
 
 

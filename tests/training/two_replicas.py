@@ -22,7 +22,7 @@ from conftest import Toy, ToyData, small_values  # noqa: E402
 
 from tfavmae.config import experiment as config_lib  # noqa: E402
 from tfavmae.errors import UserError  # noqa: E402
-from tfavmae.training import callbacks, distribution, experiment  # noqa: E402
+from tfavmae.training import distribution, experiment, watch  # noqa: E402
 from tfavmae.training.optimizers import PathSGD  # noqa: E402
 
 
@@ -36,7 +36,7 @@ def train(data_dir, strategy, optimizer, batch_size=8, die_after=None, **trainer
         config = config_lib.from_dict(values)
         if die_after:
             with (
-                mock.patch.object(callbacks.Watch, "after_step", dies(die_after)),
+                mock.patch.object(watch.Watch, "after_step", dies(die_after)),
                 pytest.raises(ZeroDivisionError),
             ):
                 experiment.run(config, workdir, progress=False)
@@ -50,7 +50,7 @@ def train(data_dir, strategy, optimizer, batch_size=8, die_after=None, **trainer
 
 def dies(last_step):
     """A `Watch.after_step` that dies at a step."""
-    original = callbacks.Watch.after_step
+    original = watch.Watch.after_step
 
     def after_step(self, logs):
         if self.step == last_step:

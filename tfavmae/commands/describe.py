@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> None:
     if config.stage == "pretrain":
         labels = None
     elif args.classes is None:
-        labels = factory.TrainingData(config).labels()
+        labels = factory.TrainingData(
+            config.data, config.model, seed=config.trainer.seed
+        ).labels()
     else:
         labels = factory.Labels(args.classes, multi_label=False, names=None)
     model = factory.build_model(config, labels)

@@ -61,7 +61,7 @@ class Trained:
         """
         from tfavmae.training.factory import clip_spec
 
-        spec = clip_spec(self.config, train=False)
+        spec = clip_spec(self.config.data, self.config.model, train=False)
         spec = dataclasses.replace(
             spec, labels=tuple(labels), modalities=("audio", "video")
         )

@@ -250,7 +250,7 @@ class TrainerConfig(Config):
     gradient_accumulation_steps: int = field(default=1, metadata={"minimum": 1})
     rematerialize: bool = False
     nonfinite: str = field(default="stop", metadata={"choices": ("stop", "skip")})
-    checkpoint_every_steps: int = field(default=500, metadata={"minimum": 1})
+    checkpoint_every_steps: int | None = field(default=500, metadata={"minimum": 1})
     checkpoint_every_minutes: float | None = field(
         default=None, metadata={"above": 0.0}
     )

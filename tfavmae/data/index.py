@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from tfavmae.errors import UserError
 from tfavmae.files import PARTIAL
+from tfavmae.private_hooks import read_record
 
 FORMAT = 1  # raise when the content of the cached index changes
 RECORD_OVERHEAD = 16  # bytes of TFRecord framing: length 8, its CRC 4, payload CRC 4
@@ -276,7 +277,7 @@ class RecordReader:
         # Errors are ignored here, one level above the reader: a reader that cannot open
         # its file would fail, and be asked for the next record, without end.
         serialized = (
-            location.map(_read_first)
+            location.map(read_record)
             .ignore_errors()
             .concatenate(tf.data.Dataset.from_tensors(tf.constant(b"")))
         )
@@ -285,19 +286,6 @@ class RecordReader:
         is_read = tf.strings.length(serialized) > 0
         problem = "the record is damaged or its file is gone"
         return checked(serialized, is_read, problem, file, record)
-
-
-def _read_first(file, offset, size):
-    # tf.data's Python API can't start a TFRecord file at an offset, its ops can.
-    ops, spec = tf.raw_ops, {"output_types": [tf.string], "output_shapes": [[]]}
-    records = ops.TFRecordDatasetV2(
-        filenames=[file],
-        compression_type="",
-        buffer_size=size,
-        byte_offsets=[offset],
-    )
-    first = ops.TakeDataset(input_dataset=records, count=1, **spec)
-    return ops.DatasetToSingleElement(dataset=first, **spec)[0]
 
 
 def checked(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import num_joined_workers
 
 _CONFIGS = tf.data.experimental.service
 
@@ -65,7 +66,7 @@ class Dispatcher(_Server):
 
         A run that begins earlier would miss the batches of those that have not.
         """
-        while self._server._num_workers() < self.num_workers:
+        while num_joined_workers(self._server) < self.num_workers:
             time.sleep(0.1)
 
 

@@ -110,7 +110,7 @@ def to_clip(split: ClipSplit, row: int) -> page.Clip:
 def _reconstructions(
     pretrained: Run, config: ExperimentConfig, split: ClipSplit
 ) -> list[Reconstruction]:
-    spec = factory.clip_spec(config, train=False)
+    spec = factory.clip_spec(config.data, config.model, train=False)
     rows = split.rows(keep=("audio", "video"))[:_NUM_RECONSTRUCTIONS]
     batch = next(iter(split.evaluation_batches(spec, len(rows), indices=rows)))
     ids = split.ids()

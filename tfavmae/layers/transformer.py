@@ -8,6 +8,7 @@ from keras import KerasTensor, ops
 
 from tfavmae.layers.dense import Dense, LayerNorm
 from tfavmae.layers.gradients import attend_by_head, gelu_dense
+from tfavmae.private_hooks import all_layers
 
 # Beyond this many tokens the attention matrices of all heads together (3 MiB per clip
 # at 12 heads) no longer fit a CPU's caches. One head at a time then needs no transposed
@@ -370,6 +371,6 @@ def rematerialize_blocks(model: keras.Model) -> None:
     `keras.RematScope` would do it from outside, but its layers take no keyword
     arguments in a TensorFlow graph (Keras 3.15), and ours need `stream`.
     """
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, TransformerBlock):
             layer.rematerializes = True

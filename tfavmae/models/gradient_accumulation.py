@@ -1,70 +1,88 @@
-"""A step over a batch that does not fit into memory: part by part, then one update.
+"""Gradient accumulation: a batch that does not fit into memory, part by part.
 
-Means over the batch are exact, whatever the parts lack: each part's sum is divided by
-the weight of the whole batch, which the objectives' `counts` say beforehand. Contrast
-couples examples, so all embeddings are computed first, without gradients; the loss of
-all of them gives each embedding its gradient, which the parts then send through the
-encoder (Gao et al., "Scaling deep contrastive learning batch size under memory limited
-setup", 2021, section 3). That costs one more forward pass of the encoder.
+Means over the batch are exact, whichever clips a part has: each part's sum is divided
+by the weight of the whole batch, which the objectives' `counts` give beforehand.
+Contrast couples examples, so all embeddings are computed first, without gradients; the
+loss of all of them gives each embedding its gradient, from which the parts then compute
+the gradients of the encoder (Gao et al., "Scaling deep contrastive learning batch size
+under memory limited setup", 2021, section 3). That costs one more forward pass of the
+encoder.
 
 The parts are a loop of the graph, so tracing takes no longer for many of them, and no
-replica talks to another within it. Random numbers of layers (stochastic depth) differ
+collective runs inside it. Random numbers of layers (stochastic depth) differ
 between the two passes; masks do not.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from keras import ops
 
 from tfavmae.models.replicas import all_reduce_sum
-from tfavmae.objectives.base import Term
+from tfavmae.objectives.base import Objective, Term
+
+if TYPE_CHECKING:
+    # Models are imported where TensorFlow is not installed, too.
+    import tensorflow as tf
+
+    from tfavmae.models.train_step import TensorFlowTrainStep
 
 
-def accumulate(model, batch):
-    """Terms, this replica's share of the loss and its (scaled) gradients.
+def accumulate(
+    model: "TensorFlowTrainStep", batch: dict[str, "tf.Tensor"]
+) -> tuple[dict[str, Term], "tf.Tensor", list]:
+    """Computes the gradients of a batch in parts.
 
     Args:
-        model: its `gradient_accumulation_steps` says how many parts there are.
+        model: its `gradient_accumulation_steps` is the number of parts.
         batch: dict of tensors `(batch, ...)`.
 
     Returns:
-        dict of name to `Term` of the whole batch, the scalar share, and a list of
-        gradients (`None` where a weight has none), as for the batch in one piece.
+        dict of name to `Term` of the whole batch; this replica's scalar share of the
+        loss; the gradients of the scaled share, `None` where a weight has none. The
+        same as for the batch in one piece.
     """
-    parts = _parts(batch, model.gradient_accumulation_steps)
-    in_parts = [x for x in model.objectives if not _is_coupled(model, x)]
-    coupled = [x for x in model.objectives if _is_coupled(model, x)]
-    terms, share, pulls = {}, 0.0, {}
-    if coupled:
-        terms, share, pulls = _couple(model, batch, parts, coupled)
-    sums, gradients = _loop(model, batch, parts, in_parts, pulls)
-    terms |= sums
-    return terms, share + model.share_of_loss(sums), gradients
-
-
-def _is_coupled(model, objective):
-    return objective.couples_examples and not model.contrast_in_parts
-
-
-def _parts(batch, count):
-    """Tensors `(count, batch / count, ...)`."""
     import tensorflow as tf
 
-    if "example_index" not in batch:  # by which the masks are drawn
+    if "example_index" not in batch:
+        # Masks are drawn by this number: without it every part would draw the same.
         size = next(iter(batch.values())).shape[0]
         batch = {**batch, "example_index": tf.range(size)}
-    return {k: tf.reshape(x, [count, -1, *x.shape[1:]]) for k, x in batch.items()}
+    count = model.gradient_accumulation_steps
+    # (batch, ...) -> (parts, batch / parts, ...)
+    parts = {k: tf.reshape(x, [count, -1, *x.shape[1:]]) for k, x in batch.items()}
+    coupled, in_parts = [], []
+    for objective in model.objectives:
+        is_coupled = objective.couples_examples and not model.contrast_in_parts
+        (coupled if is_coupled else in_parts).append(objective)
+    terms, share, pulls = {}, 0.0, {}
+    if coupled:
+        terms, share, pulls = _embedding_gradients(model, batch, parts, coupled)
+    sums, gradients = _loop(model, batch, parts, in_parts, pulls)
+    return terms | sums, share + model.share_of_loss(sums), gradients
 
 
-def _couple(model, batch, parts, objectives):
-    """Terms over all examples, their share, and the gradient of each embedding."""
+def _embedding_gradients(
+    model: "TensorFlowTrainStep",
+    batch: dict[str, "tf.Tensor"],
+    parts: dict[str, "tf.Tensor"],
+    objectives: list[Objective],
+) -> tuple[dict[str, Term], "tf.Tensor", dict[str, "tf.Tensor"]]:
+    """Objectives over all examples, and their gradients with respect to embeddings.
+
+    Returns:
+        Terms; this replica's share of the loss; dict of embedding name to gradient,
+        `(parts, batch / parts, hidden_dim)`.
+    """
     import tensorflow as tf
 
-    def embed(part):
+    def embed(part: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
         outputs = model(part, training=True)
         return {name: outputs[name] for name in model.embedding_names}
 
     found = tf.map_fn(
         embed,
         parts,
+        # One at a time: parts at once would need the memory that is to be saved.
         parallel_iterations=1,
         fn_output_signature=dict.fromkeys(model.embedding_names, tf.float32),
     )
@@ -76,38 +94,53 @@ def _couple(model, batch, parts, objectives):
         share = model.share_of_loss(terms)
         scaled = model.optimizer.scale_loss(share)
     pulls = tape.gradient(scaled, embeddings, unconnected_gradients="zero")
-    return (
-        terms,
-        share,
-        {k: tf.reshape(x, tf.shape(found[k])) for k, x in pulls.items()},
-    )
+    pulls = {name: tf.reshape(x, tf.shape(found[name])) for name, x in pulls.items()}
+    return terms, share, pulls
 
 
-def _loop(model, batch, parts, objectives, pulls):
-    """Sums of the terms over parts, and the gradients of everything."""
+def _loop(
+    model: "TensorFlowTrainStep",
+    batch: dict[str, "tf.Tensor"],
+    parts: dict[str, "tf.Tensor"],
+    objectives: list[Objective],
+    pulls: dict[str, "tf.Tensor"],
+) -> tuple[dict[str, Term], list]:
+    """Terms of the objectives summed over the parts, and the gradients of everything.
+
+    `pulls` are the gradients with respect to the embeddings.
+    """
     import tensorflow as tf
 
     variables = model.trainable_variables
-    reached, weights = set(), {}
-    totals = _global_counts(objectives, batch)
+    # Filled while the body is traced: which variables have a gradient, which term has
+    # which weight. A loop of the graph cannot return either.
+    reached: set[int] = set()
+    weights: dict[str, float] = {}
+    counts = _counts(objectives, batch)
+    totals = dict(zip(counts, all_reduce_sum(counts.values()), strict=True))
 
-    def body(i, sums, gradients):
+    def body(i: Any, sums: dict, gradients: list) -> tuple[Any, dict, list]:
         part = {k: x[i] for k, x in parts.items()}
         with tf.GradientTape() as tape:
             outputs = model(part, training=True)
             terms = model.compute_terms(part, outputs, objectives)
             loss = _part_of_loss(terms, _counts(objectives, part), totals)
             scaled = model.optimizer.scale_loss(tf.convert_to_tensor(loss))
+            # The gradient of <pull, embedding> is the pull's way through the encoder.
             for name, x in pulls.items():
                 scaled += tf.reduce_sum(x[i] * outputs[name])
         new = tape.gradient(scaled, variables)
         reached.update(n for n, g in enumerate(new) if g is not None)
         weights.update({name: term.weight for name, term in terms.items()})
+        sums = dict(sums)
+        for name, term in terms.items():
+            total, weight = sums[name]
+            sums[name] = (total + term.numerator, weight + term.denominator)
         gradients = [
             g if x is None else g + tf.convert_to_tensor(x)
             for g, x in zip(gradients, new, strict=True)
         ]
-        return i + 1, _add(sums, terms), gradients
+        return i + 1, sums, gradients
 
     names = [n for x in objectives for n in x.term_names(model.modalities)]
     zero = tf.zeros(())
@@ -128,8 +161,13 @@ def _loop(model, batch, parts, objectives, pulls):
     return terms, [g if n in reached else None for n, g in enumerate(gradients)]
 
 
-def _part_of_loss(terms, counts, totals):
-    """A part's summand of the loss: its sums over the weight of the whole batch."""
+def _part_of_loss(
+    terms: dict[str, Term], counts: dict[str, Any], totals: dict[str, Any]
+) -> Any:
+    """A part's summand of the loss: its sums over the weight of the whole batch.
+
+    `counts` and `totals` may differ from the denominators by a factor, which cancels.
+    """
     return sum(
         term.weight
         * term.numerator
@@ -140,21 +178,5 @@ def _part_of_loss(terms, counts, totals):
     )
 
 
-def _counts(objectives, batch):
+def _counts(objectives: list[Objective], batch: dict[str, Any]) -> dict[str, Any]:
     return {k: x for o in objectives for k, x in o.counts(batch).items()}
-
-
-def _global_counts(objectives, batch):
-    counts = _counts(objectives, batch)
-    return dict(zip(counts, all_reduce_sum(counts.values()), strict=True))
-
-
-def _add(sums, terms):
-    return {
-        name: (
-            (total + terms[name].numerator, weight + terms[name].denominator)
-            if name in terms
-            else (total, weight)
-        )
-        for name, (total, weight) in sums.items()
-    }

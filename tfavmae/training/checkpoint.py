@@ -1,7 +1,7 @@
 """Checkpoints of a whole run: written atomically, verified when read.
 
-A checkpoint is a directory `step-00000500` with the variables of model, optimizer
-and metrics by address (a TensorFlow checkpoint; on other backends `variables.npz`),
+A checkpoint is a directory `step-00000500` with the variables of model, optimizer and
+metrics by address (a TensorFlow checkpoint; on other backends `variables.npz`),
 `state.json` and `checksums.json`. It is written under another name, renamed when
 complete, and named in `latest`; so a process killed at any moment leaves only whole
 ones.
@@ -13,13 +13,19 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfavmae import files
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import tf_variable
+
+Variables = dict[str, tf.Variable | keras.Variable]
 
 _PREFIX = "step-"
 _VARIABLES = "variables"
@@ -28,47 +34,58 @@ _CHECKSUMS = "checksums.json"
 _GENERATOR = re.compile(r"(^|/)seed_generator(_\d+)?/")
 
 
-def collect_variables(model) -> dict:
+def collect_variables(model: keras.Model) -> Variables:
     """`{address: variable}` of everything that training changes.
 
-    The addresses of weights leave out the name of the model. Random generators
-    have names that Keras counts up within a process; here they have none.
+    The addresses of weights leave out the name of the model. Random generators have
+    names that Keras counts up within a process; here they have none.
+
+    Raises:
+        ValueError: two variables have the same address.
     """
-    found = {}
+    addressed = []
+    num_generators: dict[str, int] = {}
     for variable in model.variables:
         address = variable.path.removeprefix(f"{model.name}/")
         if _GENERATOR.search(address):
             address = _GENERATOR.sub(r"\1seed_generator/", address)
-            same = [a for a in found if a.startswith(f"model/{address}")]
-            address = f"{address}_{len(same)}"
-        _add(found, f"model/{address}", variable)
-    optimizer = getattr(model, "optimizer", None)
-    for variable in optimizer.variables if optimizer else ():
-        _add(found, f"optimizer/{variable.path}", variable)
+            number = num_generators.get(address, 0)
+            num_generators[address] = number + 1
+            address = f"{address}_{number}"
+        addressed.append((f"model/{address}", variable))
+    if optimizer := getattr(model, "optimizer", None):
+        addressed += [(f"optimizer/{v.path}", v) for v in optimizer.variables]
     for metric in model.metrics:
-        for variable in metric.variables:
-            _add(found, f"metrics/{metric.name}/{variable.name}", variable)
+        name = f"metrics/{metric.name}"
+        addressed += [(f"{name}/{v.name}", v) for v in metric.variables]
+    found: Variables = {}
+    for address, variable in addressed:
+        variable = tf_variable(variable) if _is_tensorflow() else variable
+        if found.setdefault(address, variable) is not variable:
+            raise ValueError(
+                f"Two variables have the address {address!r}; give their layers names."
+            )
     return found
 
 
 class CheckpointStore:
-    """The checkpoints of one run.
+    """The checkpoints of a run, in a directory.
 
     Args:
-        directory: where they lie; made on the first `save`.
-        keep: how many of the newest to keep.
-        is_chief: whether this process writes (the others take part in reading
-            variables that are spread over workers, and write nothing).
+        directory: made when the first one is saved.
+        keep: how many to keep.
+        is_chief: whether this process writes (the others take part in reading variables
+            that are spread over workers, and leave nothing).
         report: called with one line when a damaged checkpoint is passed over.
     """
 
     def __init__(
         self,
-        directory,
+        directory: str | os.PathLike,
         keep: int = 2,
         is_chief: bool = True,
-        report: Callable[[str], None] = print,
-    ):
+        report: Callable[[str], Any] = print,
+    ) -> None:
         self.directory = pathlib.Path(directory)
         self.keep = keep
         self.is_chief = is_chief
@@ -80,29 +97,64 @@ class CheckpointStore:
         numbers = [name.removeprefix(_PREFIX) for name in names]
         return sorted((int(n) for n in numbers if n.isdigit()), reverse=True)
 
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint, intact or not; 0 where there is none."""
+        return next(iter(self.steps()), 0)
+
     def path(self, step: int) -> pathlib.Path:
+        """The directory of the checkpoint of a step."""
         return self.directory / f"{_PREFIX}{step:08d}"
 
-    def save(self, variables: dict, state: dict) -> None:
+    def save(self, variables: Variables, state: dict[str, Any]) -> None:
         """Writes a checkpoint for `state["step"]` and deletes the oldest.
+
+        Args:
+            variables: as of `collect_variables`.
+            state: what else to keep, in JSON's types.
 
         Raises:
             UserError: it could not be written; earlier checkpoints are intact.
         """
-        writer = "chief" if self.is_chief else f"worker-{os.getpid()}"
-        temporary = self.directory / f".writing-{writer}"
+        step = state["step"]
         try:
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process
-            temporary.mkdir(parents=True)
-            _write(temporary, variables, state)
-            if self.is_chief:
-                self._publish(temporary, state["step"])
-        except (OSError, tf.errors.OpError) as error:
-            raise UserError(self._failure(state["step"], error)) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if not self.is_chief:
+                folder = tempfile.TemporaryDirectory(
+                    prefix=".peer-", dir=self.directory
+                )
+                with folder as scratch:
+                    _write(pathlib.Path(scratch), variables, state)
+                return
+            files.remove_partial(self.directory)
+            # A checkpoint of this step that is there is damaged: an intact one would
+            # have been continued from.
+            with files.replacing(self.path(step)) as temporary:
+                temporary.mkdir()
+                _write(temporary, variables, state)
+            # For people and scripts: `restore` looks at the directories themselves.
+            files.write_atomically(
+                self.directory / "latest", f"{self.path(step).name}\n"
+            )
+            # Those of later steps are damaged too.
+            kept = [s for s in self.steps() if s <= step][: self.keep]
+            for old in set(self.steps()) - set(kept):
+                shutil.rmtree(self.path(old))
+        except (OSError, UserError, tf.errors.OpError) as error:
+            cause = error.__cause__ or error
+            reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+            if files.is_disk_full(error):
+                reason = "the disk is full"
+            left = "none exists"
+            if newest := self.newest_step():
+                left = f"the newest complete one is of step {newest}"
+            raise UserError(
+                f"Cannot write the checkpoint of step {step} to {self.directory}:"
+                f" {reason}; {left}. Free some space and run the same command again."
+            ) from error
 
-    def restore(self, variables: dict, partly: bool = False) -> dict | None:
+    def restore(
+        self, variables: Variables, partly: bool = False
+    ) -> dict[str, Any] | None:
         """Reads the newest intact checkpoint into `variables`.
 
         Args:
@@ -115,9 +167,8 @@ class CheckpointStore:
         Raises:
             UserError: every checkpoint is damaged, or it belongs to another model.
         """
-        steps = self.steps()
-        damages = []
-        for step in steps:
+        damages: list[str] = []
+        for step in self.steps():
             damage = _damage(self.path(step))
             if damage is None:
                 for line in damages:
@@ -131,31 +182,8 @@ class CheckpointStore:
             )
         return None
 
-    def _publish(self, temporary, step) -> None:
-        final = self.path(step)
-        if final.exists():  # damaged: an intact one would have been continued from
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        pointer = self.directory / ".latest"
-        pointer.write_text(f"{final.name}\n")
-        os.replace(pointer, self.directory / "latest")
-        older = [s for s in self.steps() if s <= step]
-        for old in {*self.steps()} - {*older[: self.keep]}:
-            shutil.rmtree(self.path(old))
 
-    def _failure(self, step, error) -> str:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        steps = self.steps()
-        kept = (
-            f"the newest complete one is of step {steps[0]}" if steps else "none exists"
-        )
-        return (
-            f"Cannot write the checkpoint of step {step} to {self.directory}: {reason};"
-            f" {kept}. Make room and run the same command again."
-        )
-
-
-def _read(path, variables, partly) -> dict:
+def _read(path: pathlib.Path, variables: Variables, partly: bool) -> dict[str, Any]:
     state = json.loads((path / _STATE).read_text())
     saved = state["variables"]
     if partly:
@@ -168,6 +196,7 @@ def _read(path, variables, partly) -> dict:
         return state
     reader = tf.train.Checkpoint(variables=variables)
     status = reader.read(str(path / _VARIABLES))
+    # Both are checked again: `read` itself passes over what does not match.
     if partly:
         status.assert_existing_objects_matched().expect_partial()
     else:
@@ -179,21 +208,11 @@ def _is_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
-def _add(found, address, variable) -> None:
-    # On TensorFlow a Keras variable's value is a variable itself; else a snapshot.
-    value = getattr(variable, "value", variable) if _is_tensorflow() else variable
-    if address in found and found[address] is not value:
-        raise ValueError(
-            f"Two variables have the address {address!r}; give their layers names."
-        )
-    found[address] = value
-
-
-def _shapes(variables) -> dict:
+def _shapes(variables: Variables) -> dict[str, list[int]]:
     return {address: list(v.shape) for address, v in variables.items()}
 
 
-def _write(directory, variables, state) -> None:
+def _write(directory: pathlib.Path, variables: Variables, state: dict) -> None:
     if _is_tensorflow():
         tf.train.Checkpoint(variables=variables).write(str(directory / _VARIABLES))
     else:
@@ -201,26 +220,28 @@ def _write(directory, variables, state) -> None:
         np.savez(directory / f"{_VARIABLES}.npz", **values)
     state = state | {"variables": _shapes(variables)}
     (directory / _STATE).write_text(json.dumps(state, indent=1))
+    # Disks and copies over networks damage files without an error.
     sums = {path.name: _checksum(path) for path in sorted(directory.iterdir())}
     (directory / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
     for path in directory.iterdir():
         _flush(path)
 
 
-def _flush(path) -> None:
-    """Onto the disk: a rename must not outlive what it names."""
+def _flush(path: pathlib.Path) -> None:
+    """Waits until a file is on the disk: a rename must not outlive what it names."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _checksum(path) -> str:
+def _checksum(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _damage(path) -> str | None:
-    """What is wrong with a checkpoint, or `None`."""
+def _damage(path: pathlib.Path) -> str | None:
+    """Describes the damage of a checkpoint; `None` if it is intact."""
     try:
+        # Its own damage shows as an error of JSON, or as a checksum that does not fit.
         sums = json.loads((path / _CHECKSUMS).read_text())
         for name, expected in sums.items():
             if _checksum(path / name) != expected:
@@ -230,7 +251,9 @@ def _damage(path) -> str | None:
     return None if _STATE in sums else f"{_STATE} is missing"
 
 
-def _check_same_variables(path, saved: dict, wanted: dict) -> None:
+def _check_same_variables(
+    path: pathlib.Path, saved: dict[str, list[int]], wanted: dict[str, list[int]]
+) -> None:
     lines = [f"{a}: not in the checkpoint" for a in wanted if a not in saved]
     lines += [f"{a}: not in this model" for a in saved if a not in wanted]
     lines += [

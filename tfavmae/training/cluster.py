@@ -1,21 +1,24 @@
-"""The workers of a job: where their addresses come from, and whether they answer."""
+"""Workers of a job: addresses from the environment, and whether they answer."""
 
 import contextlib
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
 from tfavmae.errors import UserError
 
-_KUBERNETES_PORT = 8470
+_Resolver = tf.distribute.cluster_resolver.ClusterResolver
+_KUBERNETES_PORT = 8470  # the default of TensorFlow's resolver
 _RETRY_SECONDS = 0.5
 
 
 def num_workers_named() -> int:
-    """Workers that `TF_CONFIG` or SLURM name; 1 where neither does.
+    """Number of workers that `TF_CONFIG` or SLURM name; 1 where neither does.
 
     Raises:
         UserError: `TF_CONFIG` is malformed.
@@ -25,15 +28,15 @@ def num_workers_named() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
 
 
-def find_workers() -> tf.distribute.cluster_resolver.ClusterResolver:
-    """TensorFlow's resolver for what this process' environment says.
+def find_workers() -> _Resolver:
+    """TensorFlow's resolver for the workers that this process' environment names.
 
-    `TF_CONFIG`; else SLURM's variables, inside a job step; else Kubernetes: pods on
-    the host network, found by the label selector `TFAVMAE_POD_SELECTOR`, of which
-    this one is on the node `TFAVMAE_HOST_IP` (the downward API's `status.hostIP`).
+    `TF_CONFIG`; else SLURM's variables, inside a job step; else Kubernetes: pods on the
+    host network, found by the label selector `TFAVMAE_POD_SELECTOR`, of which this one
+    is on the node `TFAVMAE_HOST_IP` (the downward API's `status.hostIP`).
 
     Raises:
-        UserError: there is nothing of the sort, or it is malformed.
+        UserError: the environment names no workers, or is malformed.
     """
     if "TF_CONFIG" in os.environ:
         _num_tf_config_workers()
@@ -49,16 +52,16 @@ def find_workers() -> tf.distribute.cluster_resolver.ClusterResolver:
     )
 
 
-def place(resolver) -> tuple[int, int]:
-    """This worker's number, from 0, and how many there are; a chief comes first."""
+def place(resolver: _Resolver) -> tuple[int, int]:
+    """This worker's number, from 0, and the number of workers; a chief comes first."""
     workers = _addresses(resolver)
     return list(workers).index((resolver.task_type, resolver.task_id)), len(workers)
 
 
-def wait_for_peers(resolver, timeout_seconds: float) -> None:
+def wait_for_peers(resolver: _Resolver, timeout_seconds: float) -> None:
     """Returns when every other worker's address takes connections.
 
-    TensorFlow itself would wait for an hour, and say nothing. While it waits this
+    TensorFlow itself would wait for an hour without a message. While it waits, this
     worker listens at its own address, so that the others see it.
 
     Args:
@@ -66,7 +69,7 @@ def wait_for_peers(resolver, timeout_seconds: float) -> None:
         timeout_seconds: for all of them together.
 
     Raises:
-        UserError: some do not answer; names them.
+        UserError: naming those that do not answer.
     """
     workers = _addresses(resolver)
     own = workers.pop((resolver.task_type, resolver.task_id))
@@ -90,7 +93,7 @@ def check_answers(address: str, timeout_seconds: float, what: str) -> None:
         raise UserError(f"{what} does not answer at {address} ({reason}).")
 
 
-def _addresses(resolver) -> dict:
+def _addresses(resolver: _Resolver) -> dict[tuple[str, int], str]:
     """`{(task type, index): "host:port"}`, the chief first."""
     tasks = resolver.cluster_spec().as_dict()
     return {
@@ -108,9 +111,11 @@ def _split(address: str) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def _listening(address):
+def _listening(address: str) -> Iterator[None]:
     _, port = _split(address)
     try:
+        # All other workers may connect before the first one is accepted: nothing
+        # accepts them here, and the backlog is what answers.
         server = socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise UserError(
@@ -121,10 +126,11 @@ def _listening(address):
         yield
 
 
-def _refusal(address, deadline) -> str | None:
-    """Why an address takes no connection until the deadline; `None` if it does."""
+def _refusal(address: str, deadline: float) -> str | None:
+    """The reason why an address takes no connection until a time; `None` if it does."""
     target = _split(address)
     while True:
+        # A time-out of 0 would mean a socket that does not wait at all.
         remaining = max(deadline - time.monotonic(), 0.1)
         try:
             socket.create_connection(target, timeout=remaining).close()
@@ -137,12 +143,13 @@ def _refusal(address, deadline) -> str | None:
 
 
 def _num_tf_config_workers() -> int:
+    """Number of workers in `TF_CONFIG`, after checking all that will be read of it."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         cluster = config["cluster"]
         workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
         task = config["task"]
-        cluster[task["type"]][int(task["index"])]
+        cluster[task["type"]][int(task["index"])]  # raises if this process is missing
         for address in workers:
             _split(address)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -153,23 +160,24 @@ def _num_tf_config_workers() -> int:
     return len(workers)
 
 
-def _slurm():
+def _slurm() -> _Resolver:
     try:
         # SLURM itself gives each task its GPUs (--gpus-per-task). TensorFlow would ask
-        # nvidia-smi, also where there is none, and share them out too late.
+        # nvidia-smi, also where there is none, and share them out too late. It wants to
+        # be told that a node has enough GPUs for its tasks: 2**16 always are.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             gpus_per_node=2**16, gpus_per_task=1, auto_set_gpu=False
         )
         resolver.cluster_spec()
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(
-            f"SLURM's variables do not say who the workers are ({error}); start"
+            f"SLURM's variables do not say which the workers are ({error}); start"
             " them by srun."
         ) from error
     return resolver
 
 
-def _kubernetes(client=None):
+def _kubernetes() -> _Resolver:
     selector, host = (
         os.environ.get(f"TFAVMAE_{name}") for name in ("POD_SELECTOR", "HOST_IP")
     )
@@ -182,7 +190,7 @@ def _kubernetes(client=None):
     resolver = tf.distribute.cluster_resolver.KubernetesClusterResolver(
         {"worker": [selector]},
         tf_server_port=_KUBERNETES_PORT,
-        override_client=client or _kubernetes_client(),
+        override_client=_kubernetes_client(),
     )
     try:
         addresses = resolver.cluster_spec().as_dict().get("worker", [])
@@ -197,7 +205,7 @@ def _kubernetes(client=None):
     return resolver
 
 
-def _kubernetes_client():
+def _kubernetes_client() -> Any:
     try:
         import kubernetes
     except ImportError as error:

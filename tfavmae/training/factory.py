@@ -1,23 +1,34 @@
-"""The parts of an experiment, made from its config: data and model."""
+"""The parts of an experiment, made from sections of its config: data and model."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from tfavmae.config.experiment import ExperimentConfig
+from tfavmae.config.experiment import DataConfig, ExperimentConfig, ModelConfig
 from tfavmae.data import augment, sampling, service
-from tfavmae.data.pipeline import ClipSpec, ClipSplit, open_split
+from tfavmae.data.pipeline import ClipSpec, open_split
 from tfavmae.errors import UserError
 from tfavmae.models import presets
 from tfavmae.training import cluster
 
+# A service that is up answers at once; this is for one that is still starting.
 _SERVICE_TIMEOUT_SECONDS = 10.0
 
 
-def clip_spec(config: ExperimentConfig, train: bool) -> ClipSpec:
-    """What to cut out of a clip, as the config's model and data sections say."""
-    data, model = config.data, config.model
+def clip_spec(data: DataConfig, model: ModelConfig, train: bool) -> ClipSpec:
+    """What to cut out of a stored clip: what the model reads, as `data` says.
+
+    Args:
+        data: the config's `data` section.
+        model: the config's `model` section.
+        train: whether windows are random and clips are augmented.
+
+    Raises:
+        UserError: the sections ask for what is impossible.
+    """
     try:
         return ClipSpec(
             clip_seconds=data.clip_seconds,
@@ -42,8 +53,8 @@ class Labels:
 
     Attributes:
         num_classes: width of the logits.
-        multi_label: whether a clip may have several.
-        names: of the classes, or `None` where the dataset has none.
+        multi_label: whether a clip may have several classes.
+        names: of the classes, or `None` where the data set has none.
     """
 
     num_classes: int
@@ -52,23 +63,41 @@ class Labels:
 
 
 class TrainingData:
-    """The splits of an experiment and the batches it makes of them.
+    """The splits of an experiment and the batches made of them.
 
     Args:
-        config: the experiment.
+        data: the config's `data` section.
+        model: the config's `model` section: what a clip is cut to.
+        seed: of order, windows and augmentation.
         host_index: this host; with several, each makes its share of a batch.
         host_count: number of hosts.
+
+    Raises:
+        UserError: there are fewer clips than `data.num_train_examples`, or a service
+            does not answer.
     """
 
-    def __init__(self, config: ExperimentConfig, host_index=0, host_count=1):
-        self.config = config
+    def __init__(
+        self,
+        data: DataConfig,
+        model: ModelConfig,
+        *,
+        seed: int,
+        host_index: int = 0,
+        host_count: int = 1,
+    ) -> None:
+        self.data = data
+        self.model = model
+        self.seed = seed
         self.hosts = {"host_index": host_index, "host_count": host_count}
-        self.train_split = self._open(config.data.train_split)
+        self.train_split = open_split(data.dataset, data.train_split, data.data_dir)
         self.validation_split = None
-        if config.data.validation_split:
-            self.validation_split = self._open(config.data.validation_split)
+        if data.validation_split:
+            self.validation_split = open_split(
+                data.dataset, data.validation_split, data.data_dir
+            )
         self.indices = self._subset()
-        for address in config.data.services:
+        for address in data.services:
             cluster.check_answers(
                 service.host_and_port(address),
                 _SERVICE_TIMEOUT_SECONDS,
@@ -81,47 +110,50 @@ class TrainingData:
         used = self.indices
         return self.train_split.num_examples if used is None else len(used)
 
-    def training_batches(self, start_step: int, num_steps: int | None = None):
-        """Batches from `start_step` on, a function of seed and step alone."""
+    def training_batches(
+        self, start_step: int, num_steps: int | None = None
+    ) -> tf.data.Dataset:
+        """Batches from `start_step` on, a function of seed and step alone.
+
+        See `tfavmae.data.pipeline.ClipSplit` for what a batch holds.
+        """
+        # From the labels of the whole split, not of this host's share.
         weights = None
-        if self.config.data.sampling == "balanced":
-            weights = sampling.balanced_weights(self._labels())
+        if self.data.sampling == "balanced":
+            weights = sampling.balanced_weights(self._train_labels())
         return self.train_split.training_batches(
-            clip_spec(self.config, train=True),
-            self.config.data.batch_size,
-            seed=self.config.trainer.seed,
+            clip_spec(self.data, self.model, train=True),
+            self.data.batch_size,
+            seed=self.seed,
             start_step=start_step,
             num_steps=num_steps,
             indices=self.indices,
             sampling_weights=weights,
-            services=self.config.data.services,
+            services=self.data.services,
             **self.hosts,
         )
 
-    def validation_batches(self):
+    def validation_batches(self) -> tf.data.Dataset | None:
         """Every validation clip once, or `None` without a validation split."""
         if self.validation_split is None:
             return None
         return self.validation_split.evaluation_batches(
-            clip_spec(self.config, train=False),
-            self.config.data.batch_size,
+            clip_spec(self.data, self.model, train=False),
+            self.data.batch_size,
             **self.hosts,
         )
 
-    def labels(self) -> Labels | None:
-        """What is to be classified, or `None` in pretraining."""
-        label = self.config.data.label
-        if self.config.stage != "finetune":
-            return None
-        names = self.train_split.label_names(label)
+    def labels(self) -> Labels:
+        """What a classifier learns from the label `data.label`."""
+        names = self.train_split.label_names(self.data.label)
         return Labels(
-            num_classes=self.train_split.num_classes(label),
-            multi_label=np.ndim(self._labels()) == 2,
+            num_classes=self.train_split.num_classes(self.data.label),
+            multi_label=np.ndim(self._train_labels()) == 2,
             names=list(names) if names else None,
         )
 
-    def facts(self) -> dict:
-        """What `run.json` says of the data."""
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Data set, split, size and fingerprint of each split, for `run.json`."""
         splits = {"train": self.train_split, "validation": self.validation_split}
         return {
             name: {
@@ -134,26 +166,22 @@ class TrainingData:
             if split is not None
         }
 
-    def _open(self, split) -> ClipSplit:
-        return open_split(self.config.data.dataset, split, self.config.data.data_dir)
+    def _train_labels(self) -> np.ndarray:
+        return self.train_split.labels(self.data.label)
 
-    def _labels(self):
-        return self.train_split.labels(self.config.data.label)
-
-    def _subset(self):
-        wanted, data = self.config.data.num_train_examples, self.config.data
+    def _subset(self) -> np.ndarray | None:
+        """Rows of the `data.num_train_examples` clips in use; `None` for all."""
+        wanted, available = self.data.num_train_examples, self.train_split.num_examples
         if wanted is None:
             return None
-        if wanted > self.train_split.num_examples:
+        if wanted > available:
             raise UserError(
-                f"data.num_train_examples={wanted} is more than the"
-                f" {self.train_split.num_examples} clips of {data.train_split};"
-                " lower it."
+                f"data.num_train_examples={wanted} is more than the {available} clips"
+                f" of {self.data.train_split}; lower it."
             )
-        if data.label is None:
+        if self.data.label is None:
             return np.arange(wanted)
-        seed = self.config.trainer.seed
-        return sampling.balanced_subset(self._labels(), wanted, seed)
+        return sampling.balanced_subset(self._train_labels(), wanted, self.seed)
 
 
 def build_model(config: ExperimentConfig, labels: Labels | None = None) -> keras.Model:

@@ -1,19 +1,28 @@
-"""MAViL's two stages as one run: raw targets, then a teacher's, then the next's."""
+"""MAViL's two stages as one run: raw targets, then those of a teacher, repeatedly."""
 
+import os
 import pathlib
-from collections.abc import Callable
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
-from tfavmae.training import experiment
+from tfavmae.training import experiment, monitors
 
 
-def stage_configs(config: ExperimentConfig, workdir) -> dict:
-    """Each stage's work directory and config, in order (paper, section 3.3).
+def stage_configs(
+    config: ExperimentConfig, workdir: str | os.PathLike
+) -> dict[pathlib.Path, ExperimentConfig]:
+    """Each stage's work directory and config, in order (MAViL, section 3.3).
 
     Stage 1 is the config as it is. Each student starts afresh, from a seed of its own
     or from `initialize_from` as stage 1 does, and the stage before it is its teacher.
+
+    Args:
+        config: of stage 1, with `teacher_iterations` >= 1.
+        workdir: directory of the stages' work directories.
+
+    Raises:
+        UserError: the config names teachers as well.
     """
     if "teacher" in config.model.options.as_dict() or config.teacher_from:
         raise UserError(
@@ -23,10 +32,12 @@ def stage_configs(config: ExperimentConfig, workdir) -> dict:
     stages, previous = {}, None
     for iteration in range(config.teacher_iterations + 1):
         values = config.as_dict() | {"teacher_iterations": 0}
+        # From the same seed a student would begin with its teacher's first weights.
         values["trainer"]["seed"] += iteration
         path = pathlib.Path(workdir) / "stage_1"
         if iteration:
             path = path.with_name(f"stage_2_iteration_{iteration}")
+            # Empty: the teacher's encoder differs in nothing from the student's.
             values["model"]["options"]["teacher"] = {}
             values["teacher_from"] = [str(previous)]
         stages[path] = config_lib.from_dict(values)
@@ -36,19 +47,20 @@ def stage_configs(config: ExperimentConfig, workdir) -> dict:
 
 def run(
     config: ExperimentConfig,
-    workdir,
+    workdir: str | os.PathLike,
     *,
     progress: bool = True,
-    make_media: Callable | None = None,
+    make_media: monitors.MakeMedia | None = None,
 ) -> experiment.Run:
-    """Trains all stages, or goes on where a killed command stopped.
+    """Trains all stages, or continues where a killed command stopped.
 
     Args:
         config: of stage 1, with `teacher_iterations` >= 1.
         workdir: directory of the stages' work directories, `stage_1`,
             `stage_2_iteration_1` ...
-        progress, make_media: see `experiment.run`; media are of stage 1 only, for
-            later ones predict features.
+        progress: see `experiment.run`.
+        make_media: see `experiment.run`; for stage 1 only, since later ones predict
+            features, which cannot be shown.
 
     Returns:
         The last stage's finished `Run`.

@@ -1,10 +1,17 @@
-"""Where the numbers of a run go: the terminal, TensorBoard, `history.jsonl`."""
+"""Loggers of a run: the terminal, TensorBoard, `history.jsonl`; profiles and media."""
 
+import contextlib
+import dataclasses
+import os
 import pathlib
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import (
@@ -17,34 +24,38 @@ from rich.progress import (
 )
 
 from tfavmae.training.callbacks import StepCallback, sync_state
+from tfavmae.training.watch import Row
+from tfavmae.training.workdir import History, Workdir
+
+MakeMedia = Callable[[keras.Model, dict[str, tf.Tensor]], dict[str, np.ndarray]]
 
 _NOT_SHOWN = ("step", "epoch", "kind")
 
 
 class HistoryLogger:
-    """Rows into a `History`."""
+    """Adds rows to a `History`."""
 
-    def __init__(self, history):
+    def __init__(self, history: History) -> None:
         self.history = history
 
-    def on_row(self, row):
+    def on_row(self, row: Row) -> None:
         self.history.add(row)
 
 
 class TensorBoardLogger:
-    """Scalars into TensorBoard: `train/...` per interval, `validation/...` per epoch.
+    """Writes media and scalars: `train/...` per interval, `validation/...` per epoch.
 
     Args:
         directory: of the event files.
         config_text: shown under the text tab.
     """
 
-    def __init__(self, directory, config_text=""):
+    def __init__(self, directory: str | os.PathLike, config_text: str = "") -> None:
         self.writer = tf.summary.create_file_writer(str(directory))
         with self.writer.as_default():
             tf.summary.text("config", f"```yaml\n{config_text}\n```", step=0)
 
-    def on_row(self, row):
+    def on_row(self, row: Row) -> None:
         with self.writer.as_default(step=row["step"]):
             for name, value in row.items():
                 if name in _NOT_SHOWN:
@@ -53,23 +64,27 @@ class TensorBoardLogger:
                     tf.summary.scalar(f"train/{name}", value)
                 elif name.startswith("val_"):
                     tf.summary.scalar(f"validation/{name.removeprefix('val_')}", value)
-            self._device_memory()
+            self._add_memory()
+        # A run that is killed keeps its rows, and one that is watched shows them.
         self.writer.flush()
 
-    def images(self, images: dict, step: int) -> None:
+    def add_images(self, images: dict[str, np.ndarray], step: int) -> None:
         """Writes `{name: uint8 (count, height, width, 3)}`."""
         with self.writer.as_default(step=step):
             for name, value in images.items():
                 tf.summary.image(name, value, max_outputs=len(value))
 
-    def sounds(self, sounds: dict, sample_rate_hz: int, step: int) -> None:
+    def add_audio(
+        self, audio: dict[str, np.ndarray], sample_rate_hz: int, step: int
+    ) -> None:
         """Writes `{name: int16 (count, samples)}`."""
         with self.writer.as_default(step=step):
-            for name, value in sounds.items():
-                sound = tf.cast(value, tf.float32)[..., None] / 32768
-                tf.summary.audio(name, sound, sample_rate_hz, max_outputs=len(sound))
+            for name, value in audio.items():
+                # TensorBoard takes floats in [-1, 1], with a channel axis.
+                scaled = tf.cast(value, tf.float32)[..., None] / 32768
+                tf.summary.audio(name, scaled, sample_rate_hz, max_outputs=len(scaled))
 
-    def _device_memory(self):
+    def _add_memory(self) -> None:
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # Bytes on macOS, KiB elsewhere.
         unit = 1 if sys.platform == "darwin" else 2**10
@@ -87,10 +102,16 @@ class ProgressLogger(StepCallback):
         first_step: steps made before.
         num_steps: of the whole run.
         title: shown before the bar.
-        console: a `rich.console.Console`; by default on standard error.
+        console: by default on standard error.
     """
 
-    def __init__(self, first_step, num_steps, title, console=None):
+    def __init__(
+        self,
+        first_step: int,
+        num_steps: int,
+        title: str,
+        console: Console | None = None,
+    ) -> None:
         super().__init__(first_step)
         self.num_steps = num_steps
         self.console = console or Console(file=sys.stderr)
@@ -98,21 +119,18 @@ class ProgressLogger(StepCallback):
         self.started, self.first_step = time.monotonic(), first_step
         self.bar = None
         if self.console.is_terminal:
-            self.bar = self._make_bar()
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}"),
+                console=self.console,
+            )
 
-    def _make_bar(self):
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=self.console,
-        )
-
-    def __enter__(self):
+    def __enter__(self) -> "ProgressLogger":
         if self.bar:
             self.bar.start()
             self.task = self.bar.add_task(
@@ -120,91 +138,131 @@ class ProgressLogger(StepCallback):
             )
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         if self.bar:
             self.bar.stop()
 
-    def after_step(self, logs):
+    def after_step(self, logs: dict | None) -> None:
         if self.bar:
             self.bar.update(self.task, completed=self.step)
 
-    def on_row(self, row):
+    def on_row(self, row: Row) -> None:
+        losses = {k: v for k, v in row.items() if k not in _NOT_SHOWN}
+        text = " ".join(f"{k} {v:.4g}" for k, v in losses.items())
         if row["kind"] == "epoch":
-            self.console.print(self._line(row), highlight=False, soft_wrap=True)
+            done = max(row["step"] - self.first_step, 1)
+            seconds = time.monotonic() - self.started
+            remaining = round(seconds / done * (self.num_steps - row["step"]))
+            minutes, seconds = divmod(remaining, 60)
+            line = (
+                f"{self.title} step {row['step']}/{self.num_steps}"
+                f" eta {minutes // 60}:{minutes % 60:02}:{seconds:02} {text}"
+            )
+            # In a log file a line is a line, however long.
+            self.console.print(line, highlight=False, soft_wrap=True)
         elif self.bar:
-            self.bar.update(self.task, losses=_numbers(row))
+            self.bar.update(self.task, losses=text)
 
-    def _line(self, row):
-        done = max(row["step"] - self.first_step, 1)
-        seconds = time.monotonic() - self.started
-        remaining = seconds / done * (self.num_steps - row["step"])
-        return (
-            f"{self.title} step {row['step']}/{self.num_steps}"
-            f" eta {_duration(remaining)} {_numbers(row)}"
-        )
+
+@dataclasses.dataclass(frozen=True)
+class Loggers:
+    """The loggers of the one process that writes; iterating gives all of them."""
+
+    history: HistoryLogger
+    tensorboard: TensorBoardLogger
+    progress: ProgressLogger
+
+    def __iter__(self) -> Iterator[HistoryLogger | TensorBoardLogger | ProgressLogger]:
+        return iter((self.history, self.tensorboard, self.progress))
+
+
+@contextlib.contextmanager
+def open_loggers(
+    workdir: Workdir, config_text: str, progress: ProgressLogger
+) -> Iterator[Loggers]:
+    """Opens the loggers of a run; the progress bar is shown while the block runs.
+
+    Args:
+        workdir: where history and event files lie.
+        config_text: shown in TensorBoard.
+        progress: its first step cuts the history, too.
+    """
+    history = History(workdir.history_file, last_step=progress.first_step)
+    tensorboard = TensorBoardLogger(workdir.tensorboard, config_text)
+    with progress:
+        yield Loggers(HistoryLogger(history), tensorboard, progress)
 
 
 class Reconstructions(StepCallback):
-    """Pictures and sounds of what the model makes of the same clips.
+    """Writes images and audio of what the model makes of the same clips.
 
     Args:
         first_step: steps made before.
-        every: steps between them.
+        every_steps: steps between them.
         make_media: see `experiment.run`.
         batch: a validation batch.
-        logger: a `TensorBoardLogger`.
+        tensorboard: where they go.
     """
 
-    def __init__(self, first_step, every, make_media, batch, logger):
+    def __init__(
+        self,
+        *,
+        first_step: int = 0,
+        every_steps: int,
+        make_media: MakeMedia,
+        batch: dict[str, tf.Tensor],
+        tensorboard: TensorBoardLogger,
+    ) -> None:
         super().__init__(first_step)
-        self.every = every
+        self.every_steps = every_steps
         self.make_media = make_media
         self.batch = batch
-        self.logger = logger
+        self.tensorboard = tensorboard
 
-    def after_step(self, logs):
-        if self.step % self.every:
+    def after_step(self, logs: dict | None) -> None:
+        if self.step % self.every_steps:
             return
         sync_state(self.model)
         media = self.make_media(self.model, self.batch)
-        pictures = {name: x for name, x in media.items() if x.ndim == 4}
-        self.logger.images(pictures, self.step)
+        images = {name: x for name, x in media.items() if x.ndim == 4}
+        self.tensorboard.add_images(images, self.step)
         if "audio" in self.batch:
             rate = self.model.inputs_by_modality["audio"].sample_rate_hz
-            sounds = {name: x for name, x in media.items() if x.ndim == 2}
-            sounds["clip"] = self.batch["audio"][:4]
-            self.logger.sounds(sounds, rate, self.step)
+            audio = {name: x for name, x in media.items() if x.ndim == 2}
+            # The clips themselves, to compare with.
+            audio["clip"] = self.batch["audio"][:4]
+            self.tensorboard.add_audio(audio, rate, self.step)
 
 
 class Profile(StepCallback):
-    """A TensorBoard profile of the steps `first` to `last`."""
+    """A TensorBoard profile of the steps `first` to `last`.
 
-    def __init__(self, first_step, first, last, directory: pathlib.Path):
+    Args:
+        first_step: steps made before.
+        first: the profile begins after this step.
+        last: and ends after this one.
+        directory: of the event files.
+    """
+
+    def __init__(
+        self, first_step: int, first: int, last: int, directory: pathlib.Path
+    ) -> None:
         super().__init__(first_step)
         self.first, self.last = first, last
         self.directory = directory
         self.is_on = False
 
-    def after_step(self, logs):
+    def after_step(self, logs: dict | None) -> None:
         if self.step == self.first:
             tf.profiler.experimental.start(str(self.directory))
             self.is_on = True
-        elif self.step == self.last and self.is_on:
-            tf.profiler.experimental.stop()
-            self.is_on = False
+        elif self.step == self.last:
+            self._stop()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self.is_on:
             tf.profiler.experimental.stop()
             self.is_on = False
-
-
-def _numbers(row) -> str:
-    shown = {k: v for k, v in row.items() if k not in _NOT_SHOWN}
-    return " ".join(f"{k} {v:.4g}" for k, v in shown.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

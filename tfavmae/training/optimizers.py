@@ -1,58 +1,67 @@
 """Update rules whose learning rate and weight decay depend on the variable's path.
 
-Keras' own exclusion from weight decay matches the last part of a variable's name
-and is lost on reload; its layer-wise rates need whole optimizers per group. Here
-a rule is a regular expression on the path, it is part of `get_config`, and a rule
-that matches nothing is an error.
+Keras' own exclusion from weight decay matches the last part of a variable's name and is
+lost on reload; its layer-wise learning rates need a whole optimizer per group. Here a
+rule is a regular expression on the path, it is part of `get_config`, and a rule that
+matches nothing is an error.
 """
 
 import abc
 import math
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
 from tfavmae.errors import UserError
-from tfavmae.training.schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    MultistepSchedule,
-)
+from tfavmae.private_hooks import OptimizerHooks, apply_adam
+from tfavmae.training.schedules import build_schedule
+
+if TYPE_CHECKING:
+    # `benchmarks/step_time.py` runs where tf-models, which configs need, is missing.
+    from tfavmae.config.experiment import OptimizerConfig
+    from tfavmae.training.plan import TrainingPlan
+
+LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-class _ByPath(keras.optimizers.Optimizer, abc.ABC):
+class _ByPath(OptimizerHooks, keras.optimizers.Optimizer, abc.ABC):
     """Learning-rate factors and weight decay by `variable.path`.
 
     Args:
         learning_rate: a float or a schedule.
-        decay: strength of the weight decay. (Not `weight_decay`: Keras would
-            apply that to every variable on its own.)
+        decay: strength of the weight decay. (Not `weight_decay`: Keras would apply
+            that to every variable on its own.)
         decay_paths: regular expressions of the variables that decay.
-        decoupled: decay the weight by `learning_rate * decay` before the
-            update (AdamW) or add `decay * weight` to the gradient (L2).
-        learning_rate_factors: `{regular expression: factor}`; the factors of
-            all expressions found in a path are multiplied.
-        average_decay: keep a running average of each weight, beside the weights
-            (`averages`); `None` keeps none. Not Keras' `use_ema`, which puts the
-            averages in the weights' place when `fit` ends.
-        skip_nonfinite: a variable whose gradient is not a number keeps its value
-            and its moments.
+        decoupled: decay the weight by `learning_rate * decay` before the update
+            (AdamW), or add `decay * weight` to the gradient (L2).
+        learning_rate_factors: `{regular expression: factor}`; the factors of all
+            expressions found in a path are multiplied.
+        average_decay: keep a running average of each weight beside the weights (see
+            `averages`); `None` keeps none. Not Keras' `use_ema`, which replaces the
+            weights by their averages when `fit` ends.
+        skip_nonfinite: a variable whose gradient is not a number keeps its value and
+            its moments.
         name: name of the optimizer.
+
+    Raises:
+        UserError: when built, if a rule matches none of the variables.
     """
 
     def __init__(
         self,
-        learning_rate,
-        decay=0.0,
-        decay_paths=("kernel$",),
-        decoupled=True,
-        learning_rate_factors=None,
-        average_decay=None,
-        skip_nonfinite=False,
-        name="optimizer",
-        **kwargs,
-    ):
+        learning_rate: LearningRate,
+        decay: float = 0.0,
+        decay_paths: Sequence[str] = ("kernel$",),
+        decoupled: bool = True,
+        learning_rate_factors: dict[str, float] | None = None,
+        average_decay: float | None = None,
+        skip_nonfinite: bool = False,
+        name: str = "optimizer",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
         self.average_decay = average_decay
         self.skip_nonfinite = skip_nonfinite
@@ -61,90 +70,101 @@ class _ByPath(keras.optimizers.Optimizer, abc.ABC):
         self.decoupled = decoupled
         self.learning_rate_factors = dict(learning_rate_factors or {})
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         paths = [v.path for v in variables]
         self._check_rules(paths)
-        self._factors = [self._factor(path) for path in paths]
-        self._decays = [self._decay(path) for path in paths]
+        factors = self.learning_rate_factors.items()
+        self._factors = [
+            math.prod(f for pattern, f in factors if re.search(pattern, path))
+            for path in paths
+        ]
+        self._decays = [
+            self.decay if any(re.search(p, path) for p in self.decay_paths) else 0.0
+            for path in paths
+        ]
         self._averages = []
         if self.average_decay is not None:
             self._averages = self.add_optimizer_variables(variables, "average")
             self.restart_averages()
 
-    def restart_averages(self):
-        """The averages begin at what the weights are now."""
+    def restart_averages(self) -> None:
+        """Sets the averages to the present weights."""
         for average, variable in self.averages():
             average.assign(variable)
 
-    def averages(self):
-        """Pairs of a running average and its weight."""
-        pairs = zip(self._averages, self._trainable_variables, strict=False)
-        return list(pairs)
+    def averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Pairs of a running average and its weight; empty if none are kept."""
+        return list(zip(self._averages, self.variables_in_order(), strict=False))
 
-    def rules(self):
+    def rules(self) -> list[tuple[str, float, float]]:
         """`(path, learning-rate factor, weight decay)` of every variable."""
-        paths = [v.path for v in self._trainable_variables]
+        paths = [v.path for v in self.variables_in_order()]
         return list(zip(paths, self._factors, self._decays, strict=True))
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        """Keras' loop, which gives all variables the numbers that they share.
-
-        Computed for each by itself, they would be a third of a step's operations.
-        """
+    def numbers_of_step(self, learning_rate: keras.KerasTensor) -> keras.KerasTensor:
         rate = ops.cast(learning_rate, "float32")
-        numbers = ops.stack(self.shared_numbers(rate))
-        super()._backend_update_step(grads, trainable_variables, numbers)
+        return ops.stack(self.shared_numbers(rate))
 
-    def update_step(self, gradient, variable, numbers):
-        """`numbers`: the vector that `_backend_update_step` gives."""
-        index = self._get_variable_index(variable)
+    def update_step(
+        self, gradient: Any, variable: keras.Variable, numbers: keras.KerasTensor
+    ) -> None:
+        """Updates one variable; `numbers` is the vector of `numbers_of_step`."""
+        index = self.variable_index(variable)
         if self.skip_nonfinite:
+            # The train step makes a bad gradient NaN everywhere: one value tells.
+            keep = ops.isfinite(ops.reshape(gradient, (-1,))[0])
             state = [variable, *self.slots(index)]
             before = [ops.copy(v) for v in state]
-        self._decay_and_apply(gradient, variable, numbers, index)
-        if self.skip_nonfinite:
-            # The train step makes a bad gradient nothing but NaN: one value tells.
-            keep = ops.isfinite(ops.reshape(gradient, (-1,))[0])
-            for v, old in zip(state, before, strict=True):
-                self.assign(v, ops.where(keep, v, old))
-        if self._averages:
-            self._follow(self._averages[index], variable)
-
-    def _follow(self, average, variable):
-        # Short runs would else end with the average of their beginning.
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        decay = ops.minimum(self.average_decay, (1 + step) / (10 + step))
-        self.assign_sub(average, (average - variable) * (1 - decay))
-
-    def _decay_and_apply(self, gradient, variable, numbers, index):
-        numbers = ops.unstack(ops.cast(numbers, variable.dtype))
+        shared = ops.unstack(ops.cast(numbers, variable.dtype))
         gradient = ops.cast(gradient, variable.dtype)
         factor, decay = self._factors[index], self._decays[index]
         if decay and self.decoupled:
-            self.assign_sub(variable, variable * (numbers[0] * (factor * decay)))
+            self.assign_sub(variable, variable * (shared[0] * (factor * decay)))
         elif decay:
             gradient = gradient + variable * decay
-        self.apply_rule(gradient, variable, numbers, factor, index)
+        self.apply_rule(gradient, variable, shared, factor, index)
+        if self.skip_nonfinite:
+            for v, old in zip(state, before, strict=True):
+                self.assign(v, ops.where(keep, v, old))
+        if self._averages:
+            # A shorter memory at first, as in `tf.train.ExponentialMovingAverage`:
+            # short runs would otherwise end with the average of their beginning.
+            step = ops.cast(self.iterations + 1, variable.dtype)
+            memory = ops.minimum(self.average_decay, (1 + step) / (10 + step))
+            average = self._averages[index]
+            self.assign_sub(average, (average - variable) * (1 - memory))
 
-    def shared_numbers(self, rate):
-        """What the rule needs for every variable alike, the learning rate first."""
+    def shared_numbers(self, rate: keras.KerasTensor) -> list:
+        """Scalars that the rule needs for every variable, the learning rate first."""
         return [rate]
 
     @abc.abstractmethod
-    def apply_rule(self, gradient, variable, numbers, factor, index):
-        """Updates `variable` (number `index`) by the `shared_numbers`.
+    def apply_rule(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        numbers: list,
+        factor: float,
+        index: int,
+    ) -> None:
+        """Updates a variable.
 
-        `factor` is that of its learning rate.
+        Args:
+            gradient: tensor of the variable's shape, with L2 decay added.
+            variable: what to update.
+            numbers: the scalars of `shared_numbers`.
+            factor: of the variable's learning rate.
+            index: number of the variable.
         """
 
     @abc.abstractmethod
-    def slots(self, index):
-        """What the rule remembers of variable number `index`."""
+    def slots(self, index: int) -> list[keras.Variable]:
+        """The optimizer's own variables for variable number `index`."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         # Keras' own weight decay would come on top of ours.
         config.pop("weight_decay", None)
@@ -157,7 +177,7 @@ class _ByPath(keras.optimizers.Optimizer, abc.ABC):
             "skip_nonfinite": self.skip_nonfinite,
         }
 
-    def _check_rules(self, paths):
+    def _check_rules(self, paths: list[str]) -> None:
         rules = [
             ("optimizer.learning_rate_factors", p) for p in self.learning_rate_factors
         ]
@@ -170,21 +190,13 @@ class _ByPath(keras.optimizers.Optimizer, abc.ABC):
                     f" e.g. {paths[0]}; correct or remove it."
                 )
 
-    def _factor(self, path):
-        factors = self.learning_rate_factors.items()
-        return math.prod(f for pattern, f in factors if re.search(pattern, path))
-
-    def _decay(self, path):
-        decays = any(re.search(pattern, path) for pattern in self.decay_paths)
-        return self.decay if decays else 0.0
-
 
 @keras.saving.register_keras_serializable(package="tfavmae")
 class PathAdam(_ByPath):
     """Adam with rules by variable path, exact to the papers' torch and Flax code.
 
-    `update = rate * m_hat / (sqrt(v_hat) + epsilon)`: epsilon is added after the
-    bias correction, where Keras' own Adam adds it before.
+    `update = rate * m_hat / (sqrt(v_hat) + epsilon)` (Kingma and Ba, algorithm 1):
+    epsilon is added after the bias correction, where Keras' own Adam adds it before.
 
     Args:
         learning_rate: a float or a schedule.
@@ -200,14 +212,19 @@ class PathAdam(_ByPath):
     """
 
     def __init__(
-        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, **kwargs
-    ):
+        self,
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
@@ -215,48 +232,41 @@ class PathAdam(_ByPath):
             variables, ["momentum", "velocity"]
         )
 
-    def shared_numbers(self, rate):
+    def shared_numbers(self, rate: keras.KerasTensor) -> list:
         step = ops.cast(self.iterations + 1, rate.dtype)
-        # Both corrections of bias, taken out of `m_hat / (sqrt(v_hat) + epsilon)`.
+        # Both bias corrections, multiplied into `rate` and `epsilon` once instead of
+        # into the moments of every variable.
         root = ops.sqrt(_one_minus_power(self.beta_2, step))
         corrected = rate * root / _one_minus_power(self.beta_1, step)
         return [rate, corrected, self.epsilon * root]
 
-    def apply_rule(self, gradient, variable, numbers, factor, index):
+    def apply_rule(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        numbers: list,
+        factor: float,
+        index: int,
+    ) -> None:
         _, rate, epsilon = numbers
-        if factor != 1:
+        if factor != 1:  # most have 1, and each product is an operation of the graph
             rate = rate * factor
-        moments = self._means[index], self._squares[index]
+        mean, square = self.slots(index)
+        betas = {"beta_1": self.beta_1, "beta_2": self.beta_2}
         if keras.backend.backend() == "tensorflow":
-            return self._apply_at_once(gradient, variable, moments, rate, epsilon)
-        mean, square = moments
+            moments = (mean, square)
+            apply_adam(
+                variable, *moments, gradient, rate=rate, epsilon=epsilon, **betas
+            )
+            return
         self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
         self.assign_add(square, (ops.square(gradient) - square) * (1 - self.beta_2))
         self.assign_sub(variable, rate * mean / (ops.sqrt(square) + epsilon))
 
-    def _apply_at_once(self, gradient, variable, moments, rate, epsilon):
-        """The same in one pass over memory, where no compiler makes it one."""
-        import tensorflow as tf
-
-        handles = [
-            (v.value if isinstance(v, keras.Variable) else v).handle
-            for v in (variable, *moments)
-        ]
-        none = tf.constant(0.0, variable.dtype)  # `rate` is corrected already
-        tf.raw_ops.ResourceApplyAdam(
-            **dict(zip(("var", "m", "v"), handles, strict=True)),
-            **dict.fromkeys(("beta1_power", "beta2_power"), none),
-            lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=epsilon,
-            grad=tf.convert_to_tensor(gradient),
-        )
-
-    def slots(self, index):
+    def slots(self, index: int) -> list[keras.Variable]:
         return [self._means[index], self._squares[index]]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
@@ -268,8 +278,8 @@ class PathAdam(_ByPath):
 class PathSGD(_ByPath):
     """SGD with momentum and rules by variable path (AV-MAE fine-tuning).
 
-    The momentum holds gradients, not updates, as in Optax and torch: a change
-    of learning rate acts at once.
+    The momentum holds gradients, not updates, as in Optax and torch: a change of the
+    learning rate acts at once.
 
     Args:
         learning_rate: a float or a schedule.
@@ -278,74 +288,71 @@ class PathSGD(_ByPath):
             `average_decay`, `skip_nonfinite` and `name`.
     """
 
-    def __init__(self, learning_rate=0.1, momentum=0.9, **kwargs):
+    def __init__(
+        self, learning_rate: LearningRate = 0.1, momentum: float = 0.9, **kwargs: Any
+    ) -> None:
         super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         self._momenta = self.add_optimizer_variables(variables, "momentum")
 
-    def apply_rule(self, gradient, variable, numbers, factor, index):
+    def apply_rule(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        numbers: list,
+        factor: float,
+        index: int,
+    ) -> None:
         momentum = self._momenta[index]
         self.assign(momentum, momentum * self.momentum + gradient)
         self.assign_sub(variable, numbers[0] * factor * momentum)
 
-    def slots(self, index):
+    def slots(self, index: int) -> list[keras.Variable]:
         return [self._momenta[index]]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"momentum": self.momentum}
 
 
-def path_rules(optimizer) -> _ByPath:
+def path_rules(optimizer: keras.optimizers.Optimizer) -> _ByPath:
     """The optimizer itself, also where Keras wrapped it to scale the loss."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def build_schedule(plan):
-    """The learning-rate schedule of a `TrainingPlan`."""
-    options = plan.optimizer
-    if options.schedule == "constant":
-        return ConstantSchedule(plan.learning_rate, plan.warmup_steps)
-    if options.schedule == "cosine":
-        return CosineSchedule(
-            plan.learning_rate,
-            plan.num_steps,
-            plan.warmup_steps,
-            minimum=options.minimum_learning_rate,
-        )
-    return MultistepSchedule(
-        plan.learning_rate,
-        plan.steps_per_epoch,
-        options.decay_start_epoch,
-        options.decay_every_epochs,
-        options.decay_factor,
-        plan.warmup_steps,
-    )
-
-
-def build_optimizer(plan, model, skip_nonfinite=False):
-    """The optimizer of a `TrainingPlan`, built for `model`'s variables.
+def build_optimizer(
+    options: "OptimizerConfig",
+    plan: "TrainingPlan",
+    model: keras.Model,
+    skip_nonfinite: bool = False,
+) -> PathAdam | PathSGD:
+    """The optimizer of a config's `optimizer` section, built for a model's variables.
 
     Args:
-        plan: a `TrainingPlan`.
-        skip_nonfinite: see `PathAdam`.
-        model: a built `keras.Model`. With `optimizer.layer_decay` it must have
+        options: the section.
+        plan: lengths and peak learning rate of the run.
+        model: a built model. With `optimizer.layer_decay` it must have
             `layer_index(variable)` (0 for embeddings, larger towards the head).
+        skip_nonfinite: see `PathAdam`.
 
-    Returns:
-        A built `PathAdam` or `PathSGD`.
+    Raises:
+        UserError: a rule matches no variable, or the model has no layers to count.
     """
-    options = plan.optimizer
+    factors = options.learning_rate_factors.as_dict()
+    if options.head_learning_rate_factor != 1.0:
+        factors["(^|/)head/"] = options.head_learning_rate_factor
+    if options.layer_decay is not None:
+        factors |= layer_factors(model, options.layer_decay)
     common = {
-        "learning_rate": build_schedule(plan),
+        "learning_rate": build_schedule(options, plan),
         "decay": options.weight_decay,
         "decay_paths": options.weight_decay_paths,
         "decoupled": options.name == "adamw",
-        "learning_rate_factors": _learning_rate_factors(options, model),
+        "learning_rate_factors": factors,
         "average_decay": options.average_decay,
         "skip_nonfinite": skip_nonfinite,
     }
@@ -358,30 +365,26 @@ def build_optimizer(plan, model, skip_nonfinite=False):
     return optimizer
 
 
-def _one_minus_power(beta, step):
-    """`1 - beta ** step`, without float32's cancellation (5e-5 at beta 0.999)."""
-    if beta == 0.0:
-        return ops.ones_like(step)
-    return -ops.expm1(step * math.log(beta))
+def layer_factors(model: keras.Model, layer_decay: float) -> dict[str, float]:
+    """Learning rates that fall with the depth of a layer (MAE, appendix A.1).
 
+    Returns:
+        `{regular expression: layer_decay ** (layers above)}`, one for each trainable
+        variable; the factor of the top layer is 1.
 
-def _learning_rate_factors(options, model):
-    factors = options.learning_rate_factors.as_dict()
-    if options.head_learning_rate_factor != 1.0:
-        factors["(^|/)head/"] = options.head_learning_rate_factor
-    if options.layer_decay is not None:
-        factors |= _layer_factors(model, options.layer_decay)
-    return factors
-
-
-def _layer_factors(model, layer_decay):
-    """`{path: layer_decay ** (layers above)}`; the top layer has factor 1."""
+    Raises:
+        UserError: the model has no `layer_index`.
+    """
     if not hasattr(model, "layer_index"):
         raise UserError(
             f"optimizer.layer_decay: {type(model).__name__} has no layer_index;"
             " set optimizer.layer_decay=null."
         )
-    index = {_below_model(v): model.layer_index(v) for v in model.trainable_variables}
+    # Without the model's name, which Keras leaves out of paths after a reload.
+    index = {
+        v.path.split("/", 1)[-1]: model.layer_index(v)
+        for v in model.trainable_variables
+    }
     top = max(index.values())
     return {
         f"(^|/){re.escape(path)}$": layer_decay ** (top - i)
@@ -389,6 +392,8 @@ def _layer_factors(model, layer_decay):
     }
 
 
-def _below_model(variable):
-    """The path without the model's name, which Keras leaves out after a reload."""
-    return variable.path.split("/", 1)[-1]
+def _one_minus_power(beta: float, step: keras.KerasTensor) -> keras.KerasTensor:
+    """`1 - beta ** step`, without float32's cancellation (5e-5 at beta 0.999)."""
+    if beta == 0.0:
+        return ops.ones_like(step)
+    return -ops.expm1(step * math.log(beta))

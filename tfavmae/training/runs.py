@@ -1,7 +1,9 @@
-"""What an experiment left: its model, its history, and what they came from."""
+"""Finished and unfinished runs: model, history, and their origin."""
 
 import dataclasses
+import os
 import pathlib
+from typing import Any
 
 import keras
 
@@ -14,13 +16,13 @@ from tfavmae.training.workdir import Workdir, read_rows
 
 @dataclasses.dataclass
 class Run:
-    """What an experiment left.
+    """The result of an experiment.
 
     Attributes:
         model: the `keras.Model` with its weights.
         config: the resolved config.
-        history: rows of `history.jsonl`: dicts with `step`, `epoch`, `kind`
-            (`train` or `epoch`) and the numbers.
+        history: rows of `history.jsonl`: dicts with `step`, `epoch`, `kind` (`train` or
+            `epoch`) and the numbers.
         workdir: the directory.
         labels: what is classified, `None` in pretraining.
         step: training steps behind the weights.
@@ -28,19 +30,19 @@ class Run:
 
     model: keras.Model
     config: ExperimentConfig
-    history: list[dict]
+    history: list[dict[str, Any]]
     workdir: pathlib.Path
     labels: Labels | None
     step: int
 
 
-def load(workdir, average: bool = False) -> Run:
-    """The model of a run: the final one, or that of its newest checkpoint.
+def load(workdir: str | os.PathLike, average: bool = False) -> Run:
+    """Loads a run: its final model, or that of its newest checkpoint.
 
     Args:
         workdir: directory of a run.
-        average: the running average of the weights, not the weights
-            (`optimizer.average_decay`), of a run that has ended.
+        average: load the running average of the weights (`optimizer.average_decay`) of
+            a run that has ended, not the weights.
 
     Raises:
         UserError: there is no run, or it has no checkpoint yet, or no average.
@@ -61,14 +63,11 @@ def load(workdir, average: bool = False) -> Run:
         model = keras.saving.load_model(workdir.model_file, compile=False)
         step = facts["final_step"]
     else:
-        model, step = _model_of_checkpoint(config, labels, workdir)
+        model = build_model(config, labels)
+        store = CheckpointStore(workdir.checkpoints)
+        # Without the optimizer, whose variables the checkpoint also holds.
+        state = store.restore(collect_variables(model), partly=True)
+        if state is None:
+            raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
+        step = state["step"]
     return Run(model, config, history, workdir.path, labels, step)
-
-
-def _model_of_checkpoint(config, labels, workdir):
-    model = build_model(config, labels)
-    store = CheckpointStore(workdir.checkpoints)
-    state = store.restore(collect_variables(model), partly=True)
-    if state is None:
-        raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
-    return model, state["step"]

@@ -1,8 +1,7 @@
-"""The directory of a run: its lock, its config, what it ran on, its history."""
+"""The directory of a run: its lock, its config, its environment, its history."""
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
 import math
@@ -12,11 +11,15 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfavmae import files
 from tfavmae.config import experiment as config_lib
+from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
 
 _PACKAGES = (
@@ -32,16 +35,22 @@ _PACKAGES = (
 class Workdir:
     """Paths and small files of a run.
 
+    Args:
+        path: the directory; made when it is locked.
+
     Attributes:
         config_file: the resolved config, `config.yaml`.
-        run_file: what the run ran on, `run.json`.
+        run_file: facts about the run and where it ran, `run.json`.
         history_file: one JSON row per logged step and epoch, `history.jsonl`.
-        checkpoints, tensorboard: directories.
+        checkpoints: directory of the `CheckpointStore`.
+        tensorboard: directory of the event files.
         model_file: the trained model, `model.keras`, there when training ended.
         average_file: `average.keras`, the running average of its weights, if kept.
+        best_file: weights of the best epoch, `best.weights.h5`, if monitored.
+        nonfinite_file: the clips of a step whose loss was not finite.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(path)
         self.config_file = self.path / "config.yaml"
         self.run_file = self.path / "run.json"
@@ -50,53 +59,73 @@ class Workdir:
         self.tensorboard = self.path / "tensorboard"
         self.model_file = self.path / "model.keras"
         self.average_file = self.path / "average.keras"
+        self.best_file = self.path / "best.weights.h5"
+        self.nonfinite_file = self.path / "nonfinite.json"
 
     @contextlib.contextmanager
-    def locked(self):
+    def locked(self) -> Iterator[None]:
         """Holds the directory for one job; the system frees it when a job dies.
 
         Raises:
             UserError: another job holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as file:
+        lock = self.path / "lock"
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
+                file = stack.enter_context(files.exclusive(lock, "job"))
+            except UserError as error:
+                if not isinstance(error.__cause__, BlockingIOError):
+                    raise
+                holder = lock.read_text().strip()
                 raise UserError(
-                    f"{self.path} is in use by another job ({file.read().strip()});"
-                    " wait for it or use another --workdir."
+                    f"{self.path} is in use by another job ({holder}); wait for it or"
+                    " use another --workdir."
                 ) from error
+            # Of the job before, which did not clean up if it was killed.
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             file.flush()
+            files.remove_partial(self.path)
             yield
 
-    def read_config(self) -> config_lib.ExperimentConfig:
+    def read_config(self) -> ExperimentConfig:
         """The config the run was started with."""
         if not self.config_file.is_file():
             raise UserError(f"{self.path} holds no run: {self.config_file} is missing.")
         return config_lib.load(self.config_file)
 
-    def read_run(self) -> dict:
+    def read_run(self) -> dict[str, Any]:
         """Contents of `run.json`."""
         if not self.run_file.is_file():
             raise UserError(f"{self.path} holds no run: {self.run_file} is missing.")
         return json.loads(self.run_file.read_text())
 
-    def claim(self, config) -> None:
+    def claim(self, config: ExperimentConfig) -> None:
         """Writes `config.yaml`, or checks that it holds the same experiment.
 
         Raises:
             UserError: it holds another one; lists the keys that differ.
         """
         if self.config_file.is_file():
-            _check_same_experiment(self.path, self.read_config(), config)
-        write_atomically(self.config_file, config_lib.to_yaml(config))
+            old = self.read_config()
+            keys = set(config_lib.difference(old, config)) - config_lib.RESUME_FREE_KEYS
+            there, now = (config_lib.flatten(x.as_dict()) for x in (old, config))
+            changes = [
+                f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
+                for key in sorted(keys)
+            ]
+            if changes:
+                raise UserError(
+                    f"{self.path} holds a run of another config ({'; '.join(changes)});"
+                    " use another --workdir or the same config."
+                )
+        files.write_atomically(self.config_file, config_lib.to_yaml(config))
 
-    def check_data(self, data: dict) -> None:
-        """Checks that a run goes on with the clips it began with.
+    def check_data(self, data: dict[str, dict]) -> None:
+        """Checks that a run continues with the clips it began with.
+
+        Args:
+            data: `TrainingData.facts()`.
 
         Raises:
             UserError: a split has another fingerprint than in `run.json`.
@@ -111,24 +140,29 @@ class Workdir:
                     " use another --workdir."
                 )
 
-    def note_session(self, facts: dict, session: dict) -> None:
+    def note_session(self, facts: dict[str, Any], session: dict[str, Any]) -> None:
         """Adds a session to `run.json`, beside the facts that all sessions share."""
         sessions = self.read_run()["sessions"] if self.run_file.is_file() else []
         run = {**facts, "sessions": [*sessions, session]}
-        write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
+        files.write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
 
-    def save_model(self, model, step: int) -> None:
+    def save_model(self, model: keras.Model, step: int) -> None:
         """Writes `model.keras` and, in `run.json`, the step of its weights."""
-        temporary = self.path / ".model.keras"
-        model.save(temporary)
-        self._note(final_step=step)
-        os.replace(temporary, self.model_file)
+        with files.replacing(self.model_file) as temporary:
+            model.save(temporary)
+            # Before the file is there: its presence says that the run is finished.
+            self._note(final_step=step)
 
-    def _note(self, **facts):
+    def _note(self, **facts: Any) -> None:
         run = self.read_run() | facts
-        write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
+        files.write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
 
-    def save_average(self, model, averages, step: int) -> None:
+    def save_average(
+        self,
+        model: keras.Model,
+        averages: list[tuple[keras.Variable, keras.Variable]],
+        step: int,
+    ) -> None:
         """Writes `average.keras`; the model has its own weights again afterwards.
 
         Args:
@@ -139,56 +173,65 @@ class Workdir:
         weights = [
             (weight, keras.ops.convert_to_numpy(weight)) for _, weight in averages
         ]
-        temporary = self.path / ".average.keras"
+        # `model.save` has no argument for other values.
         for average, weight in averages:
             weight.assign(average)
-        model.save(temporary)
+        with files.replacing(self.average_file) as temporary:
+            model.save(temporary)
+            self._note(average_step=step)
         for weight, value in weights:
             weight.assign(value)
-        self._note(average_step=step)
-        os.replace(temporary, self.average_file)
 
     def continue_command(self, stage: str) -> str:
-        """The command that goes on with the run."""
+        """The command that continues the run."""
         return f"tfavmae {stage} --config {self.config_file} --workdir {self.path}"
 
 
 class History:
-    """Rows of numbers, on disk as they come.
+    """Rows of numbers, written to the disk as they come.
 
     Args:
         path: a `.jsonl` file.
-        last_step: rows after this step are dropped: they belong to steps that
-            will be made again.
+        last_step: rows after this step are dropped: they belong to steps that will be
+            made again.
     """
 
-    def __init__(self, path, last_step: int = 0):
+    def __init__(self, path: str | os.PathLike, last_step: int = 0) -> None:
         self.path = pathlib.Path(path)
         self.rows = [row for row in read_rows(self.path) if row["step"] <= last_step]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(self.path, text)
+        files.write_atomically(self.path, text)
 
-    def add(self, row: dict) -> None:
-        """Adds a row; an infinite value becomes `None`, which JSON can say."""
-        row = {k: v if _is_json(v) else None for k, v in row.items()}
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row; an infinite value becomes `None`, since JSON has none."""
+        row = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in row.items()
+        }
         self.rows.append(row)
-        with self.path.open("a") as file:
+        with files.disk_errors(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def _is_json(value) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def read_rows(path) -> list[dict]:
+def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Rows of a `.jsonl` file; a last line cut short by a kill is left out."""
     path = pathlib.Path(path)
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def session_facts(strategy_line: str, step: int) -> dict:
-    """When, where and on what this process goes on with a run."""
+def session_facts(strategy_line: str, step: int) -> dict[str, Any]:
+    """When, where and on what this process continues a run, for `run.json`.
+
+    Args:
+        strategy_line: `distribution.describe`.
+        step: steps made before.
+    """
+    versions = dict.fromkeys(_PACKAGES)
+    for name in versions:
+        # A source tree that is not installed has no metadata: its version stays None.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "from_step": step,
@@ -196,39 +239,11 @@ def session_facts(strategy_line: str, step: int) -> dict:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": versions,
         "git_revision": _git_revision(),
         "devices": [d.name for d in tf.config.list_logical_devices()],
         "strategy": strategy_line,
     }
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replaces a text file so that a reader sees the old or the new one whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _check_same_experiment(path, old, new) -> None:
-    keys = config_lib.difference(old, new)
-    keys = [key for key in keys if key not in config_lib.RESUME_FREE_KEYS]
-    if keys:
-        values = [config_lib.flatten(config.as_dict()) for config in (old, new)]
-        changes = [
-            f"{k}: {values[0].get(k)!r} there, {values[1].get(k)!r} now" for k in keys
-        ]
-        raise UserError(
-            f"{path} holds a run of another config ({'; '.join(changes)});"
-            " use another --workdir or the same config."
-        )
-
-
-def _version(package) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # run from a source tree that is not installed
 
 
 def _git_revision() -> str | None:

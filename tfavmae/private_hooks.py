@@ -1,0 +1,243 @@
+"""Private hooks of Keras and TensorFlow: every place that goes below their public API.
+
+Each hook says why it is there, in which version's source it was read and what would let
+it go; `tests/test_private_hooks.py` has a test for each that fails when the library
+changes, and `setup.cfg` bounds Keras and TensorFlow by the versions that pass.
+
+TensorFlow is imported inside functions only: models and layers also run on JAX where it
+is not installed.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class TrainerHooks:
+    """Overrides in the TensorFlow trainer of Keras; mixed in before `keras.Model`.
+
+    Read in Keras 3.15.1, `keras/src/backend/tensorflow/trainer.py` and
+    `keras/src/trainers/trainer.py`.
+
+    Attributes:
+        input_seconds: time that `fit` has waited for batches.
+    """
+
+    input_seconds: float = 0.0
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None):
+        """Does nothing: our models are built by their constructors.
+
+        Keras would take a batch from the data set to build the model from and, under a
+        strategy, reduce it over the replicas, which fails for several workers.
+        Can go when Keras skips this for a model with `built=True`.
+        """
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes Keras' train function and measures how long it waits for each batch.
+
+        Relies on what Keras does not document: that `train_function` takes an iterator
+        and fetches one batch from it, and that it takes a list of one batch just as
+        well (`train_on_batch` does so). Can go when Keras reports the waiting time.
+        """
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force=True)
+        if self.steps_per_execution > 1:
+            # Keras then fetches batches inside its graph, where no clock runs.
+            return
+        step = self.train_function
+
+        def timed_step(iterator: Any) -> dict[str, Any]:
+            if not hasattr(iterator, "get_next"):  # called by `train_on_batch`
+                return step(iterator)
+            begin = time.perf_counter()
+            batch = iterator.get_next()
+            self.input_seconds += time.perf_counter() - begin
+            return step([batch])
+
+        self.train_function = timed_step
+
+    def _get_metrics_result_or_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Reads the metrics themselves, over all replicas, for the logs of an epoch.
+
+        Keras does so only where a step returns all metrics of the model, which our
+        `test_step` does not, and otherwise reports the mean of the replicas' means.
+        Can go when Keras reads every metric that the logs name.
+        """
+        results = self.get_metrics_result()
+        return {name: results[name] for name in logs}
+
+
+class OptimizerHooks:
+    """One vector of numbers for all variables' updates, computed once in a step.
+
+    Read in Keras 3.15.1, `keras/src/optimizers/base_optimizer.py` and
+    `keras/src/backend/tensorflow/optimizer.py`. Mixed in before
+    `keras.optimizers.Optimizer`; `update_step` gets the vector in the place of the
+    learning rate. Can go when Keras lets an optimizer compute something once per step.
+    """
+
+    def numbers_of_step(self, learning_rate: Any) -> Any:
+        """The vector for this step's learning rate, a scalar tensor or variable."""
+        raise NotImplementedError
+
+    def _backend_update_step(
+        self, grads: list, trainable_variables: list, learning_rate: Any
+    ) -> None:
+        # Computed for each variable by itself, the bias corrections of Adam were a
+        # third of the operations of a step.
+        numbers = self.numbers_of_step(learning_rate)
+        super()._backend_update_step(grads, trainable_variables, numbers)
+
+    def variable_index(self, variable: Any) -> int:
+        """Number of a variable among those that the optimizer was built for.
+
+        Keras' guide to writing optimizers uses the private method in its example.
+        """
+        return self._get_variable_index(variable)
+
+    def variables_in_order(self) -> list:
+        """The variables that the optimizer was built for, by `variable_index`.
+
+        A list of our own would not do: Keras takes variables that an optimizer holds
+        as attributes for its state, and would save the weights with it.
+        """
+        return list(self._trainable_variables)
+
+
+def apply_summed_gradients(optimizer: Any, pairs: list[tuple[Any, Any]]) -> None:
+    """Applies gradients that are summed over the replicas already.
+
+    Keras' TensorFlow optimizers sum in `_all_reduce_sum_gradients`, and would once
+    more. Clipping by the global norm has to come after the sum and before the update,
+    and Keras has no place for it there (3.15.1,
+    `keras/src/backend/tensorflow/optimizer.py`). Can go with an argument like
+    `skip_gradients_aggregation`, which the optimizers of Keras 2 had.
+    """
+    # A `LossScaleOptimizer` wraps the one that sums.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+    optimizer.apply_gradients(pairs)
+
+
+def with_log_axis(step: Callable[[Any], dict]) -> Callable[[Any], dict]:
+    """A train or test step whose logs have an axis for Keras to reduce over.
+
+    For several workers Keras takes the mean over axis 0 of each log, also of scalars,
+    which have none (keras #20585; read in 3.15.1, `reduce_per_replica`). Can go when
+    that is closed.
+    """
+    import tensorflow as tf
+
+    def step_with_log_axis(data: Any) -> dict:
+        return {name: tf.reshape(value, [1]) for name, value in step(data).items()}
+
+    return step_with_log_axis
+
+
+def all_layers(model: Any) -> list:
+    """A model and all layers below it, also those in lists and dicts.
+
+    `model.layers` has only the direct ones. Keras does not document
+    `_flatten_layers` (3.15.1, `keras/src/layers/layer.py`). Can go when Keras has a
+    public counterpart, as `tf.Module.submodules` was.
+    """
+    return model._flatten_layers()
+
+
+def tf_variable(variable: Any) -> Any:
+    """The `tf.Variable` below a Keras variable on TensorFlow; others as they are.
+
+    Keras documents `value` as a tensor; on TensorFlow it is the variable itself
+    (3.15.1, `keras/src/backend/tensorflow/core.py`), which checkpoints and fused
+    updates need. Can go when `tf.train.Checkpoint` takes Keras variables.
+    """
+    import keras
+
+    # A `tf.Variable` has a method of this name.
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def apply_adam(
+    variable: Any,
+    mean: Any,
+    square: Any,
+    gradient: Any,
+    *,
+    rate: Any,
+    beta_1: float,
+    beta_2: float,
+    epsilon: Any,
+) -> None:
+    """Updates a variable and its two moments in one pass over memory.
+
+    `tf.raw_ops.ResourceApplyAdam` (TensorFlow 2.20) is what the first optimizers of
+    Keras 2 called. Written in `keras.ops`, Adam is about ten operations, each a pass
+    of its own where no compiler fuses them. Can go when XLA compiles every step.
+
+    Args:
+        variable: Keras or TensorFlow variable.
+        mean: first moment, of the same shape.
+        square: second moment, of the same shape.
+        gradient: tensor of that shape.
+        rate: scalar tensor, the learning rate with both bias corrections.
+        beta_1: decay of `mean`.
+        beta_2: decay of `square`.
+        epsilon: scalar tensor, added to the root of `square`.
+    """
+    import tensorflow as tf
+
+    # The op divides by 1 - power: the correction is in `rate` already.
+    none = tf.constant(0.0, variable.dtype)
+    tf.raw_ops.ResourceApplyAdam(
+        var=tf_variable(variable).handle,
+        m=tf_variable(mean).handle,
+        v=tf_variable(square).handle,
+        beta1_power=none,
+        beta2_power=none,
+        lr=rate,
+        beta1=beta_1,
+        beta2=beta_2,
+        epsilon=epsilon,
+        grad=tf.convert_to_tensor(gradient),
+    )
+
+
+def read_record(file: Any, offset: Any, size: Any) -> Any:
+    """The record that begins at a byte offset of a TFRecord file; runs in a graph.
+
+    `tf.data.TFRecordDataset` cannot start inside a file; its op can (TensorFlow 2.20).
+    Can go when the Python class gets an argument for it.
+
+    Args:
+        file: path, scalar string tensor.
+        offset: first byte of the record's header, scalar int64 tensor.
+        size: bytes to read at once, scalar int64 tensor.
+
+    Returns:
+        The serialized record, a scalar string tensor.
+
+    Raises:
+        tf.errors.OpError: when run, if the record is damaged or the file is gone.
+    """
+    import tensorflow as tf
+
+    ops, spec = tf.raw_ops, {"output_types": [tf.string], "output_shapes": [[]]}
+    records = ops.TFRecordDatasetV2(
+        filenames=[file],
+        compression_type="",
+        buffer_size=size,
+        byte_offsets=[offset],
+    )
+    first = ops.TakeDataset(input_dataset=records, count=1, **spec)
+    return ops.DatasetToSingleElement(dataset=first, **spec)[0]
+
+
+def num_joined_workers(server: Any) -> int:
+    """Workers that have joined a `tf.data.experimental.service.DispatchServer`.
+
+    TensorFlow keeps the count for its own tests (2.20, `server_lib.py`). Can go when
+    it is public.
+    """
+    return server._num_workers()
