@@ -142,9 +142,21 @@ def test_a_full_disk_is_one_line(error, failing):
     assert (error.filename or "" in done.err) if isinstance(error, OSError) else True
 
 
-def test_our_own_errors_keep_their_traceback(failing):
+def test_an_error_that_nobody_foresaw_is_one_line_with_a_status_of_its_own(failing):
+    done = failing(ZeroDivisionError("integer modulo by zero\nand more"))
+    assert done.status == 70
+    assert done.err.count("\n") == 1
+    assert done.err.startswith(
+        "tfavmae: internal error: ZeroDivisionError: integer modulo by zero (cli.py, "
+    )
+    assert "--debug shows the traceback" in done.err
     with pytest.raises(ZeroDivisionError):
-        failing(ZeroDivisionError())
+        failing(ZeroDivisionError(), "--debug")
+
+
+def test_control_characters_do_not_reach_the_terminal(failing):
+    done = failing(UserError("a\nb\x1b[31m\u202e.mp4: a bad file"))
+    assert done.err == "tfavmae: error: a\\nb\\x1b[31m\\u202e.mp4: a bad file\n"
 
 
 def test_debug_shows_every_traceback(failing):

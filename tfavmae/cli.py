@@ -4,7 +4,9 @@ Each subcommand lives in a file of its own in `tfavmae.commands`.
 """
 
 import os
+import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,7 @@ from tfavmae.errors import UserError
 from tfavmae.files import is_disk_full
 
 BAD_INPUT = 2
+DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 
 _DESCRIPTION = """\
@@ -44,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, by default those of the process.
 
     Returns:
-        0 after success, 2 after bad input or a full disk, 75 after another worker of
-        the job was lost, 130 after Ctrl-C. Any other error is a defect of this package
-        and keeps its traceback.
+        0 after success, 2 after bad input or a full disk, 70 after an error that this
+        package does not know, 75 after another worker of the job was lost, 130 after
+        Ctrl-C. Errors are one line; with `--debug` they are raised.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     # TensorFlow reads this when it is imported, which only the commands do.
@@ -57,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted; finished work is kept, the same command continues")
         return INTERRUPTED
     except Exception as error:
-        message = _message_for_user(error)
         # Not `args.debug`: the error may be one of parsing.
-        if message is None or "--debug" in argv:
+        if "--debug" in argv:
             raise
+        message, status = _message_for_user(error)
         _say(message)
-        return getattr(error, "exit_status", BAD_INPUT)
+        return status
     return 0
 
 
@@ -90,18 +93,29 @@ def build_parser() -> CommandParser:
 
 
 def _say(message: str) -> None:
-    print(f"tfavmae: {message}", file=sys.stderr, flush=True)
+    # Names of files come from others, and a terminal obeys control characters.
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    print(f"tfavmae: {line}", file=sys.stderr, flush=True)
 
 
-def _message_for_user(error: BaseException) -> str | None:
-    """One line for an error that the user can remedy, None for a defect of ours."""
+def _message_for_user(error: Exception) -> tuple[str, int]:
+    """One line about an error, and the exit status."""
     if isinstance(error, UserError):
-        return f"error: {error}"
+        return f"error: {error}", error.exit_status
     if is_disk_full(error):
         name = getattr(error, "filename", None)
         where = f" while writing {name}" if name else ""
         return (
             f"error: the disk is full{where}. Free some space and run the same command "
             "again (finished work is kept)"
-        )
-    return None
+        ), BAD_INPUT
+    # Libraries add advice and traces of their own, and Keras sets its first line bold.
+    first = re.sub(r"\x1b\[\d*m", "", str(error).strip().split("\n")[0])[:200]
+    package = os.path.dirname(__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = [f for f in frames if f.filename.startswith(package)][-1]
+    return (
+        f"internal error: {type(error).__name__}: {first} "
+        f"({os.path.relpath(place.filename, package)}, line {place.lineno}). The same "
+        "command with --debug shows the traceback; please report it"
+    ), DEFECT

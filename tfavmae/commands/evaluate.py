@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained
+from tfavmae.commands.arguments import add_command, add_split, add_trained, count
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     add_split(parser)
     parser.add_argument(
         "--views",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
@@ -42,8 +42,6 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
             f"{loaded.workdir} holds a model without classes; `evaluate` needs one of "
             "`tfavmae finetune`. Use `tfavmae retrieve` for this one"
         )
-    if args.views < 1:
-        raise UserError(f"--views must be at least 1; received {args.views}")
     label, split = loaded.config.data.label, loaded.open_split(args.split)
     with naming_damage():
         result = classification.evaluate(

@@ -4,7 +4,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import tables, trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained, refuse
+from tfavmae.commands.arguments import (
+    add_command,
+    add_split,
+    add_trained,
+    count,
+    refuse,
+)
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +34,7 @@ def add_parser(commands: Any) -> None:
     add_trained(parser)
     add_split(parser)
     add = parser.add_argument
-    add("--gallery", type=int, metavar="N", help="use the first N complete clips")
+    add("--gallery", type=count, metavar="N", help="use the first N complete clips")
     add("--query", metavar="FILE", help="search all clips with a media file")
     add(
         "--by",
@@ -37,7 +43,7 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--top",
-        type=int,
+        type=count,
         metavar="N",
         help=f"results of --query to show (default: {_TOP})",
     )
@@ -49,8 +55,6 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
 
     if not args.query:
         refuse(args, ["by", "top"], "a command without --query")
-    if args.top is not None and args.top < 1:
-        raise UserError(f"--top must be at least 1; received {args.top}")
     loaded = trained.load(args)
     # Figures are measured on held-out clips; a search looks through everything.
     everywhere = args.query and not args.split

@@ -114,7 +114,7 @@ class ProgressLogger(StepCallback):
     ) -> None:
         super().__init__(first_step)
         self.num_steps = num_steps
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or Console(file=sys.stderr, markup=False)
         self.title = title
         self.started, self.first_step = time.monotonic(), first_step
         self.bar = None

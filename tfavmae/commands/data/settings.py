@@ -1,6 +1,7 @@
 """Values of `--set` that belong to a data set, not to a recipe."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ def _as_type(annotation: Any, value: Any, text: str) -> Any:
     if type(value) not in kinds:
         names = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
         raise UserError(f"--set {text}: the value must be {names}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--set {text}: the value must be finite")
     return value
 
 
