@@ -5,6 +5,10 @@ import errno
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import media_files
 import numpy as np
@@ -13,6 +17,7 @@ import pytest
 from tfavmae import cli as cli_module
 from tfavmae.errors import UserError
 
+PRETRAIN = "configs/cav_mae/pretrain_sounding_shapes_demo.yaml"
 COMMANDS = (
     "data audit",
     "data build",
@@ -115,6 +120,43 @@ def test_ctrl_c_is_one_line(failing):
     done = failing(KeyboardInterrupt())
     assert done.status == 130
     assert done.err.count("\n") == 1 and "interrupted" in done.err
+
+
+class Interrupted:
+    """Raises KeyboardInterrupt where Python cannot hand it on."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, cli):
+    class Waiting:
+        def parse_args(self, argv):
+            return self
+
+        def run(self, args):
+            Interrupted()
+            time.sleep(30)
+
+    monkeypatch.setattr(cli_module, "build_parser", Waiting)
+    hook, begin = sys.unraisablehook, time.monotonic()
+    done = cli()
+    assert done.status == 130 and "interrupted" in done.err
+    assert time.monotonic() - begin < 10
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.3, 1.8, 2.3, 2.8])
+def test_ctrl_c_while_libraries_are_imported(seconds):
+    command = [sys.executable, "-m", "tfavmae", "describe", "--config", PRETRAIN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    # A shell says 130 of both; Python ends itself by the signal if some library has
+    # seen the KeyboardInterrupt pass.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert out == ""
 
 
 def disk_full_in_a_library():

@@ -3,11 +3,14 @@
 Each subcommand lives in a file of its own in `tfavmae.commands`.
 """
 
+import contextlib
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfavmae import __version__
@@ -55,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow reads this when it is imported, which only the commands do.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        run(argv)
+        with _lasting_interrupts():
+            run(argv)
     except KeyboardInterrupt:
         _say("interrupted; finished work is kept, the same command continues")
         return INTERRUPTED
@@ -73,6 +77,30 @@ def run(argv: Sequence[str]) -> Any:
     """Parses `argv` and runs the command; returns its result, raises its errors."""
     args = build_parser().parse_args(argv)
     return args.run(args)
+
+
+@contextlib.contextmanager
+def _lasting_interrupts() -> Iterator[None]:
+    """Interrupts the block again where Python had to ignore a Ctrl-C.
+
+    A KeyboardInterrupt that is raised in a callback of the garbage collector, such as
+    JAX has, or in a `__del__`, ends nothing: Python reports it and goes on.
+    """
+    report = sys.unraisablehook
+
+    def interrupt_again(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            # Later: an interrupt of this function would be ignored as well.
+            again = (threading.main_thread().ident, signal.SIGINT)
+            threading.Timer(0.05, signal.pthread_kill, again).start()
+        else:
+            report(ignored)
+
+    sys.unraisablehook = interrupt_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def build_parser() -> CommandParser:
