@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from tfavmae.commands import (
 from tfavmae.commands.arguments import CommandParser
 from tfavmae.commands.data import audit, build, serve
 from tfavmae.commands.data import describe as data_describe
-from tfavmae.errors import UserError
+from tfavmae.errors import InputWarning, UserError
 from tfavmae.files import is_disk_full
 
 BAD_INPUT = 2
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow reads this when it is imported, which only the commands do.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _lasting_interrupts():
+        with _lasting_interrupts(), _short_warnings():
             run(argv)
     except KeyboardInterrupt:
         _say("interrupted; finished work is kept, the same command continues")
@@ -101,6 +102,24 @@ def _lasting_interrupts() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = report
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Prints an `InputWarning` as one line, without the place in the code."""
+    show = warnings.showwarning
+
+    def show_short(message: Any, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, InputWarning):
+            _say(f"warning: {message}")
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = show_short
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def build_parser() -> CommandParser:

@@ -14,6 +14,13 @@ class UserError(ValueError):
     exit_status = 2
 
 
+class InputWarning(UserWarning):
+    """Input that works, though hardly as intended: one line as of a `UserError`.
+
+    The command line prints the line alone.
+    """
+
+
 class PeerLost(UserError):
     """Another worker of the job is gone: the same command on all of them continues."""
 

@@ -16,6 +16,7 @@ from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
 from tfavmae.config import yaml_text as text
+from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError
 from tfavmae.models import presets
 from tfavmae.models.inputs import INPUTS
@@ -120,6 +121,9 @@ class DataConfig(Config):
             clips of rare classes.
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
+        short_audio, short_video: what fills up a clip that is shorter than
+            `clip_seconds`: `pad` (audio) and `hold` (video), or `loop`, see `ClipSpec`;
+            by default as in the model's paper.
         interpolation: of frames that are resized.
         shorter_side: of the picture that frames are cropped from; by default the least
             that covers them.
@@ -137,6 +141,8 @@ class DataConfig(Config):
         default=10.0, metadata={"minimum": 0.1, "maximum": 3600.0}
     )
     frame_stride_seconds: float | None = field(default=None, metadata={"above": 0.0})
+    short_audio: str | None = field(default=None, metadata={"choices": SHORT_AUDIO})
+    short_video: str | None = field(default=None, metadata={"choices": SHORT_VIDEO})
     shorter_side: int | None = field(default=None, metadata={"minimum": 1})
     label: str | None = None
     num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
@@ -326,16 +332,16 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
 def from_dict(values: Mapping) -> ExperimentConfig:
     """`ExperimentConfig` from nested dicts, with the checks of `load`."""
-    given = {"stage": "pretrain", "model": {}}
+    given = {"stage": "pretrain", "model": {}, "data": {}}
     given |= checks.checked(ExperimentConfig, values, "")
     config = exp_factory.get_exp_config(f"tfavmae/{given['stage']}")
-    config.override(_with_inputs_of_paper(given), is_strict=False)
+    config.override(_with_defaults_of_paper(given), is_strict=False)
     checks.check_combinations(config)
     return config
 
 
-def _with_inputs_of_paper(values: Mapping) -> dict:
-    """`values` in which every key of the model's inputs has a value."""
+def _with_defaults_of_paper(values: Mapping) -> dict:
+    """`values` in which every key has one whose default is the paper's."""
     model = {"name": ModelConfig.name, "size": ModelConfig.size, **values["model"]}
     try:
         paper = presets.paper(model["name"])
@@ -356,7 +362,9 @@ def _with_inputs_of_paper(values: Mapping) -> dict:
         # Model Garden's configs hold lists, not tuples.
         lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
         model[modality] = {**lists, **given}
-    return {**values, "model": model}
+    short = {f"short_{m}": x for m, x in paper.SHORT_CLIPS.items()}
+    given = {k: x for k, x in values["data"].items() if x is not None}
+    return {**values, "model": model, "data": {**values["data"], **short, **given}}
 
 
 def to_yaml(config: ExperimentConfig) -> str:
