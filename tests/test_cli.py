@@ -5,6 +5,10 @@ import errno
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import media_files
 import numpy as np
@@ -13,6 +17,7 @@ import pytest
 from tfavmae import cli as cli_module
 from tfavmae.errors import UserError
 
+PRETRAIN = "configs/cav_mae/pretrain_sounding_shapes_demo.yaml"
 COMMANDS = (
     "data audit",
     "data build",
@@ -118,6 +123,43 @@ def test_ctrl_c_is_one_line(failing):
     assert done.err.count("\n") == 1 and "interrupted" in done.err
 
 
+class Interrupted:
+    """Raises KeyboardInterrupt where Python cannot hand it on."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, cli):
+    class Waiting:
+        def parse_args(self, argv):
+            return self
+
+        def run(self, args):
+            Interrupted()
+            time.sleep(30)
+
+    monkeypatch.setattr(cli_module, "build_parser", Waiting)
+    hook, begin = sys.unraisablehook, time.monotonic()
+    done = cli()
+    assert done.status == 130 and "interrupted" in done.err
+    assert time.monotonic() - begin < 10
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.3, 1.8, 2.3, 2.8])
+def test_ctrl_c_while_libraries_are_imported(seconds):
+    command = [sys.executable, "-m", "tfavmae", "describe", "--config", PRETRAIN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    # A shell says 130 of both; Python ends itself by the signal if some library has
+    # seen the KeyboardInterrupt pass.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert out == ""
+
+
 def disk_full_in_a_library():
     try:
         raise OSError(errno.ENOSPC, "No space left on device", "model.keras")
@@ -143,9 +185,21 @@ def test_a_full_disk_is_one_line(error, failing):
     assert (error.filename or "" in done.err) if isinstance(error, OSError) else True
 
 
-def test_our_own_errors_keep_their_traceback(failing):
+def test_an_error_that_nobody_foresaw_is_one_line_with_a_status_of_its_own(failing):
+    done = failing(ZeroDivisionError("integer modulo by zero\nand more"))
+    assert done.status == 70
+    assert done.err.count("\n") == 1
+    assert done.err.startswith(
+        "tfavmae: internal error: ZeroDivisionError: integer modulo by zero (cli.py, "
+    )
+    assert "--debug shows the traceback" in done.err
     with pytest.raises(ZeroDivisionError):
-        failing(ZeroDivisionError())
+        failing(ZeroDivisionError(), "--debug")
+
+
+def test_control_characters_do_not_reach_the_terminal(failing):
+    done = failing(UserError("a\nb\x1b[31m\u202e.mp4: a bad file"))
+    assert done.err == "tfavmae: error: a\\nb\\x1b[31m\\u202e.mp4: a bad file\n"
 
 
 def test_debug_shows_every_traceback(failing):

@@ -31,9 +31,10 @@ def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO
         UserError: another process holds the lock.
     """
     path = Path(path)
-    with disk_errors(path):
+    with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
+        file = open(path, "a+b")  # noqa: SIM115 - closed below
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -24,6 +24,7 @@ from tfavmae.building import decoding
 from tfavmae.building.clip_cache import PreparedClips, find_leftovers
 from tfavmae.building.features import (
     StoredClipsConfig,
+    check_name,
     example_features,
     fingerprint_of,
 )
@@ -100,6 +101,7 @@ class DecodingBuilder(
         self, builder_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
         if isinstance(builder_config, StoredClipsConfig):
+            check_name(builder_config.name)
             return builder_config
         return super()._create_builder_config(builder_config, *args, **kwargs)
 

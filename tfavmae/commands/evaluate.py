@@ -4,8 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained
-from tfavmae.errors import UserError
+from tfavmae.commands.arguments import add_command, add_split, add_trained, count
 
 if TYPE_CHECKING:
     from tfavmae.tasks.classification import ClassificationResult
@@ -24,7 +23,7 @@ def add_parser(commands: Any) -> None:
     add_split(parser)
     parser.add_argument(
         "--views",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
@@ -38,8 +37,6 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
 
     loaded = trained.load(args)
     loaded.check_has_classes()
-    if args.views < 1:
-        raise UserError(f"--views must be at least 1; received {args.views}")
     label, split = loaded.config.data.label, loaded.open_split(args.split)
     with naming_damage():
         result = classification.evaluate(

@@ -5,7 +5,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import tables, trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained, refuse
+from tfavmae.commands.arguments import (
+    add_command,
+    add_split,
+    add_trained,
+    count,
+    refuse,
+)
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ def add_parser(commands: Any) -> None:
     add_trained(parser)
     add_split(parser)
     add = parser.add_argument
-    add("--gallery", type=int, metavar="N", help="use the first N complete clips")
+    add("--gallery", type=count, metavar="N", help="use the first N complete clips")
     add(
         "--query",
         metavar="FILE",
@@ -46,7 +52,7 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--top",
-        type=int,
+        type=count,
         metavar="N",
         help=f"results of --query to show (default: {_TOP})",
     )
@@ -78,8 +84,6 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
 
     if not args.query:
         refuse(args, ["by", "top", "html"], "a command without --query")
-    if args.top is not None and args.top < 1:
-        raise UserError(f"--top must be at least 1; received {args.top}")
     loaded = trained.load(args)
     # Figures are measured on held-out clips; a search looks through everything.
     everywhere = args.query and not args.split

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tfavmae.data import description as description_lib
 from tfavmae.data import index as index_lib
 from tfavmae.data import remote
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, shown
 
 MODALITIES = ("audio", "video")
 STORED_SAMPLE_RATE_HZ = 16_000
@@ -39,12 +39,24 @@ def open_info(dataset: str, data_dir: str | None = None) -> tfds.core.DatasetInf
     """
     directory = find_dataset(dataset, data_dir)
     description_lib.check_features(directory)
-    description = remote.local_description(directory)
-    info = tfds.builder_from_directory(description).info
+    try:
+        description = remote.local_description(directory)
+        info = tfds.builder_from_directory(description).info
+        names, _ = set(info.features), info.metadata  # TFDS reads each when asked
+    except UserError:
+        raise
+    # JSON's, protobuf's and TFDS's own errors, and whatever TFDS makes of a feature
+    # that the file describes wrongly.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"{directory}: dataset_info.json, features.json or metadata.json is "
+            f"missing or damaged ({reason}); restore them or build the data set again."
+        ) from error
     if description != directory:
         # TFDS would look for the records beside the copied description.
         info.records_directory = directory
-    missing = [name for name in _STORED_FORM if name not in info.features]
+    missing = [name for name in _STORED_FORM if name not in names]
     if missing:
         raise UserError(
             f"{directory}: must have the features of tfavmae's stored form; received "
@@ -150,9 +162,11 @@ class Split:
             instructions = info.splits[split].file_instructions
         except (KeyError, ValueError):
             raise UserError(
-                f"{info.data_dir}: there is no split {split!r}; there are: "
+                f"{info.data_dir}: there is no split {shown(split)}; there are: "
                 f"{', '.join(sorted(info.splits))}."
             ) from None
+        if not sum(instruction.take for instruction in instructions):
+            raise UserError(f"{info.data_dir}: the split {split!r} has no clips.")
         paths = [instruction.filename for instruction in instructions]
         elsewhere = getattr(info, "records_directory", None)
         if elsewhere is not None:  # the description is a copy, see `open_info`
@@ -173,8 +187,6 @@ class Split:
         rows = np.concatenate(taken)
         self.index = index if len(rows) == len(index) else index.take(rows)
         self.num_examples = len(self.index)
-        if not self.num_examples:
-            raise UserError(f"{info.data_dir}: the split {split!r} has no clips.")
 
     def __repr__(self) -> str:
         return f"<{self.info.full_name} {self.name}: {self.num_examples} clips>"

@@ -309,9 +309,9 @@ class Journal:
         """
         from rich.console import Console
 
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False, markup=False)
         console.rule(step.title, align="left")
-        console.print(f"$ {step.command}", style="bold", markup=False)
+        console.print(f"$ {step.command}", style="bold")
         with self.timed(step.name) as entry:
             entry |= {"title": step.title, "command": step.command}
             return run_command(step.argv)

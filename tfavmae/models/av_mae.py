@@ -127,6 +127,8 @@ class AVMAE(PaperModel):
             "tubelet_size": (2, 16, 16),
         },
     }
+    # Not in the paper; its loader (DMVR, `sample_sequence`) repeats either sequence.
+    SHORT_CLIPS = {"audio": "loop", "video": "loop"}
     # Appendix B.1: the decoder's width and heads follow the encoder's.
     SIZES = {
         "tiny": {**VIT_SIZES["tiny"], "decoder": MAE_DECODERS["tiny"]},

@@ -70,7 +70,9 @@ def run(
     )
     distribution.check(trainer, strategy)
     is_chief = distribution.is_chief(strategy)
-    console = Console(stderr=True, quiet=not (progress and is_chief), soft_wrap=True)
+    # Without markup: a path may hold `[/x]`.
+    is_quiet = not (progress and is_chief)
+    console = Console(stderr=True, quiet=is_quiet, soft_wrap=True, markup=False)
     with workdir.locked() if is_chief else contextlib.nullcontext():
         if is_chief:
             workdir.check_config(config)

@@ -36,6 +36,8 @@ def clip_spec(data: DataConfig, model: ModelConfig, train: bool) -> ClipSpec:
             frame_size=(model.video.height, model.video.width),
             shorter_side=data.shorter_side,
             frame_stride_seconds=data.frame_stride_seconds,
+            short_audio=data.short_audio,
+            short_video=data.short_video,
             labels=(data.label,) if data.label else (),
             modalities=tuple(model.modality.split("_")),
             train=train,

@@ -98,7 +98,16 @@ class Workdir:
         """Contents of `run.json`."""
         if not self.run_file.is_file():
             raise UserError(f"{self.path} holds no run: {self.run_file} is missing.")
-        return json.loads(self.run_file.read_text())
+        try:
+            facts = dict(json.loads(self.run_file.read_text(encoding="utf-8")))
+            if missing := {"labels", "data", "sessions"} - facts.keys():
+                raise ValueError(f"without {', '.join(sorted(missing))}")
+            return facts
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{self.run_file}: is damaged ({error}); restore it, or train into "
+                "another --workdir."
+            ) from error
 
     def check_config(self, config: ExperimentConfig) -> None:
         """Checks that `config.yaml`, if it is there, holds the same experiment.
@@ -225,10 +234,25 @@ class History:
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Rows of a `.jsonl` file; a last line cut short by a kill is left out."""
+    """Rows of a `.jsonl` file; a last line cut short by a kill is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
     path = pathlib.Path(path)
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    content = path.read_bytes() if path.is_file() else b""
+    rows = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "step" not in row:
+                raise ValueError("it is no row of numbers with a step")
+            rows.append(row)
+        except ValueError as error:
+            raise UserError(
+                f"{path}: line {number} is damaged ({error}); remove it."
+            ) from error
+    return rows
 
 
 def session_facts(strategy_line: str, step: int) -> dict[str, Any]:
