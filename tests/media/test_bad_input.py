@@ -127,6 +127,7 @@ def test_what_follows_a_jump_of_the_clock_does_not_count(folder):
         end = Tracks(path, container).last_packet_end()
     assert decode.probe(path).duration_seconds > 60_000
     assert end < 61.9  # a packet counts for at most a minute
+    assert decode.decode(path, 0.5, 1.7).audio.size == 19200
     with pytest.raises(decode.MediaError, match="nothing could be decoded"):
         decode.decode(path, 100.0, 110.0)
     with pytest.raises(decode.MediaError, match=r"its clock jumps from 1\.\d s"):

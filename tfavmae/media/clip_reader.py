@@ -148,14 +148,13 @@ class Reading:
         for packet in packets:
             stream = packet.stream
             collector = self.collectors[stream.index]
+            time = self.tracks.seconds(packet.dts, stream)
+            if time is not None and time > self.end + self.tracks.longest_lag:
+                break
             if not collector.is_done:
                 self.decode(packet, collector)
-            time = self.tracks.seconds(packet.dts, stream)
-            if time is not None:
-                if time > self.end + self.tracks.longest_lag:
-                    break
-                if time > self.end + collector.lookahead:
-                    past.add(stream.index)
+            if time is not None and time > self.end + collector.lookahead:
+                past.add(stream.index)
             if all(c.is_done or i in past for i, c in self.collectors.items()):
                 break
         for stream in streams:
