@@ -15,6 +15,7 @@ from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
+from tfavmae.config import model_options
 from tfavmae.config import yaml_text as text
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError
@@ -362,6 +363,7 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
         # Model Garden's configs hold lists, not tuples.
         lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
         model[modality] = {**lists, **given}
+    model_options.check_types(paper, model.get("options", {}))
     short = {f"short_{m}": x for m, x in paper.SHORT_CLIPS.items()}
     given = {k: x for k, x in values["data"].items() if x is not None}
     return {**values, "model": model, "data": {**values["data"], **short, **given}}
