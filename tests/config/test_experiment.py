@@ -8,6 +8,7 @@ from official.core import exp_factory
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
+from tfavmae.training.factory import clip_spec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("configs/**/*.yaml"))
@@ -98,6 +99,17 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
             "model.options.as_dict=1",
             "model.options.as_dict: an option cannot have this",
         ),
+        ("model.options.num_layers=-1", "model.options.num_layers must be at least 0"),
+        ("model.options.num_layers=x", "num_layers must be a whole number. Received"),
+        ("model.options.decoder=3", "model.options.decoder must be a mapping"),
+        (
+            "model.options.decoder={num_layers: -1}",
+            "model.options.decoder.num_layers must be at least 0. Received: -1.",
+        ),
+        ("data.augment.flip_probability=7", "data.augment: `flip_probability` must be"),
+        ("data.augment.crop_scale=3", "data.augment: cannot unpack"),
+        ("data.augment.flip=1", "data.augment: Augmentation.__init__() got an unexp"),
+        ("data.short_video=pad", "data.short_video must be one of hold, loop"),
         ("model.options.a=[1, [2]]", "model.options.a[1] must be a finite number"),
         (
             "optimizer.weight_decay_paths=['(']",
@@ -202,6 +214,28 @@ def test_the_spectrogram_holds_the_clip(audio, seconds, message):
         with pytest.raises(UserError) as error:
             config_lib.from_dict(values)
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "audio", "video"),
+    [
+        ("cav_mae", "pad", "hold"),
+        ("mavil", "pad", "loop"),
+        ("av_mae", "loop", "loop"),
+        ("av_siam", "pad", "hold"),
+    ],
+)
+def test_short_clips_are_filled_up_as_in_the_paper(name, audio, video):
+    data = {"clip_seconds": 4.0}
+    values = MINIMAL | {"model": {"name": name}, "data": data}
+    config = config_lib.from_dict(values)
+    assert (config.data.short_audio, config.data.short_video) == (audio, video)
+    spec = clip_spec(config.data, config.model, train=True)
+    assert (spec.short_audio, spec.short_video) == (audio, video)
+    config = config_lib.from_dict(
+        values | {"data": data | {"short_audio": "pad", "short_video": "hold"}}
+    )
+    assert (config.data.short_audio, config.data.short_video) == ("pad", "hold")
 
 
 @pytest.mark.parametrize("held", [1.935, 10.095])

@@ -10,6 +10,7 @@ from typing import Any
 
 from official.modeling.hyperparams import Config
 
+from tfavmae.data.augment import Augmentation
 from tfavmae.errors import UserError, did_you_mean, shown
 from tfavmae.models.inputs import AudioInput
 
@@ -118,7 +119,7 @@ def _converted(name: str, value: Any, annotation: Any) -> Any:
         (element,) = typing.get_args(annotation)
         return [_converted(f"{name}[{i}]", v, element) for i, v in enumerate(value)]
     if annotation is float:
-        return _as_float(name, value)
+        return as_float(name, value)
     # bool is an int in Python, and `batch_size: true` is not a number.
     if type(value) is not annotation:
         raise UserError(
@@ -129,7 +130,12 @@ def _converted(name: str, value: Any, annotation: Any) -> Any:
     return value
 
 
-def _as_float(name: str, value: Any) -> float:
+def as_float(name: str, value: Any) -> float:
+    """`value` as a float.
+
+    Raises:
+        UserError: it is no finite number.
+    """
     # A bool is an int in Python.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_small = is_number and (isinstance(value, float) or abs(value) < _LARGEST)
@@ -167,6 +173,10 @@ def check_combinations(config) -> None:
     _check_length(config)
     _check_patterns(config.optimizer)
     _check_clip_seconds(config)
+    try:
+        Augmentation(**config.data.augment.as_dict())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.augment: {error}") from error
     optimizer, trainer = config.optimizer, config.trainer
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
@@ -207,7 +217,7 @@ def _check_patterns(optimizer) -> None:
             ) from error
     for pattern, factor in factors.items():
         name = f"optimizer.learning_rate_factors.{_shown_key(pattern)}"
-        if _as_float(name, factor) < 0:
+        if as_float(name, factor) < 0:
             raise UserError(f"{name} must be at least 0. Received: {shown(factor)}.")
 
 

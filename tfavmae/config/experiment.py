@@ -15,6 +15,7 @@ from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
+from tfavmae.config import model_options
 from tfavmae.config import yaml_text as text
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError
@@ -367,6 +368,7 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
         # Model Garden's configs hold lists, not tuples.
         lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
         model[modality] = lists
+    model_options.check_types(paper, model.get("options", {}))
     data = dict(values["data"])
     for modality, default in paper.SHORT_CLIPS.items():
         if data.get(f"short_{modality}") is None:

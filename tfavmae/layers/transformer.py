@@ -73,6 +73,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def __init__(self, num_heads: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if num_heads < 1:
+            raise ValueError(
+                f"`num_heads` must be at least 1. Received: num_heads={num_heads}."
+            )
         self.num_heads = num_heads
 
     def build(self, input_shape: tuple) -> None:
@@ -337,6 +341,10 @@ class TransformerStack(keras.layers.Layer):
         self, num_layers: int, block: Mapping[str, Any], **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        if num_layers < 0:
+            raise ValueError(
+                f"`num_layers` must be at least 0. Received: num_layers={num_layers}."
+            )
         self.num_layers = num_layers
         self.block = dict(block)
 

@@ -26,6 +26,11 @@ def cav_mae_encoder(
     **kwargs: Any,
 ) -> AudioVisualEncoder:
     """Separate encoders and a joint layer that runs three times (section 2.3)."""
+    if not 0 <= num_joint_layers <= num_layers:
+        raise ValueError(
+            "`num_joint_layers` must be among the `num_layers`. "
+            f"Received: num_joint_layers={num_joint_layers}, num_layers={num_layers}."
+        )
     block = {
         "num_heads": num_heads,
         "mlp_dim": mlp_dim,
