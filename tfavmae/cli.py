@@ -39,9 +39,7 @@ INTERRUPTED = 130
 
 _DESCRIPTION = """\
 Audio-visual masked autoencoders: a folder of videos in, a served model out.
-
-  tfavmae demo                          everything below, on generated videos
-  tfavmae demo --videos FOLDER          the same on yours, without labels
+`tfavmae demo` does everything below; with --videos FOLDER, on yours.
 """
 
 

@@ -100,7 +100,7 @@ def test_stills_and_sounds_are_embedded_and_those_that_lack_something_refused(
     own, run, tmp_path
 ):
     Image.new("RGB", (80, 60), "red").save(tmp_path / "photo.jpg")
-    sound = media_files.write_clip(tmp_path / "tone.mp3", seconds=1.0)
+    sound = media_files.write_clip(tmp_path / "tone.mp3", seconds=0.3)
     pretrained = tfavmae.load(own / "pretrain")
     assert pretrained.embed(tmp_path / "photo.jpg").keys() == {"video_embedding"}
     assert pretrained.embed(sound).keys() == {"audio_embedding"}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfavmae.data.pipeline import ClipSplit
+    from tfavmae.report.contents import Clip
     from tfavmae.tasks.media import MediaClips
     from tfavmae.tasks.retrieval import RetrievalResult
     from tfavmae.tasks.trained import Trained
@@ -139,13 +140,29 @@ def _search(
             answers.Found(
                 media_clip(clips, one.file),
                 one.modality,
-                [stored_clip(split, row) for row in one.rows],
+                [_placed(stored_clip(split, row), split) for row in one.rows],
                 one.similarities.tolist(),
             )
             for one in searches
         ]
         gallery = f"{split.num_examples} clips of {split.info.full_name}"
         print(answers.write_search(args.html, found, skipped, gallery))
+
+
+def _placed(clip: "Clip", split: "ClipSplit") -> "Clip":
+    """A clip named by its file, with its place there as label."""
+    from tfavmae.tasks.media import clock, place_of
+
+    if not _is_cut(split):
+        return clip
+    file, start = place_of(clip.name)
+    place = " · ".join(filter(None, [f"from {clock(start)}", clip.label]))
+    return dataclasses.replace(clip, name=file, label=place)
+
+
+def _is_cut(split: "ClipSplit") -> bool:
+    """Whether clips are named by file and place in it."""
+    return split.info.name == "clip_folder"
 
 
 def find(
@@ -169,11 +186,9 @@ def find(
         `(searches, refused)`; the second has name and reason of each file that lacks
         the modality.
     """
-    import numpy as np
-
     from tfavmae.tasks import retrieval
 
-    pairs, searches, refused = retrieval.paired(gallery), [], []
+    searches, refused = [], []
     for index, file in enumerate(clips.files):
         windows = clips.file_of_clip == index
         present = {m: windows & queries[f"{m}_present"] for m in _OTHER}
@@ -183,9 +198,10 @@ def find(
             refused.append((file, f"has no {modality}; search --by {_OTHER[modality]}"))
         if not usable.any():
             continue
+        targets, clip_rows = retrieval.gallery(gallery, _OTHER[modality])
         vector = queries[f"{modality}_embedding"][usable].mean(0)
-        order, values = retrieval.search(vector, pairs[_OTHER[modality]], top)
-        rows = np.asarray(pairs["example_index"])[order]
+        order, values = retrieval.search(vector, targets, top)
+        rows = clip_rows[order]
         searches.append(Search(index, modality, int(usable.sum()), rows, values))
     return searches, refused
 
@@ -198,7 +214,7 @@ def _print_table(one: Search, file: str, split: "ClipSplit") -> None:
 
     mean = f" (mean of {one.num_windows} windows)" if one.num_windows > 1 else ""
     title = f"{_OTHER[one.modality]} that fits the {one.modality} of {file}{mean}"
-    is_cut = split.info.name == "clip_folder"
+    is_cut = _is_cut(split)
     table = Table("", "similarity", "file" if is_cut else "clip", title=title)
     table.columns[2].overflow = "fold"
     if is_cut:

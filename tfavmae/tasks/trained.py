@@ -118,7 +118,10 @@ class Trained:
             UserError: there is no such file, or nothing can be decoded.
         """
         facts = Workdir(self.run.workdir).read_run()["data"]["train"]
-        options = DecodeOptions(**facts.get("stored_as", {}))
+        # Of a training clip, the shortest is a matter of the data set; an answer to a
+        # short file is better than none.
+        stored = {**facts.get("stored_as", {}), "min_seconds": 0.0}
+        options = DecodeOptions(**stored)
         files = media.find_files(paths)
         seconds = self.config.data.clip_seconds
         with media.clips_of_files(files, seconds, options, strict=strict) as clips:
