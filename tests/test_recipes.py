@@ -106,6 +106,9 @@ def shrunk(config):
     if config.stage == "pretrain":
         own = options.get("decoder", {})
         options["decoder"] = {**own, **SMALL_DECODER["decoder"]}
+    for name in ("frequency_mask_bins", "time_mask_frames"):
+        if (options.get("augmentation") or {}).get(name):
+            options["augmentation"][name] = 8
     values = config.as_dict()
     values["model"]["options"] = options
     audio, video = values["model"]["audio"], values["model"]["video"]
