@@ -36,7 +36,7 @@ def clips(size=4, seed=0):
 
 
 def losses(model, batch):
-    outputs = model(batch)
+    outputs = model(batch, masked=True)
     return {name: float(x) for name, x in model.compute_losses(batch, outputs).items()}
 
 

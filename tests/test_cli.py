@@ -28,6 +28,7 @@ COMMANDS = (
     "finetune",
     "describe",
     "evaluate",
+    "predict",
     "retrieve",
     "embed",
     "export",
@@ -289,15 +290,17 @@ def test_retrieve_searches_with_a_file(quick_demo, cli, tmp_path):
     run = quick_demo / "pretrain"
     done = cli("retrieve", "--workdir", run, "--query", query, "--top", 3)
     assert done.status == 0
-    lines = done.out.strip().split("\n")[-3:]
-    assert [line.split()[0] for line in lines] == ["1", "2", "3"]
-    similarities = [float(line.split()[1]) for line in lines]
+    assert "video that fits the audio of" in done.out.replace("\n", " ")
+    cells = [line.split("│") for line in done.out.split("\n") if "│" in line]
+    assert [row[1].strip() for row in cells] == ["1", "2", "3"]
+    similarities = [float(row[2]) for row in cells]
     assert similarities == sorted(similarities, reverse=True)
 
 
 def test_a_query_without_that_modality_is_refused(quick_demo, cli, tmp_path):
     query = media_files.write_clip(tmp_path / "mute.mp4", audio=None)
-    done = cli("retrieve", "--workdir", quick_demo / "pretrain", "--query", query)
+    run = quick_demo / "pretrain"
+    done = cli("retrieve", "--workdir", run, "--by", "audio", "--query", query)
     assert done.status == 2
     assert "no audio" in done.err and "--by video" in done.err
 
@@ -316,7 +319,8 @@ def test_embed_a_folder(quick_demo, cli, tmp_path):
     output = tmp_path / "vectors.npz"
     run = quick_demo / "pretrain"
     done = cli("embed", videos, "--workdir", run, "--output", output)
-    assert done.status == 0 and "text.mp4" in done.out and "3 clips" in done.out
+    assert done.status == 0 and "3 clips" in done.out
+    assert "skipped" in done.err and "text.mp4: not a media file" in done.err
     with np.load(output) as vectors:
         assert sorted(vectors["id"]) == ["long.mp4", "long.mp4@2", "mute.mp4"]
         assert vectors["video_embedding"].shape == (3, 128)

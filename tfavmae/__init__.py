@@ -1,13 +1,16 @@
 """Audio-visual masked autoencoders for Keras 3.
 
-Public names load on first use, so that `import tfavmae` costs nothing and the
-media workers, which are spawned processes, never load TensorFlow.
+Public names load on first use, so that `import tfavmae` costs nothing and the media
+workers, which are spawned processes, never load TensorFlow. Its classes are registered
+with Keras when Keras is imported, before or after.
 
 >>> import tfavmae
 >>> model = tfavmae.build_pretraining("cav_mae", "tiny")
 """
 
 import importlib
+
+from tfavmae.registration import register_with_keras
 
 __version__ = "0.1.0.dev0"
 
@@ -17,6 +20,7 @@ _HOME_OF = {
     "UserError": "tfavmae.errors",
     "build_classifier": "tfavmae.models.presets",
     "build_pretraining": "tfavmae.models.presets",
+    "load": "tfavmae.tasks.trained",
     "open_split": "tfavmae.data.pipeline",
 }
 
@@ -31,3 +35,6 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+register_with_keras()

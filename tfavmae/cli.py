@@ -22,6 +22,7 @@ from tfavmae.commands import (
     evaluate,
     export,
     finetune,
+    predict,
     pretrain,
     retrieve,
     statistics,
@@ -38,9 +39,7 @@ INTERRUPTED = 130
 
 _DESCRIPTION = """\
 Audio-visual masked autoencoders: a folder of videos in, a served model out.
-
-  tfavmae demo                          everything below, on generated videos
-  tfavmae demo --videos FOLDER          the same on yours, without labels
+`tfavmae demo` does everything below; with --videos FOLDER, on yours.
 """
 
 
@@ -76,8 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str]) -> Any:
     """Parses `argv` and runs the command; returns its result, raises its errors."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args([_not_an_option(word) for word in argv])
     return args.run(args)
+
+
+def _not_an_option(word: str) -> str:
+    """A word, marked as a path if it is a file whose name begins like an option.
+
+    Names of YouTube clips do, and a shell's `*.mp4` does not mark them. No option has a
+    dot in its name.
+    """
+    is_file = word.startswith("-") and "." in word and os.path.isfile(word)
+    return os.path.join(os.curdir, word) if is_file else word
 
 
 @contextlib.contextmanager
@@ -133,7 +142,7 @@ def build_parser() -> CommandParser:
         command.add_parser(data_commands)
     for command in (statistics, pretrain, finetune, describe):
         command.add_parser(commands)
-    for command in (evaluate, retrieve, embed, export):
+    for command in (evaluate, predict, retrieve, embed, export):
         command.add_parser(commands)
     demo.add_parser(commands, run)
     return parser

@@ -42,6 +42,11 @@ class TrainerHooks:
         """
         if self.train_function is not None and not force:
             return
+        if not self.optimizer.built:
+            # Here and not in the step: variables made in a trace that fails, by a
+            # batch without labels say, would stay empty for good.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         super().make_train_function(force=True)
         if self.steps_per_execution > 1:
             # Keras then fetches batches inside its graph, where no clock runs.
@@ -49,12 +54,18 @@ class TrainerHooks:
         step = self.train_function
 
         def timed_step(iterator: Any) -> dict[str, Any]:
-            if not hasattr(iterator, "get_next"):  # called by `train_on_batch`
-                return step(iterator)
-            begin = time.perf_counter()
-            batch = iterator.get_next()
-            self.input_seconds += time.perf_counter() - begin
-            return step([batch])
+            batches = iterator
+            if hasattr(iterator, "get_next"):  # not where `train_on_batch` calls
+                begin = time.perf_counter()
+                batches = [iterator.get_next()]
+                self.input_seconds += time.perf_counter() - begin
+            try:
+                return step(batches)
+            except Exception:
+                # A `tf.function` whose first trace failed returns `None` from then on
+                # (TensorFlow 2.20): the next `fit` gets a new one.
+                self.train_function = None
+                raise
 
         self.train_function = timed_step
 

@@ -98,6 +98,11 @@ def test_labels_belong_to_the_clip(split):
     np.testing.assert_array_equal(split.labels("events"), np.eye(3)[numbers % 3])
     np.testing.assert_array_equal(split.labels("tags").sum(1), numbers % 2 * 2)
     assert split.label_names("label") == ("a", "b", "c", "d")
+    numbers = split.labels("label")
+    words = ["abcd"[i] if i >= 0 else "" for i in numbers]
+    assert split.class_of_clips() == words
+    assert split.class_of_clips("tags") is None  # several a clip
+    assert split.class_of_clips("absent") is None
     assert split.label_names("tags") == ("x", "y", "z")
     assert (split.num_classes("label"), split.num_classes("events")) == (4, 3)
 

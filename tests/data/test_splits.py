@@ -12,6 +12,7 @@ import tensorflow as tf
 from clock_clips import NUM_TRAIN, SPEC, batches
 
 from tfavmae.data import index as index_lib
+from tfavmae.data import splits
 from tfavmae.data.pipeline import naming_damage, open_split
 from tfavmae.errors import UserError
 
@@ -301,3 +302,30 @@ def test_a_jpeg_without_its_start_is_one_line(copy):
 def test_other_errors_pass_through():
     with pytest.raises(tf.errors.InvalidArgumentError), naming_damage():
         tf.reshape(tf.zeros([3]), [2])
+
+
+def test_looking_for_a_data_set_does_not_search_the_disk(tmp_path, monkeypatch):
+    """Configs and versions lie one and two folders deep; a link to `.` is a trap."""
+    for number in range(5):
+        deep = tmp_path / f"folder_{number}" / "a" / "b" / "c"
+        deep.mkdir(parents=True)
+    for folder in (tmp_path, *tmp_path.glob("folder_*"), *tmp_path.glob("*/a")):
+        (folder / "self").symlink_to(".")
+    (tmp_path / "folder_1" / "a" / "b" / "c" / "dataset_info.json").touch()
+    asked = []
+    listdir = tf.io.gfile.listdir
+    monkeypatch.setattr(
+        tf.io.gfile, "listdir", lambda path: asked.append(path) or listdir(path)
+    )
+    with pytest.raises(UserError, match="was not found"):
+        splits.find_dataset(str(tmp_path))
+    assert len(asked) <= 2 * (1 + 6)  # itself and its folders, looked for twice
+    (tmp_path / "one" / "default" / "1.0.0").mkdir(parents=True)
+    info = tmp_path / "one" / "default" / "1.0.0" / "dataset_info.json"
+    info.touch()
+    assert splits.find_dataset("one", str(tmp_path)) == str(info.parent)
+
+
+def test_files_of_clips():
+    ids = ["b.mp4", "a/x@2.wav", "b.mp4@10", "a/x@2.wav@1.5", "b.mp4@100000.5", "id_7"]
+    assert splits.files_of(ids).tolist() == [1, 0, 1, 0, 1, 2]

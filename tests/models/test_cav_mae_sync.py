@@ -50,7 +50,7 @@ def test_segments_are_centred_on_their_frames_and_stay_inside():
 
 
 def test_each_frame_is_beside_its_segment(model):
-    batch, outputs = clips(), model(clips())
+    batch, outputs = clips(), model(clips(), masked=True)
     starts = model.inputs_by_modality["audio"].starts
     assert starts == [0, 7, 17, 24]
     for clip in range(BATCH):
@@ -72,7 +72,7 @@ def test_a_waveform_is_cut_after_the_front_end(model):
 
 
 def test_contrast_is_between_all_pairs_and_reads_a_token_of_its_own(model):
-    outputs = model(clips())
+    outputs = model(clips(), masked=True)
     audio, video = (
         np.asarray(outputs[f"{m}_unimodal_class_token"], "float64")
         for m in ("audio", "video")
@@ -93,10 +93,10 @@ def test_contrast_is_between_all_pairs_and_reads_a_token_of_its_own(model):
 
 
 def test_pairs_of_a_clip_have_masks_of_their_own(model):
-    order = np.asarray(model(clips())["audio_order"])
+    order = np.asarray(model(clips(), masked=True)["audio_order"])
     assert len(np.unique(order, axis=0)) == BATCH * PAIRS
     one = {name: x[1:2] for name, x in clips().items()}
-    alone = np.asarray(model(one)["audio_order"])
+    alone = np.asarray(model(one, masked=True)["audio_order"])
     np.testing.assert_array_equal(alone, order[PAIRS : 2 * PAIRS])
 
 
@@ -116,7 +116,7 @@ def test_embeddings_of_a_clip_are_means_over_its_pairs(model):
 
 def test_a_clip_without_sound_leaves_the_contrast_with_all_its_pairs(model):
     batch = clips() | {"audio_present": np.array([1, 0, 1], "float32")}
-    outputs = model(batch)
+    outputs = model(batch, masked=True)
     terms = model.compute_terms(batch, outputs)
     assert float(terms["contrast"].denominator) == 2 * PAIRS
     num_masked = outputs["audio_masked_target"].shape[1]
@@ -144,7 +144,8 @@ def test_trains_and_round_trips(model, tmp_path):
     assert isinstance(again, CAVMAESync)
     assert json.dumps(again.get_config()) == json.dumps(model.get_config())
     np.testing.assert_array_equal(
-        again(batch)["video_prediction"], model(batch)["video_prediction"]
+        again(batch, masked=True)["video_prediction"],
+        model(batch, masked=True)["video_prediction"],
     )
 
 

@@ -105,7 +105,9 @@ def test_two_axis_masks_remove_lines_2_to_1():
     assert frequency == pytest.approx(2 * time)
     union = 1 - (1 - 0.8 * time) * (1 - 0.8 * frequency)
     assert union == pytest.approx(0.8)
-    is_masked = np.asarray(model(clips())["audio_is_masked"]).reshape(4, 5, 3)
+    is_masked = np.asarray(model(clips(), masked=True)["audio_is_masked"]).reshape(
+        4, 5, 3
+    )
     assert (is_masked.all(axis=2).sum(axis=1) >= int(5 * 0.8 * time)).all()
     assert (is_masked.all(axis=1).sum(axis=1) >= int(3 * 0.8 * frequency)).all()
     assert (is_masked.sum(axis=(1, 2)) == AUDIO_TOKENS - 2).all()
@@ -116,7 +118,9 @@ def test_bottlenecks_are_the_only_way_between_modalities():
     other = {**batch, "video": batch["video"][::-1]}
     for num_layers, meet in ((1, False), (2, True)):
         model = mavil(bottleneck={}, num_fusion_layers=num_layers)
-        audio = [np.asarray(model(x)["audio_tokens"]) for x in (batch, other)]
+        audio = [
+            np.asarray(model(x, masked=True)["audio_tokens"]) for x in (batch, other)
+        ]
         assert np.array_equal(*audio) != meet
 
 
@@ -153,7 +157,7 @@ VARIANTS = {
     "stage_2": dict(teacher={}),
     "unimodal_teacher": dict(teacher=dict(num_layers=2), teacher_output="unimodal"),
     "audio_mae": dict(
-        modalities=("audio",),
+        modality="audio",
         num_fusion_layers=0,
         contrast={"weight": 0},
         intra_contrast={"weight": 0},
@@ -232,7 +236,7 @@ REFUSALS = {
         "for pixels",
     ),
     "one modality in contrast": (
-        dict(modalities=("audio",), num_fusion_layers=0),
+        dict(modality="audio", num_fusion_layers=0),
         "needs both",
     ),
     "a mask of everything": (dict(masking={"audio": {"ratio": 0.95}}), "leaves none"),

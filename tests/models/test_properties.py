@@ -40,7 +40,10 @@ def test_permuting_the_batch_with_its_noise_permutes_the_outputs(
     model, rows = model_of(case), list(permutation)
     batch = drawn(model, seed)
     shuffled = {name: x[rows] for name, x in batch.items()}
-    ours, theirs = arrays(model(shuffled)), arrays(model(batch))
+    ours, theirs = (
+        arrays(model(shuffled, masked=True)),
+        arrays(model(batch, masked=True)),
+    )
     assert set(ours) == set(theirs)
     for name, x in theirs.items():
         clips = x.reshape(BATCH, -1, *x.shape[1:])  # CAV-MAE Sync has pairs of a clip.
@@ -57,7 +60,7 @@ def test_hashed_masks_go_with_the_example_not_with_its_place(case, seed, permuta
     model, rows = model_of(case), list(permutation)
     batch = small.batch_for(model, BATCH, seed)
     shuffled = {name: x[rows] for name, x in batch.items()}
-    ours, theirs = (model(x)["audio_order"] for x in (shuffled, batch))
+    ours, theirs = (model(x, masked=True)["audio_order"] for x in (shuffled, batch))
     by_clip = np.asarray(theirs).reshape(BATCH, -1, theirs.shape[1])
     np.testing.assert_array_equal(ours, by_clip[rows].reshape(ours.shape))
     assert len(np.unique(by_clip[:, 0], axis=0)) > 1
@@ -69,10 +72,10 @@ def test_hashed_masks_go_with_the_example_not_with_its_place(case, seed, permuta
 def test_an_embedding_does_not_change_when_the_other_modality_does(case, seed):
     model = model_of(case)
     batch, other = drawn(model, seed), drawn(model, seed + 1)
-    theirs = arrays(model(batch))
+    theirs = arrays(model(batch, masked=True))
     for m, o in OTHER.items():
         new = {name: x for name, x in other.items() if name.startswith(o)}
-        ours = arrays(model(batch | new))
+        ours = arrays(model(batch | new, masked=True))
         names = [name for name in theirs if name.startswith(f"{m}_embedding")]
         assert len(names) == model.num_views
         for name in names:
@@ -89,7 +92,7 @@ def test_the_loss_is_that_of_masked_tokens(case, seed):
     """From the outputs in token order, of which visible ones may be anything."""
     model = model_of(case)
     batch = drawn(model, seed)
-    outputs = model(batch)
+    outputs = model(batch, masked=True)
     losses = model.compute_losses(batch, outputs)
     prefix = "distillation" if model.teacher else "reconstruction"
     for m in MODALITIES:
@@ -106,7 +109,7 @@ def test_the_loss_is_that_of_masked_tokens(case, seed):
 def test_masked_pixels_reach_nothing_but_their_own_targets(case, seed):
     model = model_of(case)
     batch = drawn(model, seed)
-    before = arrays(model(batch))
+    before = arrays(model(batch, masked=True))
     spec = model.inputs_by_modality["audio"]
     is_masked = before["audio_is_masked"].reshape(BATCH, *spec.grid)
     places = np.kron(is_masked, np.ones((1, *spec.patch_size)))

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
 from tfavmae.commands.arguments import add_command, add_split, add_trained, count
-from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
     from tfavmae.tasks.classification import ClassificationResult
@@ -37,11 +36,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
     from tfavmae.tasks import classification
 
     loaded = trained.load(args)
-    if loaded.run.config.stage != "finetune":
-        raise UserError(
-            f"{loaded.workdir} holds a model without classes; `evaluate` needs one of "
-            "`tfavmae finetune`. Use `tfavmae retrieve` for this one"
-        )
+    loaded.check_has_classes()
     label, split = loaded.config.data.label, loaded.open_split(args.split)
     with naming_damage():
         result = classification.evaluate(
@@ -49,6 +44,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
             loaded.batches(split, (label,), num_views=args.views),
             label=label,
             class_names=loaded.run.labels.names,
+            files=split.files(),
         )
-    loaded.report(result, "evaluation", split)
+    trained.report(loaded, result, "evaluation", split)
     return result

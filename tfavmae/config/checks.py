@@ -178,8 +178,6 @@ def check_combinations(config) -> None:
     except (TypeError, ValueError) as error:
         raise UserError(f"data.augment: {error}") from error
     optimizer, trainer = config.optimizer, config.trainer
-    if config.stage == "pretrain" and config.model.modality != "audio_video":
-        raise UserError("model.modality must be audio_video in pretraining.")
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
     if config.data.sampling == "balanced" and not config.data.label:

@@ -75,6 +75,7 @@ class VideoConfig(Config):
         height, width: of a frame, in pixels.
         mean, std: normalisation per channel, of pixel values in [0, 1].
         tubelet_size: `(frames, rows, columns)` of a patch.
+        time_positions: how patches of different times are told apart, see `VideoInput`.
     """
 
     num_frames: int | None = field(default=None, metadata={"minimum": 1})
@@ -85,6 +86,9 @@ class VideoConfig(Config):
     tubelet_size: list[int] | None = field(
         default=None, metadata={"length": 3, "minimum": 1}
     )
+    time_positions: str | None = field(
+        default=None, metadata={"choices": ("sincos", "learned", "none")}
+    )
 
 
 @dataclass
@@ -94,7 +98,7 @@ class ModelConfig(Config):
     Attributes:
         name: of a preset, i.e. of a paper.
         size: of that preset.
-        modality: `audio_video`, or the one that a classifier reads.
+        modality: `audio_video`, or the one that the model reads.
         audio, video: the front ends.
         options: further arguments of the preset's model, which checks their names.
     """
@@ -354,6 +358,7 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
             f"model.size must be one of {sizes} for {model['name']}. "
             f"Received: {model['size']!r}."
         )
+    _check_model(model, paper, values.get("stage", "pretrain"))
     for modality, kind in INPUTS.items():
         given = {k: x for k, x in model.get(modality, {}).items() if x is not None}
         try:
@@ -362,11 +367,41 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
             raise UserError(f"model.{modality}: {error}") from error
         # Model Garden's configs hold lists, not tuples.
         lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
-        model[modality] = {**lists, **given}
+        model[modality] = lists
     model_options.check_types(paper, model.get("options", {}))
-    short = {f"short_{m}": x for m, x in paper.SHORT_CLIPS.items()}
-    given = {k: x for k, x in values["data"].items() if x is not None}
-    return {**values, "model": model, "data": {**values["data"], **short, **given}}
+    data = dict(values["data"])
+    for modality, default in paper.SHORT_CLIPS.items():
+        if data.get(f"short_{modality}") is None:
+            data[f"short_{modality}"] = default
+    return {**values, "model": model, "data": data}
+
+
+# Arguments of a model that have a key of their own, or follow from the data set.
+_KEY_OF_OPTION = {
+    "audio": "model.audio",
+    "video": "model.video",
+    "modality": "model.modality",
+    "seed": "trainer.seed",
+    "label": "data.label",
+    "num_classes": "data.label",
+    "multi_label": "data.label",
+}
+
+
+def _check_model(model: Mapping, paper: type[presets.PaperModel], stage: str) -> None:
+    alone = model.get("modality", "audio_video") != "audio_video"
+    if stage == "pretrain" and alone and "modality" not in paper.option_names():
+        able = [
+            n for n, p in presets.papers().items() if "modality" in p.option_names()
+        ]
+        raise UserError(
+            f"model.modality must be audio_video in pretraining {model['name']}; "
+            f"{' and '.join(able)} can be pretrained on one modality."
+        )
+    for option in model.get("options", {}):
+        if option in _KEY_OF_OPTION:
+            key = _KEY_OF_OPTION[option]
+            raise UserError(f"model.options.{option} follows from {key}; set that.")
 
 
 def to_yaml(config: ExperimentConfig) -> str:

@@ -1,5 +1,6 @@
 """Patches of spectrograms and video, and their embedding as tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,6 +125,7 @@ class Tokenizer(keras.layers.Layer):
             (CAV-MAE).
         projection_initializer: initializer of the dense layer's kernel; AV-MAE's is
             `lecun_normal`.
+        modality_stddev: deviation of the initial modality vector; AV-MAE starts at 0.
 
     Call arguments:
         patches: `(batch, tokens, values)`.
@@ -140,6 +142,7 @@ class Tokenizer(keras.layers.Layer):
         positions: Mapping[str, Any] | None = None,
         modality_embedding: bool = False,
         projection_initializer: str = "glorot_uniform",
+        modality_stddev: float = 0.02,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -147,7 +150,13 @@ class Tokenizer(keras.layers.Layer):
         self.grid = tuple(grid)
         self.position_options = dict(positions or {})
         self.modality_embedding = modality_embedding
+        self.modality_stddev = modality_stddev
         self.projection_initializer = projection_initializer
+
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, tokens, hidden_dim)` of all patches, for `model.summary()`."""
+        return (None, math.prod(self.grid), self.hidden_dim)
 
     def build(self, input_shape: tuple) -> None:
         dtype = self.dtype_policy
@@ -170,7 +179,9 @@ class Tokenizer(keras.layers.Layer):
             self.modality = self.add_weight(
                 name="modality",
                 shape=(self.hidden_dim,),
-                initializer=keras.initializers.RandomNormal(stddev=0.02),
+                initializer=keras.initializers.RandomNormal(
+                    stddev=self.modality_stddev
+                ),
             )
 
     def call(
@@ -190,5 +201,6 @@ class Tokenizer(keras.layers.Layer):
             "grid": self.grid,
             "positions": self.position_options,
             "modality_embedding": self.modality_embedding,
+            "modality_stddev": self.modality_stddev,
             "projection_initializer": self.projection_initializer,
         }

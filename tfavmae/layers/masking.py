@@ -147,6 +147,11 @@ class TokenMasking(keras.layers.Layer):
         lines = lines.get(self.strategy, self.num_tokens)
         return self.num_tokens - int(self.ratio * lines) * (self.num_tokens // lines)
 
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, tokens)`, for `model.summary()`."""
+        return (None, self.num_tokens)
+
     def call(self, noise: KerasTensor) -> KerasTensor:
         # `argsort` is stable on both backends, so that ties are broken by the token's
         # index everywhere.

@@ -20,6 +20,7 @@ class PixelScaling(keras.layers.Layer):
         mean, std: per channel, on the scale [0, 1]. The default only scales to [0, 1];
             `IMAGENET_MEAN` and `IMAGENET_STD` are those of CAV-MAE and MAViL, 0.5 for
             both gives AV-MAE's [-1, 1].
+        **kwargs: of `keras.layers.Layer`; `dtype` has no effect, it is float32.
 
     Call arguments:
         frames: `(batch, frames, height, width, 3)`, uint8, or float and normalised.
@@ -37,7 +38,7 @@ class PixelScaling(keras.layers.Layer):
         # Whatever the policy: bfloat16 has 8 significant bits, and targets of the
         # reconstruction are made of these values. Without `autocast=False` Keras casts
         # float inputs before `call` sees them.
-        super().__init__(dtype="float32", **{**kwargs, "autocast": False})
+        super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.built = True
@@ -50,7 +51,8 @@ class PixelScaling(keras.layers.Layer):
         shift = (np.array(self.mean) / np.array(self.std)).astype("float32")
         return ops.cast(frames, "float32") * scale - shift
 
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["dtype"]  # the constructor sets it
-        return {**config, "mean": self.mean, "std": self.std}
+        return {**super().get_config(), "mean": self.mean, "std": self.std}

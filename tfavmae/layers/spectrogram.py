@@ -43,19 +43,20 @@ VARIANTS = {
     ),
 }
 
-# Name: (mean, divisor of `LogMelSpectrogram`). MAViL and Audio-MAE divide by twice the
-# standard deviation, which is included. Sources: CAV-MAE's and Audio-MAE's code, the
-# table of hyper-parameters in MAViL, MBT's configuration for AudioSet.
+# Name: (mean, divisor of `LogMelSpectrogram`). Sources: CAV-MAE's and Audio-MAE's code,
+# MAViL's table 9, MBT's configuration for AudioSet. MAViL's paper divides by the
+# standard deviation; Audio-MAE's code, and the one that runs MAViL's published weights,
+# by twice that.
 STATISTICS = {
     "cav_mae_audioset": (-5.081, 4.4849),
     "cav_mae_vggsound": (-5.081, 4.4849),  # the authors use AudioSet's
     "audio_mae_audioset": (-4.2677393, 2 * 4.5689974),
     "audio_mae_esc50": (-6.6268077, 2 * 5.358466),
     "audio_mae_speech_commands": (-6.845978, 2 * 5.5654526),
-    "mavil_audioset": (-4.268, 2 * 4.569),
-    "mavil_vggsound": (-5.189, 2 * 3.260),
-    "mavil_esc50": (-6.627, 2 * 5.359),
-    "mavil_speech_commands": (-6.702, 2 * 5.448),
+    "mavil_audioset": (-4.268, 4.569),
+    "mavil_vggsound": (-5.189, 3.260),
+    "mavil_esc50": (-6.627, 5.359),
+    "mavil_speech_commands": (-6.702, 5.448),
     "mbt_audioset": (1.102, 2.762),
     "none": (0.0, 1.0),  # AV-MAE's pretraining
 }
@@ -197,7 +198,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         # float32 whatever the policy: half precision would be off by more than the
         # signal's own noise (`exact_matmul` has figures for rounded factors). Without
         # `autocast=False` Keras casts the waveform before `call` sees it.
-        super().__init__(dtype="float32", **{**kwargs, "autocast": False})
+        super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
         if variant not in VARIANTS:
             raise ValueError(
                 f"`variant` must be one of {', '.join(VARIANTS)}. "
@@ -222,6 +223,11 @@ class LogMelSpectrogram(keras.layers.Layer):
         self._to_spectrum = ExactMatmul(basis)
         self._to_mel = ExactMatmul(banks)
         self.built = True
+
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, frames, bins)`, for `model.summary()`."""
+        return (None, self.num_frames, self.num_mel_bins)
 
     def call(
         self, waveform: KerasTensor, num_samples: KerasTensor | None = None
@@ -289,10 +295,8 @@ class LogMelSpectrogram(keras.layers.Layer):
         return ops.concatenate(parts, axis=-1)[..., : self.frame_length]
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["dtype"]  # the constructor sets it
         return {
-            **config,
+            **super().get_config(),
             "num_frames": self.num_frames,
             "num_mel_bins": self.num_mel_bins,
             "sample_rate_hz": self.sample_rate_hz,

@@ -195,6 +195,11 @@ class MultiLayerPerceptron(keras.layers.Layer):
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        # Keras would trace `call` instead, where weights are not cast to the policy's
+        # compute type, and state the wrong type (3.15).
+        return input_shape
+
     def call(self, x: KerasTensor) -> KerasTensor:
         # GELU and the second dense layer are one function, so that the activation
         # between them need not be kept for the backward pass.
@@ -215,8 +220,8 @@ class TransformerBlock(keras.layers.Layer):
         mlp_dim, approximate_gelu: see `MultiLayerPerceptron`.
         layer_norm_epsilon: 1e-6 in MAE and AV-MAE, 1e-5 in CAV-MAE's code.
         streams: names of the pairs of layer norms, one of which each call selects.
-            CAV-MAE's joint layer has `("joint", "audio", "video")` around one attention
-            and one MLP (paper, section 2.3).
+            CAV-MAE's joint layer (section 2.3) has `("joint", "audio", "video")` around
+            one attention and one MLP.
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
     Call arguments:

@@ -119,8 +119,12 @@ class AVSiam(PaperModel):
         self.contrast_ratios = tuple(contrast_ratios)
 
     def call(
-        self, inputs: Mapping[str, Any], masked: bool = True, training: bool = False
+        self,
+        inputs: Mapping[str, Any],
+        masked: bool | None = None,
+        training: bool = False,
     ) -> dict[str, keras.KerasTensor]:
+        masked = self.drops_tokens(masked, training)
         outputs = super().call(inputs, masked=masked, training=training)
         if not masked or not any(x.couples_examples for x in self.objectives):
             return outputs

@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +16,14 @@ from tfavmae.layers.embedding import Tokenizer
 from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
 from tfavmae.models.train_step import train_step_for
+from tfavmae.models.transfer import TransferReport, copy_matching_weights
 from tfavmae.objectives.base import Objective, Term
 
 _Step = train_step_for(keras.backend.backend())
+_INPUT_KEY = re.compile(
+    r"audio|video|audio_samples|(audio|video)_(noise(_2)?|present)|example_index"
+    r"|sample_weight"
+)
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -29,7 +37,7 @@ class AudioVisualModel(_Step, keras.Model):
         hidden_dim: width of the tokens.
         objectives: list of `Objective`s, whose weighted sum is the loss.
         positions: keyword arguments of `PositionEmbedding`, for both modalities.
-        modality_embedding, projection_initializer: see `Tokenizer`.
+        modality_embedding, modality_stddev, projection_initializer: see `Tokenizer`.
         seed: of all masks, and of the augmentation.
         augmentation: a dict of `DeviceAugmentation`'s arguments: mix-up, SpecAugment
             and noise, in training only.
@@ -50,6 +58,7 @@ class AudioVisualModel(_Step, keras.Model):
         objectives: Sequence[Objective] = (),
         positions: Mapping[str, Any] | None = None,
         modality_embedding: bool = False,
+        modality_stddev: float = 0.02,
         projection_initializer: str = "glorot_uniform",
         seed: int = 0,
         augmentation: Mapping[str, Any] | None = None,
@@ -65,9 +74,13 @@ class AudioVisualModel(_Step, keras.Model):
         self.objectives = list(objectives)
         self.positions = dict(positions or {})
         self.modality_embedding = modality_embedding
+        self.modality_stddev = modality_stddev
         self.projection_initializer = projection_initializer
         self.seed = seed
         self.augmentation = DeviceAugmentation(**augmentation) if augmentation else None
+        heard = self.inputs_by_modality.get("audio")
+        if self.augmentation and heard:
+            self.augmentation.check_size(heard.num_frames, heard.num_mel_bins)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -77,17 +90,20 @@ class AudioVisualModel(_Step, keras.Model):
     def build(self, input_shape: Any = None) -> None:
         """Builds all parts; shapes are known from the constructor's arguments."""
         for modality, spec in self.inputs_by_modality.items():
-            setattr(self, f"{modality}_front_end", spec.front_end())
+            front_end = spec.front_end()
+            front_end.build(spec.input_shape)
+            setattr(self, f"{modality}_front_end", front_end)
             tokenizer = Tokenizer(
                 self.hidden_dim,
                 spec.grid,
                 positions={**spec.positions, **self.positions},
                 modality_embedding=self.modality_embedding,
+                modality_stddev=self.modality_stddev,
                 projection_initializer=self.projection_initializer,
                 dtype=self.dtype_policy,
                 name=f"{modality}_tokenizer",
             )
-            tokenizer.build((None, None, spec.patch_values))
+            tokenizer.build((None, math.prod(spec.grid), spec.patch_values))
             setattr(self, f"{modality}_tokenizer", tokenizer)
         self.encoder.build((None, None, self.hidden_dim))
         self._init_trackers()
@@ -95,7 +111,13 @@ class AudioVisualModel(_Step, keras.Model):
     def read(
         self, inputs: Mapping[str, Any], training: bool = False
     ) -> dict[str, keras.KerasTensor]:
-        """Dict of `{modality}_input`: the normalised spectrogram and frames."""
+        """Dict of `{modality}_input`: the normalised spectrogram and frames.
+
+        Raises:
+            ValueError: none of the model's modalities is there, one has another shape
+                than the model reads, or one is missing and an unknown key may be it.
+        """
+        self._check_inputs(inputs)
         if not training or self.augmentation is None:
             return self._read(inputs)
         audio = self.inputs_by_modality.get("audio")
@@ -107,7 +129,47 @@ class AudioVisualModel(_Step, keras.Model):
             zero=-audio.mean / audio.std if audio else 0.0,
         )
 
-    def _read(self, inputs):
+    def _check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        given = [m for m in self.modalities if inputs.get(m) is not None]
+        labels = {x.label for x in self.objectives if hasattr(x, "label")}
+        unknown = [k for k in inputs if not _INPUT_KEY.fullmatch(k) and k not in labels]
+        # Keys that nothing reads are welcome where nothing is missing: a data set's
+        # other labels, say.
+        if not given or (unknown and len(given) < len(self.modalities)):
+            missing = [m for m in self.modalities if m not in given]
+            raise ValueError(
+                f"The inputs must be a dict with {' and '.join(self.modalities)}. "
+                f"Missing: {', '.join(missing)}; received: {sorted(inputs)}."
+            )
+        for m in given:
+            self.inputs_by_modality[m].check(inputs[m])
+
+    def load_pretrained(
+        self, source: keras.Model | str | os.PathLike
+    ) -> TransferReport:
+        """Warm start: copies the weights that a pretrained model has in common.
+
+        Args:
+            source: a model, or the path of a `.keras` file.
+
+        Returns:
+            Addresses of the weights that were copied, that the source lacks, and that
+            this model does not have.
+
+        Raises:
+            ValueError: nothing matches, or a weight has another shape in the source.
+        """
+        if not isinstance(source, keras.Model):
+            source = keras.saving.load_model(os.fspath(source), compile=False)
+        report = copy_matching_weights(source, self)
+        if not report.copied:
+            raise ValueError(
+                f"`source` must share weights with this model; {source.name} shares "
+                "none. Build both from the same preset and size."
+            )
+        return report
+
+    def _read(self, inputs: Mapping[str, Any]) -> dict[str, keras.KerasTensor]:
         return {
             f"{m}_input": spec.read(getattr(self, f"{m}_front_end"), inputs)
             for m, spec in self.inputs_by_modality.items()
@@ -204,6 +266,7 @@ class AudioVisualModel(_Step, keras.Model):
             "objectives": [serialize(x) for x in self.objectives],
             "positions": self.positions,
             "modality_embedding": self.modality_embedding,
+            "modality_stddev": self.modality_stddev,
             "projection_initializer": self.projection_initializer,
             "seed": self.seed,
             "augmentation": self.augmentation and dataclasses.asdict(self.augmentation),

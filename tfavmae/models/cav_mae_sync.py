@@ -191,8 +191,12 @@ class CAVMAESync(CAVMAE):
         super().__init__(**inputs, **kwargs)
 
     def call(
-        self, inputs: Mapping[str, Any], masked: bool = True, training: bool = False
+        self,
+        inputs: Mapping[str, Any],
+        masked: bool | None = None,
+        training: bool = False,
     ) -> dict[str, keras.KerasTensor]:
+        masked = self.drops_tokens(masked, training)
         inputs = {**inputs, **self._per_pair(inputs, ("audio_noise", "video_noise"))}
         rows = inputs.get("example_index")
         if rows is not None:

@@ -1,5 +1,6 @@
 """The audio-visual decoder: mask tokens, positions, layers, prediction heads."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,6 +120,15 @@ class AudioVisualDecoder(keras.layers.Layer):
             {**heads, **block},
             **{**own, **kwargs},
         )
+
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, tokens, hidden_dim)` of both modalities, for `model.summary()`.
+
+        The predictions have `patch_values` in the place of `hidden_dim`.
+        """
+        tokens = sum(math.prod(grid) for grid in self.grids.values())
+        return (None, tokens, self.hidden_dim)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         width = (None, None, self.hidden_dim)

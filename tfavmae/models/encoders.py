@@ -110,7 +110,13 @@ class AudioVisualEncoder(keras.layers.Layer):
         """Whether some output of each modality is independent of the other."""
         return self.num_unimodal_layers > 0 or self.multi_stream
 
+    @property
+    def output_shape(self) -> tuple:
+        """`(batch, tokens, hidden_dim)` of either modality, for `model.summary()`."""
+        return (None, None, self.hidden_dim)
+
     def build(self, input_shape: Sequence[int | None]) -> None:
+        self.hidden_dim = input_shape[-1]
         if self.separates_modalities:
             for name in ("shared",) if self.share_unimodal else self.modalities:
                 stack = self._stack_of(name, self.num_unimodal_layers)

@@ -22,8 +22,8 @@ from tfavmae.layers.spectrogram import VARIANTS, LogMelSpectrogram, statistics
 class AudioInput:
     """A log-mel spectrogram, cut into patches.
 
-    The defaults are CAV-MAE's (section 2.1 and the authors' code); a paper's model file
-    states what differs.
+    The defaults are CAV-MAE's (section 2.1.1 and the authors' code); a paper's model
+    file states what differs.
 
     Attributes:
         num_frames: spectrogram frames, 10 ms apart.
@@ -71,6 +71,11 @@ class AudioInput:
         # Kaldi's windows of 25 ms lie within the clip (`snip_edges`).
         return (self.num_frames - 1) * 0.01 + 0.025
 
+    @property
+    def input_shape(self) -> tuple:
+        """Of the front end: `(batch, samples)`, of any number."""
+        return (None, None)
+
     def front_end(self) -> keras.Layer:
         return LogMelSpectrogram(
             self.num_frames,
@@ -81,6 +86,16 @@ class AudioInput:
             self.variant,
             name="spectrogram",
         )
+
+    def check(self, audio: keras.KerasTensor) -> None:
+        """Raises a `ValueError` for a shape that the model does not read."""
+        rank, shape = len(audio.shape), tuple(audio.shape[1:])
+        if rank != 2 and (rank != 3 or shape != (self.num_frames, self.num_mel_bins)):
+            raise ValueError(
+                "`audio` must be a waveform (batch, samples) or a spectrogram (batch, "
+                f"{self.num_frames}, {self.num_mel_bins}). Received: "
+                f"audio.shape={tuple(audio.shape)}."
+            )
 
     def read(
         self, front_end: keras.Layer, batch: Mapping[str, Any]
@@ -110,6 +125,9 @@ class VideoInput:
         height, width: of a frame, in pixels.
         mean, std: normalisation per channel, of pixel values in [0, 1].
         tubelet_size: `(frames, rows, columns)` of a patch.
+        time_positions: `sincos`, `learned` or `none`, the `time` of `PositionEmbedding`
+            in encoder and decoder, for models with 2-D positions. With `none` a decoder
+            cannot tell the masked patches of different times at one place apart.
     """
 
     num_frames: int = 1
@@ -118,6 +136,7 @@ class VideoInput:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     tubelet_size: tuple[int, int, int] = (1, 16, 16)
+    time_positions: str = "sincos"
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "tubelet_size"):
@@ -134,8 +153,22 @@ class VideoInput:
         """Values of a patch."""
         return 3 * math.prod(self.tubelet_size)
 
+    @property
+    def input_shape(self) -> tuple:
+        """Of the front end: `(batch, frames, height, width, 3)`."""
+        return (None, self.num_frames, self.height, self.width, 3)
+
     def front_end(self) -> keras.Layer:
         return PixelScaling(self.mean, self.std, name="pixels")
+
+    def check(self, video: keras.KerasTensor) -> None:
+        """Raises a `ValueError` for a shape that the model does not read."""
+        wanted = (self.num_frames, self.height, self.width, 3)
+        if tuple(video.shape[1:]) != wanted:
+            raise ValueError(
+                f"`video` must be (batch, {', '.join(map(str, wanted))}). Received: "
+                f"video.shape={tuple(video.shape)}."
+            )
 
     def read(
         self, front_end: keras.Layer, batch: Mapping[str, Any]
@@ -150,7 +183,7 @@ class VideoInput:
     @property
     def positions(self) -> dict[str, Any]:
         """Keyword arguments of this modality's `PositionEmbedding`."""
-        return {"first_axis": 1}
+        return {"first_axis": 1, "time": self.time_positions}
 
 
 def _check_grid(modality: str, grid: Sequence[int]) -> None:

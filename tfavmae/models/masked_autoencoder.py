@@ -43,7 +43,9 @@ class MaskedAutoencoder(AudioVisualModel):
             is masked; without them they are hashed from the seed, the training step and
             `example_index` `(batch,)`, the examples' rows in their dataset. A second
             view has `audio_noise_2`, `video_noise_2`.
-        masked: whether tokens are dropped and predicted. `False` encodes all.
+        masked: whether tokens are dropped and predicted. By default they are where the
+            call trains, so that `model(x)` and `predict` encode all tokens;
+            `masked=True` asks for a masked forward pass by name.
 
     Returns:
         dict of named tensors; for each modality `_input`, `_tokens`,
@@ -84,6 +86,17 @@ class MaskedAutoencoder(AudioVisualModel):
         self.build()
 
     @property
+    def new_weights(self) -> tuple[str, ...]:
+        """Addresses below which no weights are copied from a pretrained model.
+
+        A student's heads predict features; those of a model that reconstructs predict
+        patches, in another number of values.
+        """
+        if self.teacher is None:
+            return ()
+        return tuple(f"decoder/{m}_head" for m in self.modalities)
+
+    @property
     def num_views(self) -> int:
         """2 where something is contrasted with, or decoded from, a second masking."""
         asked = any("second_view" in x.requires for x in self.objectives)
@@ -94,6 +107,7 @@ class MaskedAutoencoder(AudioVisualModel):
         for modality, spec in self.inputs_by_modality.items():
             options = self.masking_options.get(modality, {})
             masking = TokenMasking(spec.grid, **options, name=f"{modality}_masking")
+            masking.build((None, masking.num_tokens))
             setattr(self, f"{modality}_masking", masking)
         if self.decoder is not None:
             self.decoder.build((None, None, self.hidden_dim))
@@ -109,12 +123,25 @@ class MaskedAutoencoder(AudioVisualModel):
         views = VIEW_SUFFIXES[: self.num_views]
         return [f"{m}_embedding{view}" for view in views for m in self.modalities]
 
+    def drops_tokens(self, masked: bool | None, training: bool) -> bool:
+        """Whether a call drops tokens: as `masked` says, else where it trains."""
+        return training or self.is_evaluating if masked is None else masked
+
+    def forward_for_loss(
+        self, batch: dict[str, Any], training: bool
+    ) -> dict[str, keras.KerasTensor]:
+        """A masked forward pass, also in evaluation."""
+        return self(batch, masked=True, training=training)
+
     def call(
-        self, inputs: Mapping[str, Any], masked: bool = True, training: bool = False
+        self,
+        inputs: Mapping[str, Any],
+        masked: bool | None = None,
+        training: bool = False,
     ) -> dict[str, keras.KerasTensor]:
         outputs = self.read(inputs, training)
         patches = self.patchify(outputs)
-        if not masked:
+        if not self.drops_tokens(masked, training):
             return outputs | self.encode(self.tokenize(patches), training)
         orders = [
             self.draw_order(inputs, patches, training, view)

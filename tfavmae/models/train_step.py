@@ -23,6 +23,9 @@ class TrainStep:
     The model defines `compute_terms(batch, outputs)`.
     """
 
+    # Whether a call belongs to `evaluate`, whose loss is that of a masked forward pass.
+    is_evaluating: bool = False
+
     def _init_trackers(self) -> None:
         names = ["loss"]
         for objective in self.objectives:
@@ -69,12 +72,53 @@ class TrainStep:
         training: bool = True,
     ) -> keras.KerasTensor:
         """Keras' hook on backends other than TensorFlow, which train on one device."""
+        x = self.with_targets(x, y, sample_weight)
         terms = self.compute_terms(x, y_pred)
         loss = self.compute_losses(x, y_pred)["loss"]
         self._track(terms, loss, batch=x)
         if training:
             self.training_step.assign(self.training_step + 1)
         return loss
+
+    def with_targets(
+        self, batch: dict[str, Any], y: Any = None, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """The batch with Keras' separate targets and weights among its entries.
+
+        Args:
+            batch: dict of tensors `(batch, ...)`.
+            y: labels, for the one objective that reads a label.
+            sample_weight: `(batch,)`.
+
+        Raises:
+            ValueError: no objective reads a label, or the batch has it already.
+        """
+        added = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if y is not None:
+            labels = [x.label for x in self.objectives if hasattr(x, "label")]
+            if len(labels) != 1 or labels[0] in batch:
+                raise ValueError(
+                    "`y` must be the labels of a classifier whose `x` has none. "
+                    f"Received: x={sorted(batch)}; the objectives read {labels}."
+                )
+            added[labels[0]] = y
+        return {**batch, **added}
+
+    def test_step(self, *args: Any) -> Any:
+        """Keras' own step on backends other than TensorFlow."""
+        # Keras calls the model with `training=False` here as in `predict`, and has no
+        # hook between the two. The step is traced in one thread.
+        self.is_evaluating = True
+        try:
+            return super().test_step(*args)
+        finally:
+            self.is_evaluating = False
+
+    def forward_for_loss(
+        self, batch: dict[str, Any], training: bool
+    ) -> dict[str, keras.KerasTensor]:
+        """The forward pass whose outputs the objectives read."""
+        return self(batch, training=training)
 
     def _track(
         self,
@@ -168,9 +212,7 @@ class TensorFlowTrainStep(TrainerHooks, TrainStep):
     def train_step(self, data: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        batch = self.with_targets(*keras.utils.unpack_x_y_sample_weight(data))
         if self.gradient_accumulation_steps == 1:
             with tf.GradientTape() as tape:
                 terms = self.compute_terms(batch, self(batch, training=True))
@@ -200,8 +242,8 @@ class TensorFlowTrainStep(TrainerHooks, TrainStep):
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        terms = self.compute_terms(batch, self(batch, training=False))
+        batch = self.with_targets(*keras.utils.unpack_x_y_sample_weight(data))
+        terms = self.compute_terms(batch, self.forward_for_loss(batch, training=False))
         (loss,) = all_reduce_sum([self.share_of_loss(terms)])
         self._track(terms, loss, batch)
         logs = self.get_metrics_result()

@@ -1,0 +1,5 @@
+"""Objectives: named loss terms from named outputs."""
+
+# Before the modules of this package: the end of its import registers all classes with
+# it (`tfavmae.registration`), which must not happen half-way through one of them.
+import keras  # noqa: F401

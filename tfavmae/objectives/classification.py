@@ -51,6 +51,11 @@ class Classification(Objective):
     def terms(
         self, batch: dict[str, KerasTensor], outputs: dict[str, KerasTensor]
     ) -> dict[str, Term]:
+        if self.label not in batch:
+            raise ValueError(
+                f"The batch must have the label `{self.label}`, or `y` beside it. "
+                f"Received: {sorted(batch)}."
+            )
         logits, label = outputs["logits"], batch[self.label]
         classes = logits.shape[-1]
         if len(label.shape) == 1:

@@ -1,0 +1,5 @@
+"""Training: optimizers, strategies, callbacks and one fit for every experiment."""
+
+# Before the modules of this package: the end of its import registers all classes with
+# it (`tfavmae.registration`), which must not happen half-way through one of them.
+import keras  # noqa: F401

@@ -109,8 +109,8 @@ class Workdir:
                 "another --workdir."
             ) from error
 
-    def claim(self, config: ExperimentConfig) -> None:
-        """Writes `config.yaml`, or checks that it holds the same experiment.
+    def check_config(self, config: ExperimentConfig) -> None:
+        """Checks that `config.yaml`, if it is there, holds the same experiment.
 
         Raises:
             UserError: it holds another one; lists the keys that differ.
@@ -128,7 +128,6 @@ class Workdir:
                     f"{self.path} holds a run of another config ({'; '.join(changes)});"
                     " use another --workdir or the same config."
                 )
-        files.write_atomically(self.config_file, config_lib.to_yaml(config))
 
     def check_data(self, data: dict[str, dict]) -> None:
         """Checks that a run continues with the clips it began with.
@@ -149,8 +148,20 @@ class Workdir:
                     " use another --workdir."
                 )
 
-    def note_session(self, facts: dict[str, Any], session: dict[str, Any]) -> None:
-        """Adds a session to `run.json`, beside the facts that all sessions share."""
+    def begin_session(
+        self, config: ExperimentConfig, facts: dict[str, Any], session: dict[str, Any]
+    ) -> None:
+        """Writes `config.yaml`, and adds a session to `run.json`.
+
+        Called when everything that can be refused has been checked: these files are
+        what makes a folder a run.
+
+        Args:
+            config: the resolved config.
+            facts: what all sessions share.
+            session: `session_facts`.
+        """
+        files.write_atomically(self.config_file, config_lib.to_yaml(config))
         sessions = self.read_run()["sessions"] if self.run_file.is_file() else []
         run = {**facts, "sessions": [*sessions, session]}
         files.write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
