@@ -137,6 +137,8 @@ def test_a_damaged_index_is_made_again(copy, split, monkeypatch):
     cache = cache_of(copy)
     content = cache.read_bytes()
     monkeypatch.setattr(index_lib, "_write_cache", lambda *_: None)
+    scans = []
+    monkeypatch.setattr(index_lib, "_scan", lambda *_: scans.append(1) or split.index)
     # Cut short anywhere, or a byte changed: in the arrays, which have checksums, and in
     # the entries of the archive, which have none.
     cuts = [content[: len(content) * k // 12] for k in range(12)]
@@ -155,6 +157,7 @@ def test_a_damaged_index_is_made_again(copy, split, monkeypatch):
         np.testing.assert_array_equal(index.offset, split.index.offset)
         np.testing.assert_array_equal(index.columns["id"], split.index.columns["id"])
         assert index.columns.keys() == split.index.columns.keys()
+    assert len(cuts) < len(scans) <= len(cuts + flips)
 
 
 def test_the_index_is_kept_and_renewed(copy, split, monkeypatch):
