@@ -287,7 +287,8 @@ def remarks_on_splits(
     """
     if not files.get("validation"):
         count = len(files.get("train", {}))
-        return [f"there is no split validation: train has all {_count(count, 'file')}"]
+        noun = "the only file" if count == 1 else f"all {count} files"
+        return [f"there is no split validation: train has {noun}"]
     remarks, validation = [], files["validation"]
     if len(validation) == 1:
         remarks.append(
@@ -306,10 +307,6 @@ def remarks_on_splits(
                 f"{some_of(missing)}"
             )
     return remarks
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def some_of(names: Iterable[str], count: int = 5) -> str:
