@@ -73,7 +73,7 @@ def sinusoid(position, width):
 
 
 def positions(modality, settings, width):
-    """Fixed 2-D sinusoids (section 3.1): time and frequency; column and row."""
+    """Fixed sinusoids: time and frequency; column and row, and in sum with it time."""
     codes = []
     if modality == "audio":
         times, bands = settings.audio_grid
@@ -82,10 +82,11 @@ def positions(modality, settings, width):
                 codes.append([sinusoid(t, width // 2), sinusoid(f, width // 2)])
     else:
         times, rows, columns = settings.video_grid
-        for _ in range(times):
+        for t in range(times):
             for r in range(rows):
                 for c in range(columns):
-                    codes.append([sinusoid(c, width // 2), sinusoid(r, width // 2)])
+                    code = [sinusoid(c, width // 2), sinusoid(r, width // 2)]
+                    codes.append([np.concatenate(code) + sinusoid(t, width)])
     return np.array([np.concatenate(code) for code in codes])
 
 

@@ -10,7 +10,7 @@ from tfavmae.building import decoding
 from tfavmae.building.decoding_builder import BuildPlan, DecodingBuilder
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
-from tfavmae.media.decode import PICTURE_EXTENSIONS, is_picture
+from tfavmae.media.decode import STILL_EXTENSIONS, is_still
 from tfavmae_datasets.clip_folder import listing as listing_lib
 from tfavmae_datasets.clip_folder.options import ClipFolderConfig
 
@@ -67,7 +67,7 @@ class Builder(DecodingBuilder):
         pictures = [
             count
             for extension, count in listing.ignored.items()
-            if extension in PICTURE_EXTENSIONS
+            if extension in STILL_EXTENSIONS
         ]
         if pictures:
             remarks.append(
@@ -159,7 +159,7 @@ class Builder(DecodingBuilder):
                 self.bad_files.add(path, outcome.reason)
                 continue
             seconds = outcome.value.duration_seconds or 0.0
-            if seconds < config.min_seconds and not is_picture(file):
+            if seconds < config.min_seconds and not is_still(file):
                 self.bad_files.add(
                     path,
                     f"too short: {seconds:.2f} s, the minimum is "

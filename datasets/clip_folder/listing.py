@@ -11,7 +11,7 @@ from pathlib import Path
 from tfavmae.building.annotations import control_character
 from tfavmae.building.inspection import fraction_of
 from tfavmae.errors import UserError
-from tfavmae.media.decode import PICTURE_EXTENSIONS
+from tfavmae.media.decode import STILL_EXTENSIONS
 
 MEDIA_EXTENSIONS = frozenset(
     f".{name}"
@@ -48,7 +48,7 @@ def list_folder(folder: str | os.PathLike, pictures: bool = False) -> Listing:
 
     Args:
         folder: the folder. Links to files are followed, links to folders are not.
-        pictures: whether pictures (`PICTURE_EXTENSIONS`) are media.
+        pictures: whether pictures (`STILL_EXTENSIONS`) are media.
 
     Raises:
         UserError: there is no such folder, or no media file in it.
@@ -56,7 +56,7 @@ def list_folder(folder: str | os.PathLike, pictures: bool = False) -> Listing:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. `videos` names a folder of media.")
-    extensions = MEDIA_EXTENSIONS | (PICTURE_EXTENSIONS if pictures else frozenset())
+    extensions = MEDIA_EXTENSIONS | (STILL_EXTENSIONS if pictures else frozenset())
     files: list[str] = []
     unusable: list[tuple[str, str]] = []
     ignored: dict[str, int] = {}
@@ -270,7 +270,7 @@ def count_clips(duration: float, clip_seconds: float | None) -> int:
 def clip_id(file: str, start_seconds: float) -> str:
     """Id of a clip: the name of its file, and `@` with its start unless that is 0.
 
-    `tfavmae.data.splits.files_of` reads the file back.
+    `tfavmae.data.splits.place_of` reads it.
     """
     start = f"{start_seconds:.6f}".rstrip("0").rstrip(".")
     return file if start == "0" else f"{file}@{start}"

@@ -1,6 +1,7 @@
 """Options for turning a folder of media files into a data set."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from tfavmae.building.features import StoredClipsConfig
@@ -62,9 +63,11 @@ class ClipFolderConfig(StoredClipsConfig):
                 "`validation_fraction` must be at least 0 and less than 1; "
                 f"received {self.validation_fraction}."
             )
-        if self.clip_seconds is not None and self.clip_seconds < self.min_seconds:
+        if self.clip_seconds is not None and not (
+            self.min_seconds <= self.clip_seconds < math.inf
+        ):
             raise UserError(
-                "`clip_seconds` must be at least `min_seconds`; received "
+                "`clip_seconds` must be finite and at least `min_seconds`; received "
                 f"clip_seconds={self.clip_seconds}, min_seconds={self.min_seconds}."
             )
         self.decode_options()  # checks the options that it is made from

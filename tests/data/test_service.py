@@ -1,6 +1,7 @@
 """Batches made by other processes: the same ones, in the same order."""
 
 import dataclasses
+import socket
 
 import numpy as np
 import pytest
@@ -80,13 +81,13 @@ def test_what_is_no_address(split, address):
 def test_a_port_that_is_taken(running):
     port = int(running[0].partition(":")[2])
     with pytest.raises(UserError, match=f"Port {port} cannot be used.*--port"):
-        service.Dispatcher(port=port, host="localhost")
+        service.Dispatcher(port=port, host="localhost", trust_network=True)
 
 
 def test_a_worker_that_the_dispatcher_does_not_know(running):
     dispatcher = running[2].partition("/")[0]
     with pytest.raises(UserError, match=f"{dispatcher} does not take .*--workers"):
-        service.Worker(dispatcher, free_port(), "localhost")
+        service.Worker(dispatcher, free_port(), "localhost", trust_network=True)
 
 
 def test_a_restarted_worker_is_an_error():
@@ -96,3 +97,44 @@ def test_a_restarted_worker_is_an_error():
         service.naming_services(),
     ):
         list(batches.map(service._check_number))
+
+
+def test_nothing_is_served_without_trust_in_the_network(running, cli):
+    dispatcher, port = running[2].partition("/")[0], free_port()
+    expected = "listens on all network interfaces.*--trust-network; see SECURITY.md"
+    with pytest.raises(UserError, match=expected):
+        service.Dispatcher(port, "localhost")
+    with pytest.raises(UserError, match=expected):
+        service.Worker(dispatcher, port, "localhost")
+    done = cli("data", "serve", "--host", "localhost", "--port", port)
+    assert done.status == 2 and "--trust-network" in done.err
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("localhost", port))
+
+
+def test_the_danger_is_said_when_it_starts(cli, monkeypatch):
+    monkeypatch.setattr(service.Dispatcher, "serve_until_ended", lambda self: None)
+    done = cli("data", "serve", "--trust-network", "--port", 0)
+    assert done.status == 0 and done.out.startswith("Decoding for runs with")
+    assert f"warning: {service.EXPOSURE}" in done.err
+
+
+def test_why_the_network_must_be_trusted(running, tmp_path):
+    """When this fails, TensorFlow has become safer, and `data serve` can be, too."""
+    address = running[0]
+    # Another address of the loopback interface: a server of `localhost` alone, which is
+    # 127.0.0.1, would not answer there.
+    other = f"127.0.0.2:{address.partition(':')[2]}"
+    (tmp_path / "secret").write_text("of the user who serves")
+
+    def steal(path):
+        content = tf.io.read_file(path)
+        with tf.control_dependencies([tf.io.write_file(path + "-stolen", content)]):
+            return tf.identity(content)
+
+    stolen = tf.data.Dataset.from_tensors(str(tmp_path / "secret")).map(steal)
+    stolen = stolen.apply(
+        tf.data.experimental.service.distribute("parallel_epochs", f"grpc://{other}")
+    )
+    assert list(stolen.as_numpy_iterator()) == [b"of the user who serves"]
+    assert (tmp_path / "secret-stolen").is_file()

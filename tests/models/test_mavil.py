@@ -157,7 +157,7 @@ VARIANTS = {
     "stage_2": dict(teacher={}),
     "unimodal_teacher": dict(teacher=dict(num_layers=2), teacher_output="unimodal"),
     "audio_mae": dict(
-        modalities=("audio",),
+        modality="audio",
         num_fusion_layers=0,
         contrast={"weight": 0},
         intra_contrast={"weight": 0},
@@ -236,7 +236,7 @@ REFUSALS = {
         "for pixels",
     ),
     "one modality in contrast": (
-        dict(modalities=("audio",), num_fusion_layers=0),
+        dict(modality="audio", num_fusion_layers=0),
         "needs both",
     ),
     "a mask of everything": (dict(masking={"audio": {"ratio": 0.95}}), "leaves none"),

@@ -50,7 +50,7 @@ def test_epsilon_of_layer_norms(case, default):
 
 def test_single_modality_baselines_can_be_fine_tuned():
     """CAV-MAE's Audio-MAE has no class token, and so has its classifier."""
-    alone = dict(modalities=("audio",), num_fusion_layers=0, class_token=False)
+    alone = dict(modality="audio", num_fusion_layers=0, class_token=False)
     no_contrast = dict(contrast={"weight": 0}, intra_contrast={"weight": 0})
     source = small.pretraining("mavil", **alone, **no_contrast)
     target = small.classifier("mavil", "audio", num_layers=1, class_token=False)

@@ -14,12 +14,25 @@ import tensorflow as tf
 from tfavmae.serving import client
 from tfavmae.serving.client import RestClient, SavedModelClient
 
+
+def tensor_info(dtype, *sizes):
+    """A `TensorInfo` as TF Serving's metadata has it in JSON."""
+    axes = [{"size": str(size), "name": ""} for size in sizes]
+    return {
+        "dtype": dtype,
+        "tensor_shape": {"dim": axes, "unknown_rank": False},
+        "name": "serving_default_x:0",
+    }
+
+
+AUDIO = tensor_info("DT_FLOAT", -1, -1)
+VIDEO = tensor_info("DT_UINT8", -1, 1, 4, 4, 3)
 SIGNATURES = {
     "serving_default": {
-        "inputs": {"audio": {}, "video": {}},
+        "inputs": {"audio": AUDIO, "video": VIDEO},
         "outputs": {"logits": {}, "probabilities": {}},
     },
-    "embed_audio": {"inputs": {"audio": {}}, "outputs": {"audio_embedding": {}}},
+    "embed_audio": {"inputs": {"audio": AUDIO}, "outputs": {"audio_embedding": {}}},
 }
 
 
@@ -41,9 +54,9 @@ class TFServingStub(http.server.BaseHTTPRequestHandler):
         if self.path != "/v1/models/tiny:predict":
             return self.reply(404, {"error": "Servable not found"})
         signature = request["signature_name"]
-        if set(request["inputs"]) != set(SIGNATURES[signature]["inputs"]):
-            return self.reply(400, {"error": "input names do not match"})
         wave = np.array(request["inputs"]["audio"])
+        if not len(wave):
+            return self.reply(400, {"error": "the batch is empty"})
         if signature == "embed_audio":
             # One output: a bare tensor, without its name.
             return self.reply(200, {"outputs": wave[:, :2].tolist()})
@@ -97,8 +110,21 @@ def test_rest_status(url):
 def test_rest_errors_quote_the_server(url):
     with pytest.raises(RuntimeError, match=r"answered 404: .*Servable not found"):
         RestClient("other", url).status()
-    with pytest.raises(RuntimeError, match=r"answered 400: .*names do not match"):
-        RestClient("tiny", url).predict("embed_audio", video=np.zeros((1, 2)))
+    with pytest.raises(RuntimeError, match=r"answered 400: .*the batch is empty"):
+        RestClient("tiny", url).predict("embed_audio", audio=np.zeros((0, 2)))
+
+
+def test_rest_names_what_the_model_does_not_take(url):
+    asked = RestClient("tiny", url)
+    with pytest.raises(ValueError, match=r"has no signature 'classify'; it has \["):
+        asked.predict("classify", audio=np.zeros((1, 5)))
+    with pytest.raises(ValueError, match=r"takes the inputs \['audio'\]; received"):
+        asked.predict("embed_audio", video=np.zeros((1, 5)))
+    # JSON would not tell the server that these are not in [-1, 1].
+    with pytest.raises(ValueError, match=r"`audio` must be float32 .*received int16"):
+        asked.predict("embed_audio", audio=np.zeros((1, 5), "int16"))
+    with pytest.raises(ValueError, match=r"shape \(None, 1, 4, 4, 3\); received"):
+        asked.predict(audio=np.zeros((1, 5)), video=np.zeros((1, 2, 4, 4, 3), "uint8"))
 
 
 def test_no_server_is_said():
@@ -125,7 +151,7 @@ def saved_model(tmp_path_factory):
 def test_saved_model_client_takes_the_newest_version(saved_model):
     asked = SavedModelClient(saved_model)
     assert asked.path.name == "10"
-    answers = asked.predict("embed_audio", audio=[[1, 2, 3]])
+    answers = asked.predict("embed_audio", audio=[[1.0, 2.0, 3.0]])
     np.testing.assert_array_equal(answers["audio_embedding"], [[2, 4, 6]])
     assert asked.labels == []
 
@@ -133,11 +159,75 @@ def test_saved_model_client_takes_the_newest_version(saved_model):
 def test_saved_model_client_names_what_there_is(saved_model):
     asked = SavedModelClient(saved_model / "2")
     with pytest.raises(ValueError, match="no signature 'classify'; it has"):
-        asked.predict("classify", audio=[[1, 2, 3]])
+        asked.predict("classify", audio=[[1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match=r"takes the inputs \['audio'\]"):
-        asked.predict("embed_audio", waveform=[[1, 2, 3]])
+        asked.predict("embed_audio", waveform=[[1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match=r"shape \(None, 3\); received \(1, 2\)"):
-        asked.predict("embed_audio", audio=[[1, 2]])
+        asked.predict("embed_audio", audio=[[1.0, 2.0]])
+
+
+WANTED = {
+    "audio": ("float32", (None, 3)),
+    "video": ("uint8", (None, 2, 4, 6, 3)),
+}
+GIVEN = {"audio": np.zeros((1, 3), "float32"), "video": np.zeros((1, 2, 4, 6, 3), "u1")}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_floating_point_numbers_are_converted(dtype):
+    audio = np.array([[0.5, -1, 0.25]], dtype)
+    arrays = client.check_inputs("classify", {**GIVEN, "audio": audio}, WANTED)
+    assert arrays["audio"].dtype == np.float32 and arrays["video"].dtype == np.uint8
+    np.testing.assert_array_equal(arrays["audio"], [[0.5, -1, 0.25]])
+
+
+@pytest.mark.parametrize(
+    "name, dtype",
+    [
+        *(("audio", d) for d in ("int16", "int64", "uint8", "bool", "complex64")),
+        *(("video", d) for d in ("int8", "int64", "uint16", "float32", "float64")),
+    ],
+)
+def test_another_dtype_is_an_error_that_names_all_three(name, dtype):
+    inputs = {**GIVEN, name: GIVEN[name].astype(dtype)}
+    wanted = WANTED[name][0]
+    with pytest.raises(ValueError, match=rf"^`{name}` must be {wanted} in .*{dtype}\."):
+        client.check_inputs("classify", inputs, WANTED)
+
+
+@pytest.mark.parametrize(
+    "audio, complaint",
+    [
+        (np.zeros(3), r"`audio` must have the shape \(None, 3\); received \(3,\)"),
+        (np.zeros((1, 1, 3)), r"received \(1, 1, 3\)"),
+        (np.zeros((1, 4)), r"received \(1, 4\)"),
+        (0.5, r"received \(\)"),
+        ([[0.5], [0.5, 0.5]], "`audio` must be an array: "),
+        ([[None, 0.5, 0.5]], "`audio` must be float32 .* received object"),
+        ([["a", "b", "c"]], "`audio` must be float32 .* received <U1"),
+        ([[1, 0, 0]], "`audio` must be float32 .* received int64"),
+    ],
+)
+def test_other_shapes_and_things_are_one_line(audio, complaint):
+    with pytest.raises(ValueError, match=complaint) as caught:
+        client.check_inputs("classify", {**GIVEN, "audio": audio}, WANTED)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_are_split_at_line_feeds_alone(tmp_path):
+    names = ["a\u2028b", "c\x85d", "e\x0bf", "g\x0ch", "i\rj", " k ", "", "l\x1cm"]
+    (tmp_path / "assets").mkdir()
+    file = tmp_path / "assets" / "labels.txt"
+    file.write_bytes("".join(f"{name}\n" for name in names).encode())
+    assert client.read_labels(tmp_path) == names
+    file.write_bytes(b"")
+    assert client.read_labels(tmp_path) == []
+
+
+def test_versions_are_ascii_numbers(tmp_path):
+    for name in ("1", "10", "2\u00b2", "3x"):
+        (tmp_path / name).mkdir()
+    assert client.newest_version(tmp_path).name == "10"
 
 
 def test_a_directory_without_a_model_is_said(tmp_path):

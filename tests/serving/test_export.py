@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfavmae import files
 from tfavmae.errors import UserError
 from tfavmae.models import presets
 from tfavmae.serving import export as exporting
 from tfavmae.serving.client import SavedModelClient, newest_version
 from tfavmae.serving.export import export, verify_export
 
-LABELS = ["wood, dull", "métal", "glass"]
+LABELS = ["wood, dull", "mé\u2028tal", "glass"]
 
 
 AUDIO = {"num_frames": 32, "num_mel_bins": 32, "patch_size": (16, 16)}
@@ -199,7 +200,30 @@ def test_a_version_is_never_overwritten_unasked(pretrained, tmp_path, monkeypatc
     assert not (first / "mine.txt").exists()
     second = export(pretrained, tmp_path / "tiny", version=12)
     assert newest_version(tmp_path / "tiny") == second
-    assert sorted(p.name for p in (tmp_path / "tiny").iterdir()) == ["1", "12"]
+    assert names_in(tmp_path / "tiny") == [exporting.LOCK, "1", "12"]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_write_saved_model", fake_write)
+    left = tmp_path / "tiny" / f"{files.PARTIAL}123-1"
+    left.mkdir(parents=True)
+    (left / "saved_model.pb").write_bytes(b"half of a mod")
+    export(pretrained, tmp_path / "tiny")
+    assert names_in(tmp_path / "tiny") == [exporting.LOCK, "1"]
+
+
+def test_one_export_at_a_time(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_write_saved_model", fake_write)
+    other = tmp_path / "tiny" / f"{files.PARTIAL}123-1"
+    with files.exclusive(tmp_path / "tiny" / exporting.LOCK):
+        other.mkdir()
+        with pytest.raises(UserError, match="another export is running here"):
+            export(pretrained, tmp_path / "tiny", version=2)
+    assert names_in(tmp_path / "tiny") == [exporting.LOCK, other.name]
 
 
 def test_a_failed_export_leaves_the_old_version(pretrained, tmp_path, monkeypatch):
@@ -213,12 +237,14 @@ def test_a_failed_export_leaves_the_old_version(pretrained, tmp_path, monkeypatc
     with pytest.raises(UserError, match="disk is full"):
         export(pretrained, tmp_path / "tiny", overwrite=True)
     assert (path / "saved_model.pb").read_bytes() == b"model"
-    assert [p.name for p in (tmp_path / "tiny").iterdir()] == ["1"]
+    assert names_in(tmp_path / "tiny") == [exporting.LOCK, "1"]
 
 
 def test_labels_that_do_not_fit_are_refused(pretrained, classifier, tmp_path):
     with pytest.raises(UserError, match="2 labels for 3 classes"):
         export(classifier, tmp_path, labels=["a", "b"])
+    with pytest.raises(UserError, match=r"must be one line; received 'b\\nc'"):
+        export(classifier, tmp_path, labels=["a", "b\nc", "d"])
     with pytest.raises(UserError, match="model without classes"):
         export(pretrained, tmp_path, labels=["a", "b"])
 

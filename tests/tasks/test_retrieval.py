@@ -139,6 +139,17 @@ def test_search_returns_the_nearest_rows_first():
     assert similarity == pytest.approx([0.99944, 0.70711], abs=1e-5)
 
 
+def test_a_search_looks_through_clips_that_lack_the_modality_of_the_query():
+    embeddings = made_embeddings(5)
+    embeddings["audio_present"][3] = embeddings["video_present"][1] = False
+    embeddings["audio_embedding"][3] = embeddings["video_embedding"][1] = np.nan
+    values, index = retrieval.gallery(embeddings, "video")
+    assert index.tolist() == [100, 102, 103, 104] and np.isfinite(values).all()
+    embeddings["video_present"][:] = False
+    with pytest.raises(UserError, match="None of the 5 clips to search has video"):
+        retrieval.gallery(embeddings, "video")
+
+
 def test_a_model_of_one_modality_is_refused():
     embeddings = made_embeddings()
     del embeddings["video_embedding"]

@@ -24,6 +24,7 @@ from tfavmae.building import decoding
 from tfavmae.building.clip_cache import PreparedClips, find_leftovers
 from tfavmae.building.features import (
     StoredClipsConfig,
+    check_name,
     example_features,
     fingerprint_of,
 )
@@ -100,6 +101,7 @@ class DecodingBuilder(
         self, builder_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
         if isinstance(builder_config, StoredClipsConfig):
+            check_name(builder_config.name)
             return builder_config
         return super()._create_builder_config(builder_config, *args, **kwargs)
 
@@ -351,7 +353,11 @@ class DecodingBuilder(
             if path != self.prepared_folder:
                 remove(path)  # of a killed build of other files or options
         self.info.metadata.update(
-            **plan.facts, options=options, fingerprint=self._fingerprint
+            **plan.facts,
+            options=options,
+            # For those who decode further files as these were.
+            stored_as=dataclasses.asdict(self.builder_config.decode_options()),
+            fingerprint=self._fingerprint,
         )
         return self.open_splits(plan)
 

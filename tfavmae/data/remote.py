@@ -64,7 +64,9 @@ def local_description(directory: str) -> str:
     # Class names lie in a file for each label. HTTP has no folders to list, so every
     # feature is asked for one.
     features = json.loads(description).get("featuresDict", {}).get("features", {})
-    for name in ("metadata.json", *(f"{feature}.labels.txt" for feature in features)):
+    # With a slash, a name would be a path out of the folder; TFDS does the same.
+    labels = [f"{feature.replace('/', '.')}.labels.txt" for feature in features]
+    for name in ("metadata.json", *labels):
         if tf.io.gfile.exists(_join(directory, name)):
             _copy(directory, folder, name)
     return folder

@@ -3,6 +3,11 @@
 A dispatcher has one worker in its own process, or several on other machines. Batch k of
 a run is made by worker k modulo the number of all workers, so the batches and their
 order are those that the run would have read by itself.
+
+The service has no authentication. TensorFlow's servers (read in 2.20) listen on
+`0.0.0.0`, whatever they are told, with the one kind of credentials that is registered,
+`grpc`, which is none; and they run every graph that they are sent. So whoever reaches a
+port reads and writes files as the user who serves: see `SECURITY.md`.
 """
 
 import contextlib
@@ -19,8 +24,23 @@ from tfavmae.private_hooks import num_joined_workers
 
 _CONFIGS = tf.data.experimental.service
 
+EXPOSURE = (
+    "a tf.data service listens on all network interfaces, whatever --host says, and "
+    "runs every graph that it is sent: whoever reaches its ports reads and writes "
+    "files as this user"
+)
+
 
 class _Server:
+    def __init__(self, trust_network: bool) -> None:
+        # Not on machines without a network either: the other users of this one would
+        # reach it.
+        if not trust_network:
+            raise UserError(
+                f"Refused: {EXPOSURE}. On a private network or in a tunnel, give "
+                "--trust-network; see SECURITY.md."
+            )
+
     def serve_until_ended(self) -> None:
         """Keeps this process and its server running until it is interrupted."""
         # Not the server's own `join`, which Ctrl-C does not interrupt.
@@ -35,18 +55,26 @@ class Dispatcher(_Server):
         host: name by which other machines reach this one; default: its full name.
         workers: `host:port` of the `Worker`s that will join; default: a worker in this
             process.
+        trust_network: must be True, because everyone who reaches this machine over the
+            network can run code on it with this user's rights.
 
     Attributes:
         address: the address for a run's `data.services`: `host:port`, followed by `/n`
             if n workers join.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the network is not trusted, or the port is taken.
     """
 
     def __init__(
-        self, port: int, host: str | None = None, workers: Sequence[str] = ()
+        self,
+        port: int,
+        host: str | None = None,
+        workers: Sequence[str] = (),
+        *,
+        trust_network: bool = False,
     ) -> None:
+        super().__init__(trust_network)
         host = host or socket.getfqdn()
         own_port = _free(0)
         # A dispatcher gives its workers numbers only if it knows their addresses from
@@ -59,7 +87,10 @@ class Dispatcher(_Server):
         _, _, port = self._server.target.rpartition(":")
         self.address = f"{host}:{port}" + (f"/{len(workers)}" if workers else "")
         if not workers:
-            self._worker = Worker(f"localhost:{port}", own_port, host)
+            dispatcher = f"localhost:{port}"
+            self._worker = Worker(
+                dispatcher, own_port, host, trust_network=trust_network
+            )
 
     def wait_for_workers(self) -> None:
         """Waits until all workers have joined.
@@ -77,12 +108,22 @@ class Worker(_Server):
         dispatcher: `host:port` of the dispatcher.
         port: port to listen on.
         host: name by which other machines reach this one; default: its full name.
+        trust_network: see `Dispatcher`.
 
     Raises:
-        UserError: the port is taken, or the dispatcher does not know this worker.
+        UserError: the network is not trusted, the port is taken, or the dispatcher does
+            not know this worker.
     """
 
-    def __init__(self, dispatcher: str, port: int, host: str | None = None) -> None:
+    def __init__(
+        self,
+        dispatcher: str,
+        port: int,
+        host: str | None = None,
+        *,
+        trust_network: bool = False,
+    ) -> None:
+        super().__init__(trust_network)
         address = f"{host or socket.getfqdn()}:{port}"
         config = _CONFIGS.WorkerConfig(
             dispatcher_address=dispatcher, worker_address=address, port=_free(port)

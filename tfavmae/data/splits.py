@@ -11,17 +11,18 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tfavmae.data import description as description_lib
 from tfavmae.data import index as index_lib
 from tfavmae.data import remote
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, shown
 
 MODALITIES = ("audio", "video")
 STORED_SAMPLE_RATE_HZ = 16_000
 # The features of every stored example. `building.features` writes them; the two rooms
 # share no import, so that reading needs none of the decoding.
 _STORED_FORM = ("id", "audio", "frames", "frame_rate", "has_audio", "has_video")
-# What `clip_folder` appends to the name of a file for a clip that begins later in it.
-_PLACE = re.compile(r"@\d+(\.\d+)?$")
+# Ids of clips that begin later in their file, as `clip_folder` writes them.
+_PLACE = re.compile(r"(?P<file>.+)@(?P<start>\d+(\.\d+)?)", re.DOTALL)
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.]+)?")  # name[/config][:version]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -37,12 +38,25 @@ def open_info(dataset: str, data_dir: str | None = None) -> tfds.core.DatasetInf
             tfavmae.
     """
     directory = find_dataset(dataset, data_dir)
-    description = remote.local_description(directory)
-    info = tfds.builder_from_directory(description).info
+    description_lib.check_features(directory)
+    try:
+        description = remote.local_description(directory)
+        info = tfds.builder_from_directory(description).info
+        names, _ = set(info.features), info.metadata  # TFDS reads each when asked
+    except UserError:
+        raise
+    # JSON's, protobuf's and TFDS's own errors, and whatever TFDS makes of a feature
+    # that the file describes wrongly.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"{directory}: dataset_info.json, features.json or metadata.json is "
+            f"missing or damaged ({reason}); restore them or build the data set again."
+        ) from error
     if description != directory:
         # TFDS would look for the records beside the copied description.
         info.records_directory = directory
-    missing = [name for name in _STORED_FORM if name not in info.features]
+    missing = [name for name in _STORED_FORM if name not in names]
     if missing:
         raise UserError(
             f"{directory}: must have the features of tfavmae's stored form; received "
@@ -109,6 +123,13 @@ def _newest_version(path: str, has_configs: bool = True) -> str | None:
     return _newest_version(os.path.join(path, configs[0]), False) if configs else None
 
 
+def place_of(clip: str) -> tuple[str, float]:
+    """File and start in seconds of a clip, from its id: `file`, or `file@seconds`."""
+    if match := _PLACE.fullmatch(clip):
+        return match["file"], float(match["start"])
+    return clip, 0.0
+
+
 def files_of(ids: Sequence[str]) -> np.ndarray:
     """The file that each clip was cut from, as a number: int `(clips,)`.
 
@@ -116,9 +137,9 @@ def files_of(ids: Sequence[str]) -> np.ndarray:
     over files.
 
     Args:
-        ids: of the clips; `file@seconds` is of `file`, others stand for themselves.
+        ids: of the clips; see `place_of`.
     """
-    names = [_PLACE.sub("", clip) for clip in ids]
+    names = [place_of(clip)[0] for clip in ids]
     return np.unique(names, return_inverse=True)[1]
 
 
@@ -148,14 +169,18 @@ class Split:
             instructions = info.splits[split].file_instructions
         except (KeyError, ValueError):
             raise UserError(
-                f"{info.data_dir}: there is no split {split!r}; there are: "
+                f"{info.data_dir}: there is no split {shown(split)}; there are: "
                 f"{', '.join(sorted(info.splits))}."
             ) from None
+        if not sum(instruction.take for instruction in instructions):
+            raise UserError(f"{info.data_dir}: the split {split!r} has no clips.")
         paths = [instruction.filename for instruction in instructions]
         elsewhere = getattr(info, "records_directory", None)
         if elsewhere is not None:  # the description is a copy, see `open_info`
             root = elsewhere.rstrip("/")
             paths = [f"{root}/{os.path.basename(path)}" for path in paths]
+        else:
+            description_lib.check_shards(info.data_dir, paths)
         counts = [instruction.examples_in_shard for instruction in instructions]
         shards = [index_lib.Shard(*pair) for pair in zip(paths, counts, strict=True)]
         self.fingerprint = _fingerprint(info, split, shards)
@@ -169,8 +194,6 @@ class Split:
         rows = np.concatenate(taken)
         self.index = index if len(rows) == len(index) else index.take(rows)
         self.num_examples = len(self.index)
-        if not self.num_examples:
-            raise UserError(f"{info.data_dir}: the split {split!r} has no clips.")
 
     def __repr__(self) -> str:
         return f"<{self.info.full_name} {self.name}: {self.num_examples} clips>"
@@ -280,6 +303,13 @@ class Split:
         rows, classes = column.value_rowids().numpy(), column.values.numpy()
         hot[rows[classes >= 0], classes[classes >= 0]] = 1
         return hot
+
+    def class_of_clips(self, name: str = "label") -> list[str] | None:
+        """The class of each clip in words, empty for none; None without such labels."""
+        names = self.label_names(name) if name in self.label_features else None
+        if not names or (classes := self.labels(name)).ndim > 1:
+            return None
+        return [names[i] if i >= 0 else "" for i in classes]
 
     def label_encoder(self, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
         """Graph function from a parsed label feature to its form in a batch.

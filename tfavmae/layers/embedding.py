@@ -125,6 +125,7 @@ class Tokenizer(keras.layers.Layer):
             (CAV-MAE).
         projection_initializer: initializer of the dense layer's kernel; AV-MAE's is
             `lecun_normal`.
+        modality_stddev: deviation of the initial modality vector; AV-MAE starts at 0.
 
     Call arguments:
         patches: `(batch, tokens, values)`.
@@ -141,6 +142,7 @@ class Tokenizer(keras.layers.Layer):
         positions: Mapping[str, Any] | None = None,
         modality_embedding: bool = False,
         projection_initializer: str = "glorot_uniform",
+        modality_stddev: float = 0.02,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -148,6 +150,7 @@ class Tokenizer(keras.layers.Layer):
         self.grid = tuple(grid)
         self.position_options = dict(positions or {})
         self.modality_embedding = modality_embedding
+        self.modality_stddev = modality_stddev
         self.projection_initializer = projection_initializer
 
     @property
@@ -176,7 +179,9 @@ class Tokenizer(keras.layers.Layer):
             self.modality = self.add_weight(
                 name="modality",
                 shape=(self.hidden_dim,),
-                initializer=keras.initializers.RandomNormal(stddev=0.02),
+                initializer=keras.initializers.RandomNormal(
+                    stddev=self.modality_stddev
+                ),
             )
 
     def call(
@@ -196,5 +201,6 @@ class Tokenizer(keras.layers.Layer):
             "grid": self.grid,
             "positions": self.position_options,
             "modality_embedding": self.modality_embedding,
+            "modality_stddev": self.modality_stddev,
             "projection_initializer": self.projection_initializer,
         }

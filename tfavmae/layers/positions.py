@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
+TIMES = ("none", "sincos", "learned")
+
 
 def sincos(positions: np.ndarray, dim: int) -> np.ndarray:
     """Sines, then cosines, of `positions` at `dim / 2` frequencies (MAE's code).
@@ -115,8 +117,13 @@ class PositionEmbedding(keras.layers.Layer):
         kind: `sincos_2d` (MAE, CAV-MAE, MAViL), `sincos_1d` (AV-MAE), `sincos_3d` or
             `learned` (initialised from a normal distribution of deviation 0.02).
         first_axis: see `sincos_2d`.
+        time: what `sincos_2d` adds for the time of a `(time, rows, columns)` grid:
+            `sincos`, the 1-D table of the times; `learned`, a vector per time; or
+            `none`, with which tokens of different times at one place are alike. Space
+            and time are separable, as in mae_st. One time has nothing added.
         trainable: whether the table is trained. A sin-cos table is frozen in
-            pretraining and, in CAV-MAE's code, trained in fine-tuning.
+            pretraining and, in CAV-MAE's code, trained in fine-tuning. Learned times
+            are trained in any case.
 
     Call arguments:
         tokens: `(batch, n, hidden_dim)`.
@@ -131,12 +138,22 @@ class PositionEmbedding(keras.layers.Layer):
         grid: Sequence[int],
         kind: str = "sincos_2d",
         first_axis: int = 1,
+        time: str = "none",
+        trainable: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        if time not in TIMES:
+            raise ValueError(f"`time` must be one of {TIMES}. Received: time={time!r}.")
+        # A layer that is frozen as a whole could not train its learned times.
+        super().__init__(trainable=trainable or time == "learned", **kwargs)
         self.grid = tuple(grid)
         self.kind = kind
         self.first_axis = first_axis
+        self.time = time
+        self.trains_table = trainable
+        has_times = kind == "sincos_2d" and len(self.grid) == 3 and self.grid[0] > 1
+        self.learns_times = has_times and time == "learned"
+        self.encodes_times = has_times and time == "sincos"
 
     def build(self, input_shape: tuple) -> None:
         shape = (int(np.prod(self.grid)), input_shape[-1])
@@ -145,17 +162,41 @@ class PositionEmbedding(keras.layers.Layer):
         else:
             # Computed in float64: at index 1500, float32 angles are off by 1e-4.
             table = position_table(self.kind, self.grid, shape[1], self.first_axis)
+            if self.encodes_times:
+                times = np.repeat(np.arange(self.grid[0]), shape[0] // self.grid[0])
+                table = table + sincos(times, shape[1])
             initializer = lambda *_, **__: ops.convert_to_tensor(table, "float32")  # noqa: E731
         # A weight even where it is frozen: fine-tuning may train it from there, and
         # checkpoints of both stages then have the same variables.
-        self.table = self.add_weight(name="table", shape=shape, initializer=initializer)
+        self.table = self.add_weight(
+            name="table",
+            shape=shape,
+            initializer=initializer,
+            trainable=self.trains_table,
+        )
+        if self.learns_times:
+            self.time_table = self.add_weight(
+                name="time_table",
+                shape=(self.grid[0], shape[1]),
+                initializer=keras.initializers.RandomNormal(stddev=0.02),
+            )
 
     def call(
         self, tokens: KerasTensor, indices: KerasTensor | None = None
     ) -> KerasTensor:
         table = ops.cast(self.table, tokens.dtype)
+        if self.learns_times:
+            places = table.shape[0] // self.grid[0]
+            times = ops.repeat(self.time_table, places, axis=0)
+            table = table + ops.cast(times, tokens.dtype)
         return tokens + (table if indices is None else ops.take(table, indices, axis=0))
 
     def get_config(self) -> dict[str, Any]:
-        config = {"grid": self.grid, "kind": self.kind, "first_axis": self.first_axis}
-        return {**super().get_config(), **config}
+        return {
+            **super().get_config(),
+            "grid": self.grid,
+            "kind": self.kind,
+            "first_axis": self.first_axis,
+            "time": self.time,
+            "trainable": self.trains_table,
+        }

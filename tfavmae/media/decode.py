@@ -16,21 +16,16 @@ from typing import Any
 from tfavmae.media.clip_reader import Clip, read_clip
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.options import DecodeOptions
-from tfavmae.media.pictures import (
-    PICTURE_EXTENSIONS,
-    is_picture,
-    picture_size,
-    read_picture,
-)
+from tfavmae.media.stills import STILL_EXTENSIONS, is_still, read_size, read_still
 
 __all__ = [
-    "PICTURE_EXTENSIONS",
+    "STILL_EXTENSIONS",
     "Clip",
     "DecodeOptions",
     "MediaError",
     "MediaInfo",
     "decode",
-    "is_picture",
+    "is_still",
     "last_packet_end",
     "probe",
 ]
@@ -64,7 +59,7 @@ class MediaInfo:
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
-    """Reads the header of a file, without decoding anything.
+    """Reads the header of a file, without decoding anything; a still lasts 0 s.
 
     A header without a length (recordings of a browser) costs one pass over the file's
     packets.
@@ -72,11 +67,9 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     Raises:
         MediaError: it is not a media file, or has neither audio nor video.
     """
-    if is_picture(path):
-        width, height = picture_size(path)
-        return MediaInfo(
-            0.0, has_audio=False, has_video=True, width=width, height=height
-        )
+    if is_still(path):
+        width, height = read_size(path)
+        return MediaInfo(0.0, False, True, width=width, height=height)
     with open_media(path) as container:
         tracks = Tracks(path, container)
         duration = tracks.stated_end
@@ -107,8 +100,8 @@ def decode(
     on where in the file it is.
 
     Args:
-        path: a file in any container that FFmpeg reads, or a picture, which is a clip
-            of one frame wherever it is cut.
+        path: a file in any container that FFmpeg reads, or a still picture, which is a
+            clip of one frame wherever it is cut.
         start_seconds: start of the clip.
         end_seconds: latest end of the clip; None for the end of the file.
         **options: the fields of `DecodeOptions`.
@@ -126,8 +119,8 @@ def decode(
     ((160000,), 80)
     """
     chosen = DecodeOptions(**options)
-    if is_picture(path):
-        return read_picture(path, chosen)
+    if is_still(path):
+        return read_still(path, chosen)
     if end_seconds is not None and end_seconds <= start_seconds:
         raise MediaError(path, f"the clip ends at {end_seconds} s, before it starts")
     return read_clip(path, start_seconds, end_seconds, chosen).to_clip()

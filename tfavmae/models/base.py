@@ -37,7 +37,7 @@ class AudioVisualModel(_Step, keras.Model):
         hidden_dim: width of the tokens.
         objectives: list of `Objective`s, whose weighted sum is the loss.
         positions: keyword arguments of `PositionEmbedding`, for both modalities.
-        modality_embedding, projection_initializer: see `Tokenizer`.
+        modality_embedding, modality_stddev, projection_initializer: see `Tokenizer`.
         seed: of all masks, and of the augmentation.
         augmentation: a dict of `DeviceAugmentation`'s arguments: mix-up, SpecAugment
             and noise, in training only.
@@ -58,6 +58,7 @@ class AudioVisualModel(_Step, keras.Model):
         objectives: Sequence[Objective] = (),
         positions: Mapping[str, Any] | None = None,
         modality_embedding: bool = False,
+        modality_stddev: float = 0.02,
         projection_initializer: str = "glorot_uniform",
         seed: int = 0,
         augmentation: Mapping[str, Any] | None = None,
@@ -73,9 +74,13 @@ class AudioVisualModel(_Step, keras.Model):
         self.objectives = list(objectives)
         self.positions = dict(positions or {})
         self.modality_embedding = modality_embedding
+        self.modality_stddev = modality_stddev
         self.projection_initializer = projection_initializer
         self.seed = seed
         self.augmentation = DeviceAugmentation(**augmentation) if augmentation else None
+        heard = self.inputs_by_modality.get("audio")
+        if self.augmentation and heard:
+            self.augmentation.check_size(heard.num_frames, heard.num_mel_bins)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -93,6 +98,7 @@ class AudioVisualModel(_Step, keras.Model):
                 spec.grid,
                 positions={**spec.positions, **self.positions},
                 modality_embedding=self.modality_embedding,
+                modality_stddev=self.modality_stddev,
                 projection_initializer=self.projection_initializer,
                 dtype=self.dtype_policy,
                 name=f"{modality}_tokenizer",
@@ -260,6 +266,7 @@ class AudioVisualModel(_Step, keras.Model):
             "objectives": [serialize(x) for x in self.objectives],
             "positions": self.positions,
             "modality_embedding": self.modality_embedding,
+            "modality_stddev": self.modality_stddev,
             "projection_initializer": self.projection_initializer,
             "seed": self.seed,
             "augmentation": self.augmentation and dataclasses.asdict(self.augmentation),

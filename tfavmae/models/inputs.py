@@ -22,8 +22,8 @@ from tfavmae.layers.spectrogram import VARIANTS, LogMelSpectrogram, statistics
 class AudioInput:
     """A log-mel spectrogram, cut into patches.
 
-    The defaults are CAV-MAE's (section 2.1 and the authors' code); a paper's model file
-    states what differs.
+    The defaults are CAV-MAE's (section 2.1.1 and the authors' code); a paper's model
+    file states what differs.
 
     Attributes:
         num_frames: spectrogram frames, 10 ms apart.
@@ -125,6 +125,9 @@ class VideoInput:
         height, width: of a frame, in pixels.
         mean, std: normalisation per channel, of pixel values in [0, 1].
         tubelet_size: `(frames, rows, columns)` of a patch.
+        time_positions: `sincos`, `learned` or `none`, the `time` of `PositionEmbedding`
+            in encoder and decoder, for models with 2-D positions. With `none` a decoder
+            cannot tell the masked patches of different times at one place apart.
     """
 
     num_frames: int = 1
@@ -133,6 +136,7 @@ class VideoInput:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     tubelet_size: tuple[int, int, int] = (1, 16, 16)
+    time_positions: str = "sincos"
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "tubelet_size"):
@@ -179,7 +183,7 @@ class VideoInput:
     @property
     def positions(self) -> dict[str, Any]:
         """Keyword arguments of this modality's `PositionEmbedding`."""
-        return {"first_axis": 1}
+        return {"first_axis": 1, "time": self.time_positions}
 
 
 def _check_grid(modality: str, grid: Sequence[int]) -> None:

@@ -137,8 +137,9 @@ class MAViL(PaperModel):
         decoder: `hidden_dim`, `num_heads`, `mlp_dim` and `num_layers` of each
             modality's decoder.
         audio, video: dicts of the fields of `AudioInput` and `VideoInput`.
-        modalities: `("audio",)` is Audio-MAE and `("video",)` Video-MAE as the paper's
-            baselines have them; without contrast between modalities, and no fusion.
+        modality: `audio_video`; `audio` is Audio-MAE and `video` Video-MAE as the
+            paper's baselines have them; without contrast between modalities, and no
+            fusion.
         masking: dict of modality to keyword arguments of `TokenMasking`.
         contrast: between modalities, equation (2): `weight` (alpha; 0 leaves it out),
             `temperature` and `bidirectional`.
@@ -159,6 +160,8 @@ class MAViL(PaperModel):
         "audio": {"mean": -4.268, "std": 4.569},
         "video": {"num_frames": 8, "tubelet_size": (2, 16, 16)},
     }
+    # Appendix B.1: "cyclically looping back to the beginning".
+    SHORT_CLIPS = {"audio": "pad", "video": "loop"}
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
     FINE_TUNING = FineTuning(
         mavil_classifier_encoder,
@@ -189,7 +192,7 @@ class MAViL(PaperModel):
         decoder: Mapping[str, int] | None = None,
         audio: Mapping[str, Any] | AudioInput | None = None,
         video: Mapping[str, Any] | VideoInput | None = None,
-        modalities: Sequence[str] = MODALITIES,
+        modality: str = "audio_video",
         masking: Mapping[str, Mapping[str, Any]] | None = None,
         contrast: Mapping[str, Any] | None = None,
         intra_contrast: Mapping[str, Any] | None = None,
@@ -199,7 +202,8 @@ class MAViL(PaperModel):
         layer_norm_epsilon: float = LAYER_NORM_EPSILON,
         **kwargs: Any,
     ) -> None:
-        inputs = self.read_inputs(audio, video, tuple(modalities))
+        modalities = modalities_of(modality)
+        inputs = self.read_inputs(audio, video, modalities)
         own_encoder = {
             "num_heads": num_heads,
             "mlp_dim": mlp_dim,

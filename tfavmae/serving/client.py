@@ -8,6 +8,7 @@ tfavmae. Copy it to the machine that sends the requests.
 
 import json
 import pathlib
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -64,23 +65,18 @@ class SavedModelClient:
             The outputs by name.
 
         Raises:
-            ValueError: there is no such signature, or it takes other inputs.
+            ValueError: there is no such signature, or it takes other inputs, other
+                dtypes or other shapes.
         """
         import tensorflow as tf
 
-        function, specs = self._signature(signature), self.inputs(signature)
-        if set(inputs) != set(specs):
-            raise ValueError(
-                f"{signature!r} takes the inputs {sorted(specs)}; received "
-                f"{sorted(inputs)}."
-            )
-        tensors = {k: tf.constant(v, specs[k].dtype) for k, v in inputs.items()}
-        for name, tensor in tensors.items():
-            if not specs[name].shape.is_compatible_with(tensor.shape):
-                raise ValueError(
-                    f"`{name}` must have the shape {specs[name].shape}; received "
-                    f"{tensor.shape}."
-                )
+        function = self._signature(signature)
+        wanted = {
+            name: (spec.dtype.name, tuple(spec.shape))
+            for name, spec in self.inputs(signature).items()
+        }
+        arrays = check_inputs(signature, inputs, wanted)
+        tensors = {name: tf.constant(value) for name, value in arrays.items()}
         return {name: value.numpy() for name, value in function(**tensors).items()}
 
     def _signature(self, name):
@@ -137,11 +133,24 @@ class RestClient:
         self, signature: str = "serving_default", **inputs: Any
     ) -> dict[str, np.ndarray]:
         """Runs a signature on the server; see `SavedModelClient.predict`."""
-        columns = {name: np.asarray(value).tolist() for name, value in inputs.items()}
+        signatures = self.signatures()
+        if signature not in signatures:
+            raise ValueError(
+                f"{self.address} has no signature {signature!r}; it has "
+                f"{sorted(signatures)}."
+            )
+        # The server would take any number for any dtype: JSON has only one kind.
+        wanted = {}
+        for name, spec in signatures[signature]["inputs"].items():
+            sizes = [int(axis["size"]) for axis in spec["tensor_shape"]["dim"]]
+            shape = tuple(None if size < 0 else size for size in sizes)
+            wanted[name] = (_DTYPES.get(spec["dtype"], spec["dtype"]), shape)
+        arrays = check_inputs(signature, inputs, wanted)
+        columns = {name: value.tolist() for name, value in arrays.items()}
         request = {"signature_name": signature, "inputs": columns}
         outputs = self._ask(f"{self.address}:predict", request)["outputs"]
         if not isinstance(outputs, dict):  # TF Serving leaves out a single name
-            (name,) = self.signatures()[signature]["outputs"]
+            (name,) = signatures[signature]["outputs"]
             outputs = {name: outputs}
         return {name: np.array(value) for name, value in outputs.items()}
 
@@ -162,11 +171,64 @@ class RestClient:
             ) from error
 
 
+# What our exports take: names in TF Serving's answers, and what the numbers mean.
+_DTYPES = {"DT_FLOAT": "float32", "DT_UINT8": "uint8"}
+_RANGES = {"float32": " in [-1, 1]", "uint8": " in [0, 255]"}
+
+
+def check_inputs(
+    signature: str,
+    inputs: dict[str, Any],
+    wanted: dict[str, tuple[str, tuple[int | None, ...]]],
+) -> dict[str, np.ndarray]:
+    """The inputs of a signature as arrays of its dtypes.
+
+    Only floating-point numbers of another precision are converted. A cast of int16
+    audio to float32, or of float video to uint8, would give a wrong answer.
+
+    Args:
+        signature: name of the signature.
+        inputs: arrays by name.
+        wanted: dtype and shape of each input by name; `None` is an axis of any length.
+
+    Raises:
+        ValueError: a name, a dtype or a shape is not that of the signature.
+    """
+    if set(inputs) != set(wanted):
+        raise ValueError(
+            f"{signature!r} takes the inputs {sorted(wanted)}; received "
+            f"{sorted(inputs)}."
+        )
+    arrays = {}
+    for name, (dtype, shape) in wanted.items():
+        try:
+            array = np.asarray(inputs[name])
+        except ValueError as error:
+            raise ValueError(f"`{name}` must be an array: {error}") from error
+        is_floating = np.issubdtype(array.dtype, np.floating)
+        if array.dtype.name != dtype and not (dtype == "float32" and is_floating):
+            raise ValueError(
+                f"`{name}` must be {dtype}{_RANGES.get(dtype, '')}; received "
+                f"{array.dtype}. Convert it first."
+            )
+        fits = len(shape) == array.ndim and all(
+            size in (None, length)
+            for size, length in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"`{name}` must have the shape {shape}; received {array.shape}."
+            )
+        arrays[name] = array.astype(dtype, copy=False)
+    return arrays
+
+
 def newest_version(path: pathlib.Path) -> pathlib.Path:
     """`path` itself if it is a SavedModel, else its highest numbered version."""
     if (path / "saved_model.pb").exists():
         return path
-    versions = [p for p in path.glob("[0-9]*") if p.name.isdigit()]
+    # ASCII: "²" is a digit to Python, and not a number.
+    versions = [p for p in path.glob("[0-9]*") if re.fullmatch("[0-9]+", p.name)]
     if not versions:
         raise FileNotFoundError(
             f"{path} holds neither saved_model.pb nor numbered versions of a model."
@@ -177,7 +239,11 @@ def newest_version(path: pathlib.Path) -> pathlib.Path:
 def read_labels(path: pathlib.Path) -> list[str]:
     """Class names of a SavedModel, one per output; empty if it has none."""
     file = path / "assets" / "labels.txt"
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    if not file.exists():
+        return []
+    # Neither `splitlines` nor text mode: they would split names at other characters.
+    text = file.read_bytes().decode("utf-8")
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def main(export_directory: str, inputs_file: str, outputs_file: str) -> None:

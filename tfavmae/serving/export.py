@@ -4,6 +4,7 @@ The front end is part of it: a SavedModel takes audio samples and pixels, and it
 without tfavmae.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -24,6 +25,7 @@ from tfavmae.serving import client, warmup
 from tfavmae.tasks.forward import Batch, call_unmasked
 
 DTYPES = {"audio": "float32", "video": "uint8"}
+LOCK = ".export.lock"  # in the folder of the versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +88,11 @@ def export(
         Path of the SavedModel.
 
     Raises:
-        UserError: the version exists, the labels do not fit, the model has nothing to
-            serve, or the disk is full.
+        UserError: the version exists, another export into `directory` is running, the
+            labels do not fit, the model has nothing to serve, or the disk is full.
     """
-    target = pathlib.Path(directory) / str(version)
+    directory = pathlib.Path(directory)
+    target = directory / str(version)
     if target.exists() and not overwrite:
         raise UserError(
             f"{target} exists already; export another version, or overwrite it."
@@ -98,9 +101,12 @@ def export(
     signatures = signatures_of(model, inputs)
     if labels:
         _check_labels(model, inputs, signatures, labels)
-    # The temporary name is not a number: a TF Serving that watches the folder never
-    # loads an incomplete version.
-    with files.replacing(target) as partial:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.exclusive(directory / LOCK, "export"))
+        files.remove_partial(directory)
+        # The temporary name is not a number: a TF Serving that watches the folder never
+        # loads an incomplete version.
+        partial = stack.enter_context(files.replacing(target))
         partial.mkdir()
         _write_saved_model(model, partial, signatures, inputs)
         if labels:
@@ -109,7 +115,7 @@ def export(
             (partial / "assets" / "labels.txt").write_text(text, encoding="utf-8")
         requests = {s.name: {k: inputs[k] for k in s.inputs} for s in signatures}
         extra = partial / "assets.extra" / "tf_serving_warmup_requests"
-        warmup.write_requests(extra, target.parent.name, requests)
+        warmup.write_requests(extra, directory.name, requests)
     return target
 
 
@@ -203,6 +209,9 @@ def _check_labels(model, inputs, signatures, labels):
             f"Received {len(labels)} labels for {num_classes} classes; give one per "
             "class, in the order of the data set that the model was fine-tuned on."
         )
+    for label in labels:
+        if "\n" in label:
+            raise UserError(f"A label must be one line; received {label!r}.")
 
 
 def _write_saved_model(model, path, signatures, inputs):

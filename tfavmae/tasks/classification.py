@@ -1,7 +1,6 @@
 """Classification scores of a fine-tuned model, overall and per class."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -72,6 +71,17 @@ class ClassificationResult(Result):
     confusion: np.ndarray | None
     num_files: int | None = None
 
+    @property
+    def chance(self) -> float:
+        """Accuracy of naming the most frequent class every time."""
+        return max(one.num_clips for one in self.classes) / self.num_clips
+
+    @property
+    def chance_precision(self) -> float:
+        """Mean average precision of random scores: the mean share of positives."""
+        shares = [one.num_clips / self.num_clips for one in self.classes]
+        return float(np.mean([share for share in shares if share]))
+
     def table(self) -> Table:
         num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
         table = Table(
@@ -134,16 +144,9 @@ def evaluate(
     rows = forward(model, batches, ["logits"], keep)
     index = rows["example_index"]
     targets = first_views(rows[label], index)
-    if targets.ndim == 2:
-        activation = scipy.special.expit
-        usable = np.ones(len(targets), bool)
-    else:
-        activation = functools.partial(scipy.special.softmax, axis=-1)
-        usable = targets >= 0
-    # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
-    # depend on the order alone.
-    probabilities = activation(rows["logits"].astype("float64"))
-    probabilities = mean_over_views(probabilities, index)
+    is_single = targets.ndim == 1
+    usable = targets >= 0 if is_single else np.ones(len(targets), bool)
+    probabilities = mean_probabilities(rows["logits"], index, multi_label=not is_single)
     for modality in modalities:
         usable &= first_views(rows[f"{modality}_present"], index) > 0
     if not usable.any():
@@ -160,6 +163,50 @@ def evaluate(
         num_left_out=int((~usable).sum()),
         num_views=len(index) / len(targets),
     )
+
+
+def predict(
+    model: keras.Model, batches: Iterable[Batch], *, multi_label: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Classifies every clip, whether or not it has a label.
+
+    Args:
+        model: a classifier with the output `logits` `(batch, classes)`.
+        batches: evaluation batches.
+        multi_label: whether a clip may have several classes.
+
+    Returns:
+        Probabilities as of `mean_probabilities`; and by modality whether a clip has it,
+        bool `(clips,)`: the model reads zeros where it does not.
+
+    Raises:
+        UserError: the batches hold no clip.
+    """
+    keep = ["example_index", *[f"{m}_present" for m in MODALITIES]]
+    rows = forward(model, batches, ["logits"], keep)
+    index = rows["example_index"]
+    present = {m: first_views(rows[f"{m}_present"], index) > 0 for m in MODALITIES}
+    return mean_probabilities(rows["logits"], index, multi_label), present
+
+
+def mean_probabilities(
+    logits: np.ndarray, example_index: np.ndarray, multi_label: bool
+) -> np.ndarray:
+    """Probabilities of each clip, averaged over its views: float64 `(clips, classes)`.
+
+    Args:
+        logits: `(views, classes)`.
+        example_index: int `(views,)`, the clip of each row.
+        multi_label: sigmoid rather than softmax.
+    """
+    # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
+    # depend on the order alone.
+    logits = logits.astype("float64")
+    if multi_label:
+        probabilities = scipy.special.expit(logits)
+    else:
+        probabilities = scipy.special.softmax(logits, axis=-1)
+    return mean_over_views(probabilities, example_index)
 
 
 def score(

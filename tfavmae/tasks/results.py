@@ -39,7 +39,7 @@ class Result(abc.ABC):
 
     def print(self, console: Console | None = None) -> None:
         """Prints `table` to the terminal."""
-        (console or Console()).print(self.table())
+        (console or Console(markup=False)).print(self.table())
 
 
 def clips_of_files(num_clips: int, num_files: int | None) -> str:

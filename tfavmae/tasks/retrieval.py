@@ -154,12 +154,15 @@ def examples(
     top: int = 5,
     seed: int = 0,
 ) -> list[RetrievalExample]:
-    """Example queries in both directions, drawn at random, not chosen by result.
+    """Example queries in both directions: half of them succeed, half of them fail.
+
+    Within each half they are drawn at random; where there are too few of one kind, the
+    other fills up. How often each kind occurs is `evaluate`'s to say.
 
     Args:
         embeddings: from `embedding.embed`.
-        num_queries: queries per direction; the same clips in both.
-        top: results per query.
+        num_queries: queries per direction.
+        top: results per query; a query succeeds if its own clip is among them.
         seed: seed of the draw.
 
     Raises:
@@ -168,13 +171,16 @@ def examples(
     pairs = paired(embeddings)
     index = pairs["example_index"]
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(index))[:num_queries]
+    drawn = rng.permutation(len(index))
     found = []
     for direction, (query, target) in DIRECTIONS.items():
-        ranks = metrics.paired_ranks(pairs[query], pairs[target])
-        for row in rows:
+        ranks = metrics.paired_ranks(pairs[query], pairs[target]).num_better + 1
+        hits, misses = drawn[ranks[drawn] <= top], drawn[ranks[drawn] > top]
+        num_misses = min(num_queries // 2, len(misses))
+        hits = hits[: num_queries - num_misses]
+        for row in (*hits, *misses[: num_queries - len(hits)]):
             order, similarity = search(pairs[query][row], pairs[target], top)
-            rank = int(ranks.num_better[row] + 1)
+            rank = int(ranks[row])
             results = [int(i) for i in index[order]]
             found.append(
                 RetrievalExample(
@@ -215,12 +221,7 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         UserError: there is no such clip, a modality has no embeddings, or they are not
             finite.
     """
-    missing = [m for m in MODALITIES if f"{m}_embedding" not in embeddings]
-    if missing:
-        raise UserError(
-            f"Retrieval needs embeddings of both modalities, {missing[0]} is absent; "
-            "use a model that was pretrained on both."
-        )
+    _check_has_both(embeddings)
     both = embeddings["audio_present"] & embeddings["video_present"]
     both &= ~_misses(embeddings)
     if not both.any():
@@ -228,11 +229,54 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             f"None of the {len(both)} clips has both audio and video, which retrieval "
             "compares; use another split."
         )
-    chosen = {m: embeddings[f"{m}_embedding"][both] for m in MODALITIES}
-    for modality, values in chosen.items():
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"The {modality} embeddings are not finite: the training diverged. "
-                "Lower optimizer.learning_rate and train again."
-            )
+    chosen = {m: _embeddings_of(embeddings, m, both) for m in MODALITIES}
     return chosen | {"example_index": embeddings["example_index"][both]}
+
+
+def gallery(
+    embeddings: dict[str, np.ndarray], modality: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of all clips that have a modality, whether or not they have the other.
+
+    Args:
+        embeddings: from `embedding.embed`.
+        modality: to search in.
+
+    Returns:
+        `(clips, hidden_dim)`, and the `example_index` `(clips,)`.
+
+    Raises:
+        UserError: there is no such clip, there are no embeddings of the modality, or
+            they are not finite.
+    """
+    _check_has_both(embeddings)
+    present = embeddings[f"{modality}_present"]
+    if not present.any():
+        raise UserError(
+            f"None of the {len(present)} clips to search has {modality}; use another "
+            "split, or search --by it."
+        )
+    values = _embeddings_of(embeddings, modality, present)
+    return values, embeddings["example_index"][present]
+
+
+def _check_has_both(embeddings: dict[str, np.ndarray]) -> None:
+    missing = [m for m in MODALITIES if f"{m}_embedding" not in embeddings]
+    if missing:
+        raise UserError(
+            f"Retrieval needs embeddings of both modalities, {missing[0]} is absent; "
+            "use a model that was pretrained on both."
+        )
+
+
+def _embeddings_of(
+    embeddings: dict[str, np.ndarray], modality: str, rows: np.ndarray
+) -> np.ndarray:
+    """The embeddings of a modality at some rows, which must be finite."""
+    values = embeddings[f"{modality}_embedding"][rows]
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"The {modality} embeddings are not finite: the training diverged. "
+            "Lower optimizer.learning_rate and train again."
+        )
+    return values

@@ -4,7 +4,7 @@ import argparse
 import functools
 from typing import TYPE_CHECKING, Any
 
-from tfavmae.commands.arguments import add_command, add_set
+from tfavmae.commands.arguments import add_command, add_set, seconds
 from tfavmae.commands.data import published_data, settings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     add("--workers", type=int, metavar="N", help="processes; default: one per core")
     add(
         "--min-seconds",
-        type=float,
+        type=seconds,
         default=0.5,
         metavar="S",
         help="shorter clips are too short (default: 0.5)",

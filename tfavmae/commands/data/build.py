@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from tfavmae.commands.arguments import add_command, add_set, refuse
+from tfavmae.commands.arguments import add_command, add_set, refuse, seconds
 from tfavmae.commands.data import describe, location, published_data, settings
 from tfavmae.errors import UserError, did_you_mean
 
@@ -38,7 +38,9 @@ def add_parser(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="sounding_shapes: which set of clips")
     add("--videos", metavar="DIR", help="clip_folder: media files, also in subfolders")
     add("--labels", metavar="CSV", help="clip_folder: table with columns file, label")
-    add("--clip-seconds", type=float, metavar="S", help="clip_folder: length of clips")
+    add(
+        "--clip-seconds", type=seconds, metavar="S", help="clip_folder: length of clips"
+    )
     add(
         "--strict",
         action="store_true",
@@ -89,7 +91,7 @@ def _clip_folder(
     from tfavmae_datasets.clip_folder import ClipFolderConfig, build_clip_folder
 
     refuse(args, (*_OF_SOUNDING_SHAPES, *_OF_PUBLISHED), name)
-    if args.videos is None:
+    if not args.videos:
         raise UserError("clip_folder needs the folder of media files: --videos DIR")
     given = {
         "name": selection or None,

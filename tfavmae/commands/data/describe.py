@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         cells = (split.num_examples, *missing, split.fingerprint[:12])
         table.add_row(split_name, *[str(cell) for cell in cells])
     print(f"{info.full_name} in {info.data_dir} ({info.dataset_size})")
-    Console().print(table)
+    Console(markup=False).print(table)
     # Labels and metadata are those of the data set: any split has them.
     for label in split.label_features:
         if names := split.label_names(label):
