@@ -22,7 +22,7 @@ STORED_SAMPLE_RATE_HZ = 16_000
 # share no import, so that reading needs none of the decoding.
 _STORED_FORM = ("id", "audio", "frames", "frame_rate", "has_audio", "has_video")
 # What `clip_folder` appends to the name of a file for a clip that begins later in it.
-_PLACE = re.compile(r"@\d+(\.\d+)?$")
+_PLACE = re.compile(r"@(\d+(\.\d+)?)$")
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.]+)?")  # name[/config][:version]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -132,8 +132,18 @@ def files_of(ids: Sequence[str]) -> np.ndarray:
     Args:
         ids: of the clips; `file@seconds` is of `file`, others stand for themselves.
     """
-    names = [_PLACE.sub("", clip) for clip in ids]
+    names = [place_of(clip)[0] for clip in ids]
     return np.unique(names, return_inverse=True)[1]
+
+
+def place_of(clip: str) -> tuple[str, float]:
+    """File and start in seconds of a clip, from its id.
+
+    >>> place_of("a.mp4@12.5")
+    ('a.mp4', 12.5)
+    """
+    match = _PLACE.search(clip)
+    return (clip[: match.start()], float(match[1])) if match else (clip, 0.0)
 
 
 class Split:
