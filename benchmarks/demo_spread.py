@@ -2,17 +2,24 @@
 
     python benchmarks/demo_spread.py --seeds 0 1 2
 
-Each seed is a run of its own; a run that is finished is not repeated.
+Runs `tfavmae demo --seed N` once for each seed, one after the other, each in a process
+of its own; a run that is finished is not repeated. Each row of the table names the
+command of the demo that gave the figure.
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
 import pathlib
+import platform
+import re
+import shlex
 import subprocess
 import sys
 from typing import Any
 
-# Paths of keys in `summary.json`.
+# Paths of keys in the results of `summary.json`; the first is the name of the step.
 _RECALL = "retrieve directions {} recall 10 value"
 _ACCURACY = "evaluate_{} accuracy value"
 FIGURES = {
@@ -26,9 +33,10 @@ FIGURES = {
 
 def run(seed: int, workdir: str) -> dict[str, Any]:
     """Runs the demo, unless that has been done, and returns its summary."""
-    # In a process of its own, and always: the command itself skips finished steps.
-    command = [sys.executable, "-m", "tfavmae", "demo"]
-    subprocess.run([*command, "--seed", str(seed), "--workdir", workdir], check=True)
+    # Always: the command itself skips finished steps.
+    words = ["tfavmae", "demo", "--seed", str(seed), "--workdir", workdir]
+    print(f"$ {shlex.join(words)}", flush=True)
+    subprocess.run([sys.executable, "-m", *words], check=True)
     return json.loads((pathlib.Path(workdir) / "summary.json").read_text())
 
 
@@ -40,23 +48,43 @@ def figure(summary: dict[str, Any], path: str) -> float:
     return value
 
 
+def command(summary: dict[str, Any], step: str) -> str:
+    """The command of a step without its folders, which differ from seed to seed."""
+    words = shlex.split(summary["steps"][step]["command"])
+    at = words.index("--workdir")
+    return shlex.join(words[:at] + words[at + 2 :])
+
+
+def machine() -> str:
+    """Processor, number of cores and versions, in one line."""
+    cpu = platform.processor() or platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"model name\s*: (.*)", info.read_text())):
+        cpu = found[1]
+    names = ("tfavmae", "tensorflow", "keras")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return f"{cpu}, {os.cpu_count()} cores, {', '.join(versions)}"
+
+
 def table(summaries: list[dict[str, Any]]) -> str:
-    """Markdown table of mean, smallest and largest figure, time and memory."""
-    rows = ["| | mean | smallest | largest |", "|---|---|---|---|"]
+    """Markdown table of mean, smallest and largest figure, time, memory, command."""
+    rows = ["| | mean | smallest | largest | command |", "|---|---|---|---|---|"]
     for name, path in FIGURES.items():
         values = [100 * figure(summary, path) for summary in summaries]
-        rows.append(_row(name, values, "%"))
+        step = path.split()[0]
+        rows.append(_row(name, values, "%", command(summaries[0], step)))
     steps = [list(summary["steps"].values()) for summary in summaries]
     minutes = [sum(step["seconds"] for step in run) / 60 for run in steps]
-    rows.append(_row("time of the steps", minutes, "min"))
+    rows.append(_row("time of the steps", minutes, "min", "tfavmae demo"))
     memory = [max(step["peak_gib"] for step in run) for run in steps]
-    rows.append(_row("peak memory", memory, "GiB"))
+    rows.append(_row("peak memory", memory, "GiB", "tfavmae demo"))
     return "\n".join(rows)
 
 
-def _row(name: str, values: list[float], unit: str) -> str:
+def _row(name: str, values: list[float], unit: str, command: str) -> str:
     found = (sum(values) / len(values), min(values), max(values))
-    return f"| {name} | " + " | ".join(f"{x:.1f} {unit}" for x in found) + " |"
+    cells = [name, *[f"{x:.1f} {unit}" for x in found], f"`{command}`"]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -67,7 +95,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     workdirs = [arguments.workdir.format(seed=seed) for seed in arguments.seeds]
-    print(table([run(*each) for each in zip(arguments.seeds, workdirs, strict=True)]))
+    runs = [run(*each) for each in zip(arguments.seeds, workdirs, strict=True)]
+    seeds = ", ".join(map(str, arguments.seeds))
+    print(f"\n{len(runs)} runs of `tfavmae demo` (seeds {seeds}) on {machine()}\n")
+    print(table(runs))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,10 @@ def serving(num_joined=0):
 @contextlib.contextmanager
 def _serve(*options):
     with subprocess.Popen(
-        [sys.executable, "-m", "tfavmae", "data", "serve", "--trust-network"]
-        + ["--host", "localhost", *(str(x) for x in options)],
+        [
+            *(sys.executable, "-m", "tfavmae", "data", "serve", "--trust-network"),
+            *("--host", "localhost", *(str(x) for x in options)),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

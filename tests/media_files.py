@@ -35,7 +35,19 @@ CODECS = {
     ".wav": (None, "pcm_s16le"),
     ".flac": (None, "flac"),
     ".ogg": (None, "libopus"),
+    **dict.fromkeys((".3g2", ".3gp", ".f4v", ".m4v"), ("libx264", "aac")),
+    **dict.fromkeys((".m2ts", ".mts"), ("libx264", "aac")),
+    **dict.fromkeys((".mpeg", ".mpg", ".vob"), ("mpeg2video", "mp2")),
+    **dict.fromkeys((".asf", ".wmv"), ("wmv2", "libmp3lame")),
+    ".wma": (None, "libmp3lame"),
+    ".mxf": ("mpeg2video", "pcm_s16le"),
+    ".ogv": ("libvpx", "libopus"),
+    **dict.fromkeys((".oga", ".opus"), (None, "libopus")),
+    **dict.fromkeys((".aif", ".aiff"), (None, "pcm_s16be")),
+    ".aac": (None, "aac"),
 }
+# Their frames are counted, not timed.
+_CONSTANT_RATE = {".avi", ".mpeg", ".mpg", ".vob", ".mxf"}
 _FAST = {
     "libx264": {"preset": "ultrafast", "crf": "12"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"},
@@ -104,6 +116,7 @@ def write_clip(
     sample_aspect_ratio: Fraction | None = None,
     keyframe_every: int = 250,
     pixel_format: str = "yuv420p",
+    video_options: dict | None = None,
     container_options: dict | None = None,
 ) -> Path:
     """Writes one media file.
@@ -128,6 +141,7 @@ def write_clip(
         sample_aspect_ratio: width of a pixel over its height.
         keyframe_every: largest distance of key frames.
         pixel_format: of the encoded video.
+        video_options: for the video encoder; None for a fast setting.
         container_options: for the muxer, e.g. `{"movflags": "faststart"}`.
 
     Returns:
@@ -145,7 +159,9 @@ def write_clip(
             stream = container.add_stream(video, rate=frame_rate)
             stream.width, stream.height = size
             stream.pix_fmt = pixel_format
-            stream.options = dict(_FAST.get(video, {}))
+            stream.options = dict(
+                _FAST.get(video, {}) if video_options is None else video_options
+            )
             stream.gop_size = keyframe_every
             stream.codec_context.time_base = _time_base(path.suffix, frame_rate)
             if sample_aspect_ratio:
@@ -172,8 +188,9 @@ def _encoder_rate(codec: str, sample_rate_hz: int) -> int:
 
 
 def _time_base(suffix, frame_rate) -> Fraction:
-    # AVI has no frame times; MPEG-4 allows 16 bits of denominator.
-    return 1 / Fraction(frame_rate) if suffix == ".avi" else Fraction(1, 60000)
+    # MPEG-4 allows 16 bits of denominator.
+    is_constant = suffix in _CONSTANT_RATE
+    return 1 / Fraction(frame_rate) if is_constant else Fraction(1, 60000)
 
 
 def _video_frames(times, start, picture, size):

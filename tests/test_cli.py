@@ -5,6 +5,10 @@ import errno
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import media_files
 import numpy as np
@@ -13,6 +17,7 @@ import pytest
 from tfavmae import cli as cli_module
 from tfavmae.errors import UserError
 
+PRETRAIN = "configs/cav_mae/pretrain_sounding_shapes_demo.yaml"
 COMMANDS = (
     "data audit",
     "data build",
@@ -23,6 +28,7 @@ COMMANDS = (
     "finetune",
     "describe",
     "evaluate",
+    "predict",
     "retrieve",
     "embed",
     "export",
@@ -68,6 +74,12 @@ def test_help_shows_an_example_that_parses(command, capsys):
         (["pretrain"], "--workdir"),
         (["evaluate", "--workdir", "x", "--vews", "3"], "--vews"),
         (["data", "build", "x", "--workers", "many"], "many"),
+        (["data", "build", "x", "--clip-seconds", "nan"], "positive number of seconds"),
+        (["statistics", "x", "--clip-seconds", "inf"], "positive number of seconds"),
+        (["statistics", "x", "--mel-bins", "0"], "whole number of at least 1"),
+        (["export", "--workdir", "x", "--version", "-1"], "received '-1'"),
+        (["export", "--workdir", "x", "--version", "9" * 30], "received '999"),
+        (["retrieve", "--workdir", "x", "--top", "1.5"], "received '1.5'"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, complaint, cli):
@@ -117,6 +129,43 @@ def test_ctrl_c_is_one_line(failing):
     assert done.err.count("\n") == 1 and "interrupted" in done.err
 
 
+class Interrupted:
+    """Raises KeyboardInterrupt where Python cannot hand it on."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, cli):
+    class Waiting:
+        def parse_args(self, argv):
+            return self
+
+        def run(self, args):
+            Interrupted()
+            time.sleep(30)
+
+    monkeypatch.setattr(cli_module, "build_parser", Waiting)
+    hook, begin = sys.unraisablehook, time.monotonic()
+    done = cli()
+    assert done.status == 130 and "interrupted" in done.err
+    assert time.monotonic() - begin < 10
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.3, 1.8, 2.3, 2.8])
+def test_ctrl_c_while_libraries_are_imported(seconds):
+    command = [sys.executable, "-m", "tfavmae", "describe", "--config", PRETRAIN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    # A shell says 130 of both; Python ends itself by the signal if some library has
+    # seen the KeyboardInterrupt pass.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert out == ""
+
+
 def disk_full_in_a_library():
     try:
         raise OSError(errno.ENOSPC, "No space left on device", "model.keras")
@@ -142,9 +191,21 @@ def test_a_full_disk_is_one_line(error, failing):
     assert (error.filename or "" in done.err) if isinstance(error, OSError) else True
 
 
-def test_our_own_errors_keep_their_traceback(failing):
+def test_an_error_that_nobody_foresaw_is_one_line_with_a_status_of_its_own(failing):
+    done = failing(ZeroDivisionError("integer modulo by zero\nand more"))
+    assert done.status == 70
+    assert done.err.count("\n") == 1
+    assert done.err.startswith(
+        "tfavmae: internal error: ZeroDivisionError: integer modulo by zero (cli.py, "
+    )
+    assert "--debug shows the traceback" in done.err
     with pytest.raises(ZeroDivisionError):
-        failing(ZeroDivisionError())
+        failing(ZeroDivisionError(), "--debug")
+
+
+def test_control_characters_do_not_reach_the_terminal(failing):
+    done = failing(UserError("a\nb\x1b[31m\u202e.mp4: a bad file"))
+    assert done.err == "tfavmae: error: a\\nb\\x1b[31m\\u202e.mp4: a bad file\n"
 
 
 def test_debug_shows_every_traceback(failing):
@@ -229,15 +290,17 @@ def test_retrieve_searches_with_a_file(quick_demo, cli, tmp_path):
     run = quick_demo / "pretrain"
     done = cli("retrieve", "--workdir", run, "--query", query, "--top", 3)
     assert done.status == 0
-    lines = done.out.strip().split("\n")[-3:]
-    assert [line.split()[0] for line in lines] == ["1", "2", "3"]
-    similarities = [float(line.split()[1]) for line in lines]
+    assert "video that fits the audio of" in done.out.replace("\n", " ")
+    cells = [line.split("│") for line in done.out.split("\n") if "│" in line]
+    assert [row[1].strip() for row in cells] == ["1", "2", "3"]
+    similarities = [float(row[2]) for row in cells]
     assert similarities == sorted(similarities, reverse=True)
 
 
 def test_a_query_without_that_modality_is_refused(quick_demo, cli, tmp_path):
     query = media_files.write_clip(tmp_path / "mute.mp4", audio=None)
-    done = cli("retrieve", "--workdir", quick_demo / "pretrain", "--query", query)
+    run = quick_demo / "pretrain"
+    done = cli("retrieve", "--workdir", run, "--by", "audio", "--query", query)
     assert done.status == 2
     assert "no audio" in done.err and "--by video" in done.err
 
@@ -256,7 +319,8 @@ def test_embed_a_folder(quick_demo, cli, tmp_path):
     output = tmp_path / "vectors.npz"
     run = quick_demo / "pretrain"
     done = cli("embed", videos, "--workdir", run, "--output", output)
-    assert done.status == 0 and "text.mp4" in done.out and "3 clips" in done.out
+    assert done.status == 0 and "3 clips" in done.out
+    assert "skipped" in done.err and "text.mp4: not a media file" in done.err
     with np.load(output) as vectors:
         assert sorted(vectors["id"]) == ["long.mp4", "long.mp4@2", "mute.mp4"]
         assert vectors["video_embedding"].shape == (3, 128)

@@ -2,6 +2,10 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 
 import pytest
 
@@ -59,6 +63,36 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / "facts.json").touch()
     files.remove_partial(tmp_path)
     assert os.listdir(tmp_path) == ["facts.json"]
+
+
+def test_scratch_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "from tfavmae import files\n"
+        "with files.scratch_folder() as folder:\n"
+        "    (folder / 'clips').write_bytes(b'x')\n"
+        "    print(folder, flush=True)\n"
+        "    input()"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    killed, running = (child.stdout.readline().strip() for child in children)
+    children[0].send_signal(signal.SIGTERM)
+    children[0].wait()
+    assert os.path.exists(killed) and os.path.exists(running)
+    with files.scratch_folder() as folder:
+        assert not os.path.exists(killed)
+        assert os.path.exists(running) and folder.is_dir()
+    children[1].communicate("\n")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -55,6 +55,12 @@ def test_pyproject_holds_the_build_system_and_tools_only():
     assert "pytest" not in content["tool"]
 
 
+def test_tensorboard_starts():
+    command = [sys.executable, "-m", "tensorboard.main", "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"2\.\d+\.\d+", version.strip())
+
+
 def test_requirements_are_ranges(setup_cfg):
     extras = [lines(text) for text in setup_cfg["options.extras_require"].values()]
     for requirement in sum(extras, lines(setup_cfg["options"]["install_requires"])):

@@ -20,6 +20,7 @@ _HOME_OF = {
     "UserError": "tfavmae.errors",
     "build_classifier": "tfavmae.models.presets",
     "build_pretraining": "tfavmae.models.presets",
+    "load": "tfavmae.tasks.trained",
     "open_split": "tfavmae.data.pipeline",
 }
 

@@ -3,9 +3,15 @@
 Each subcommand lives in a file of its own in `tfavmae.commands`.
 """
 
+import contextlib
 import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfavmae import __version__
@@ -16,6 +22,7 @@ from tfavmae.commands import (
     evaluate,
     export,
     finetune,
+    predict,
     pretrain,
     retrieve,
     statistics,
@@ -23,17 +30,16 @@ from tfavmae.commands import (
 from tfavmae.commands.arguments import CommandParser
 from tfavmae.commands.data import audit, build, serve
 from tfavmae.commands.data import describe as data_describe
-from tfavmae.errors import UserError
+from tfavmae.errors import InputWarning, UserError
 from tfavmae.files import is_disk_full
 
 BAD_INPUT = 2
+DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 
 _DESCRIPTION = """\
 Audio-visual masked autoencoders: a folder of videos in, a served model out.
-
-  tfavmae demo                          everything below, on generated videos
-  tfavmae demo --videos FOLDER          the same on yours, without labels
+`tfavmae demo` does everything below; with --videos FOLDER, on yours.
 """
 
 
@@ -44,32 +50,85 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, by default those of the process.
 
     Returns:
-        0 after success, 2 after bad input or a full disk, 75 after another worker of
-        the job was lost, 130 after Ctrl-C. Any other error is a defect of this package
-        and keeps its traceback.
+        0 after success, 2 after bad input or a full disk, 70 after an error that this
+        package does not know, 75 after another worker of the job was lost, 130 after
+        Ctrl-C. Errors are one line; with `--debug` they are raised.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     # TensorFlow reads this when it is imported, which only the commands do.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        run(argv)
+        with _lasting_interrupts(), _short_warnings():
+            run(argv)
     except KeyboardInterrupt:
         _say("interrupted; finished work is kept, the same command continues")
         return INTERRUPTED
     except Exception as error:
-        message = _message_for_user(error)
         # Not `args.debug`: the error may be one of parsing.
-        if message is None or "--debug" in argv:
+        if "--debug" in argv:
             raise
+        message, status = _message_for_user(error)
         _say(message)
-        return getattr(error, "exit_status", BAD_INPUT)
+        return status
     return 0
 
 
 def run(argv: Sequence[str]) -> Any:
     """Parses `argv` and runs the command; returns its result, raises its errors."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args([_not_an_option(word) for word in argv])
     return args.run(args)
+
+
+def _not_an_option(word: str) -> str:
+    """A word, marked as a path if it is a file whose name begins like an option.
+
+    Names of YouTube clips do, and a shell's `*.mp4` does not mark them. No option has a
+    dot in its name.
+    """
+    is_file = word.startswith("-") and "." in word and os.path.isfile(word)
+    return os.path.join(os.curdir, word) if is_file else word
+
+
+@contextlib.contextmanager
+def _lasting_interrupts() -> Iterator[None]:
+    """Interrupts the block again where Python had to ignore a Ctrl-C.
+
+    A KeyboardInterrupt that is raised in a callback of the garbage collector, such as
+    JAX has, or in a `__del__`, ends nothing: Python reports it and goes on.
+    """
+    report = sys.unraisablehook
+
+    def interrupt_again(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            # Later: an interrupt of this function would be ignored as well.
+            again = (threading.main_thread().ident, signal.SIGINT)
+            threading.Timer(0.05, signal.pthread_kill, again).start()
+        else:
+            report(ignored)
+
+    sys.unraisablehook = interrupt_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Prints an `InputWarning` as one line, without the place in the code."""
+    show = warnings.showwarning
+
+    def show_short(message: Any, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, InputWarning):
+            _say(f"warning: {message}")
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = show_short
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def build_parser() -> CommandParser:
@@ -83,25 +142,36 @@ def build_parser() -> CommandParser:
         command.add_parser(data_commands)
     for command in (statistics, pretrain, finetune, describe):
         command.add_parser(commands)
-    for command in (evaluate, retrieve, embed, export):
+    for command in (evaluate, predict, retrieve, embed, export):
         command.add_parser(commands)
     demo.add_parser(commands, run)
     return parser
 
 
 def _say(message: str) -> None:
-    print(f"tfavmae: {message}", file=sys.stderr, flush=True)
+    # Names of files come from others, and a terminal obeys control characters.
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    print(f"tfavmae: {line}", file=sys.stderr, flush=True)
 
 
-def _message_for_user(error: BaseException) -> str | None:
-    """One line for an error that the user can remedy, None for a defect of ours."""
+def _message_for_user(error: Exception) -> tuple[str, int]:
+    """One line about an error, and the exit status."""
     if isinstance(error, UserError):
-        return f"error: {error}"
+        return f"error: {error}", error.exit_status
     if is_disk_full(error):
         name = getattr(error, "filename", None)
         where = f" while writing {name}" if name else ""
         return (
             f"error: the disk is full{where}. Free some space and run the same command "
             "again (finished work is kept)"
-        )
-    return None
+        ), BAD_INPUT
+    # Libraries add advice and traces of their own, and Keras sets its first line bold.
+    first = re.sub(r"\x1b\[\d*m", "", str(error).strip().split("\n")[0])[:200]
+    package = os.path.dirname(__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = [f for f in frames if f.filename.startswith(package)][-1]
+    return (
+        f"internal error: {type(error).__name__}: {first} "
+        f"({os.path.relpath(place.filename, package)}, line {place.lineno}). The same "
+        "command with --debug shows the traceback; please report it"
+    ), DEFECT

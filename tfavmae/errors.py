@@ -1,6 +1,7 @@
 """Errors whose message is meant for the person at the keyboard."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -11,6 +12,13 @@ class UserError(ValueError):
     """
 
     exit_status = 2
+
+
+class InputWarning(UserWarning):
+    """Input that works, though hardly as intended: one line as of a `UserError`.
+
+    The command line prints the line alone.
+    """
 
 
 class PeerLost(UserError):
@@ -32,3 +40,27 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     if nearest:
         return f"did you mean {nearest[0]!r}?"
     return f"known: {', '.join(known)}." if known else "none are known."
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 80
+        self.maxlist = self.maxtuple = self.maxdict = 6
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write out more than 4300 digits.
+        if x.bit_length() > 10_000:
+            return f"a number of {x.bit_length()} bits"
+        return super().repr_int(x, level)
+
+
+def shown(value: object) -> str:
+    """`repr(value)`, cut to a length that fits into a message.
+
+    >>> shown("a" * 1000)[-5:]
+    "aaaa'"
+    """
+    text = _Short().repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

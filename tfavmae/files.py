@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from typing import BinaryIO
 from tfavmae.errors import UserError
 
 PARTIAL = ".partial-"  # prefix of everything that is written but not yet complete
+_SCRATCH = "tfavmae-scratch-"  # prefix of temporary folders, which are locked
 
 
 @contextlib.contextmanager
@@ -29,9 +31,10 @@ def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO
         UserError: another process holds the lock.
     """
     path = Path(path)
-    with disk_errors(path):
+    with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
+        file = open(path, "a+b")  # noqa: SIM115 - closed below
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -98,6 +101,51 @@ def remove_partial(folder: str | os.PathLike) -> None:
     """
     for path in Path(folder).glob(f"{PARTIAL}*"):
         remove(path)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields a temporary folder; removes it after the block.
+
+    Folders of processes that were killed are removed by the next call: the lock on a
+    folder dies with its process.
+
+    Raises:
+        UserError: the folder for temporary files cannot be written.
+    """
+    root = Path(tempfile.gettempdir())
+    for path in root.glob(f"{_SCRATCH}*"):
+        with _locked_folder(path) as is_abandoned:
+            if is_abandoned:
+                shutil.rmtree(path)
+    with disk_errors(root):
+        path = Path(tempfile.mkdtemp(prefix="tfavmae-"))
+    # Only then the name by which others find it: unlocked, it would look abandoned.
+    with _locked_folder(path):
+        path = path.rename(root / path.name.replace("tfavmae-", _SCRATCH))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _locked_folder(path: Path) -> Iterator[bool]:
+    """Tries to lock a folder of this user; yields whether it is locked."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # of another user, or removed by another process just now
+        yield False
+        return
+    try:
+        is_locked = os.fstat(folder).st_uid == os.getuid()
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(folder)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

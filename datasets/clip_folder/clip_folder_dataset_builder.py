@@ -10,10 +10,9 @@ from tfavmae.building import decoding
 from tfavmae.building.decoding_builder import BuildPlan, DecodingBuilder
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
+from tfavmae.media.decode import STILL_EXTENSIONS, is_still
 from tfavmae_datasets.clip_folder import listing as listing_lib
 from tfavmae_datasets.clip_folder.options import ClipFolderConfig
-
-PROBE = "tfavmae.media.decode:probe"
 
 
 class Builder(DecodingBuilder):
@@ -30,6 +29,11 @@ class Builder(DecodingBuilder):
     )
 
     builder_config_cls = ClipFolderConfig
+    CUTS_BY_HEADER = True
+
+    @property
+    def skip(self) -> tuple[str, ...]:
+        return self.builder_config.skip
 
     def label_features(self) -> dict[str, Any]:
         # `plan` sets the names, once the CSV has been read.
@@ -39,39 +43,70 @@ class Builder(DecodingBuilder):
         return self.builder_config.videos is not None
 
     def source_digest(self) -> str | None:
-        videos = self.builder_config.videos
-        return listing_lib.list_folder(videos).digest if videos else None
+        videos, pictures = self.builder_config.videos, self.builder_config.pictures
+        return listing_lib.list_folder(videos, pictures).digest if videos else None
 
     def plan(
         self, dl_manager: tfds.download.DownloadManager, pool: WorkerPool
     ) -> BuildPlan:
         config = self.builder_config
-        listing = listing_lib.list_folder(config.videos or dl_manager.manual_dir)
-        files, facts = listing.files, {}
+        videos = config.videos or dl_manager.manual_dir
+        listing = listing_lib.list_folder(videos, config.pictures)
+        for name, reason in listing.unusable:
+            self.bad_files.add(listing.folder / name, reason)
+        files, facts, remarks = listing.files, {}, []
         labels = listing_lib.Labels({}, [], [])
         if config.labels is not None:
             labels = listing_lib.read_labels(
-                config.labels, config.file_column, config.label_column, files
+                config.labels,
+                config.file_column,
+                config.label_column,
+                files,
+                listing.folder,
             )
             for name, line in labels.missing:
                 where = f"named in line {line} of {config.labels}"
                 self.bad_files.add(name, f"{where}, but not in {listing.folder}")
+            unlabelled = [file for file in files if file not in labels.by_file]
             if config.unlabelled == "skip":
                 files = tuple(file for file in files if file in labels.by_file)
-                facts["num_unlabelled"] = len(listing.files) - len(files)
+            facts["num_unlabelled"] = len(unlabelled)
             if not files:
                 raise UserError(
-                    f"{config.labels}: names no media file in {listing.folder}. File "
-                    "names are relative to that folder."
+                    f"{config.labels}: names no media file in {listing.folder}, where "
+                    f"{listing.files[0]} is one. File names are relative to that "
+                    "folder or to the CSV."
                 )
+            if unlabelled:
+                is_kept = config.unlabelled == "keep"
+                remarks.append(
+                    f"{len(unlabelled)} of {len(listing.files)} files have no label in "
+                    f"{config.labels} and were {'kept' if is_kept else 'left out'}: "
+                    f"{listing_lib.some_of(unlabelled)}"
+                )
+        pictures = [
+            count
+            for extension, count in listing.ignored.items()
+            if extension in STILL_EXTENSIONS
+        ]
+        if pictures:
+            remarks.append(
+                f"{sum(pictures)} pictures were left out; pictures=true makes each a "
+                "clip of one frame"
+            )
         self.info.features["label"].names = labels.names
-        self._listing, self._labels = listing, labels
+        self._listing, self._labels, self._remarks = listing, labels, remarks
+        self._stored: dict[str, dict[str, int]] = {}
         self._durations = self.probe_files(files, pool)
         train, validation = listing_lib.split_files(
-            self._durations, config.validation_fraction
+            self._durations, config.validation_fraction, labels.by_file
         )
         return BuildPlan(
             rows={"train": self.rows(train), "validation": self.rows(validation)},
+            num_rows=sum(
+                listing_lib.count_clips(seconds, config.clip_seconds)
+                for seconds in self._durations.values()
+            ),
             source_digest=listing.digest,
             facts={
                 "videos": os.fspath(listing.folder),
@@ -85,17 +120,33 @@ class Builder(DecodingBuilder):
             ),
         )
 
+    def count_example(self, split: str, example: dict[str, Any]) -> None:
+        key = example["id"]
+        # A file's name may have an "@" itself.
+        file = key if key in self._durations else key.rpartition("@")[0]
+        self._stored.setdefault(split, {})[file] = example["label"]
+
+    def closing_facts(self) -> dict[str, Any]:
+        remarks = list(self._remarks)
+        if self.builder_config.validation_fraction:
+            names = self._labels.names
+            remarks += listing_lib.remarks_on_splits(self._stored, names)
+        num_files = {split: len(files) for split, files in self._stored.items()}
+        return {"num_files_stored": num_files, "remarks": remarks}
+
     def probe_files(self, files: tuple[str, ...], pool: WorkerPool) -> dict[str, float]:
         """Length in seconds of each file that can be used; reports the others."""
         config, durations = self.builder_config, {}
         paths = [os.fspath(self._listing.folder / file) for file in files]
-        outcomes = pool.map(PROBE, paths)
-        for file, path, outcome in zip(files, paths, outcomes, strict=True):
+        outcomes = decoding.probe_files(pool, paths)
+        for done, (file, path) in enumerate(zip(files, paths, strict=True), 1):
+            outcome = next(outcomes)
+            self.progress("reading headers", done, len(files), "files")
             if outcome.reason is not None:
                 self.bad_files.add(path, outcome.reason)
                 continue
-            seconds = outcome.value.duration_seconds
-            if seconds < config.min_seconds:
+            seconds = outcome.value.duration_seconds or 0.0
+            if seconds < config.min_seconds and not is_still(file):
                 self.bad_files.add(
                     path,
                     f"too short: {seconds:.2f} s, the minimum is "
@@ -123,7 +174,9 @@ class Builder(DecodingBuilder):
                 self.builder_config.clip_seconds,
             )
             for start, end in listing_lib.cut(seconds, clip_seconds):
-                key = file if start == 0 else f"{file}@{start:g}"
+                if path in self.ended_files:
+                    break
+                key = listing_lib.clip_id(file, start)
                 yield decoding.Row(key, path, start, end, {"label": label})
 
     def open_splits(self, plan: BuildPlan) -> dict[str, Any]:

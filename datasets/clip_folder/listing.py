@@ -3,12 +3,15 @@
 import csv
 import dataclasses
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from tfavmae.building.annotations import control_character
 from tfavmae.building.inspection import fraction_of
 from tfavmae.errors import UserError
+from tfavmae.media.decode import STILL_EXTENSIONS
 
 MEDIA_EXTENSIONS = frozenset(
     f".{name}"
@@ -28,18 +31,24 @@ class Listing:
     Attributes:
         folder: the folder.
         files: relative names with `/`, sorted.
+        unusable: name and reason of what looks like media and cannot be read.
         ignored: number of other files by extension.
         digest: hash of the names and sizes.
     """
 
     folder: Path
     files: tuple[str, ...]
+    unusable: tuple[tuple[str, str], ...]
     ignored: dict[str, int]
     digest: str
 
 
-def list_folder(folder: str | os.PathLike) -> Listing:
+def list_folder(folder: str | os.PathLike, pictures: bool = False) -> Listing:
     """Finds every media file below a folder by extension; hidden ones are left out.
+
+    Args:
+        folder: the folder. Links to files are followed, links to folders are not.
+        pictures: whether pictures (`STILL_EXTENSIONS`) are media.
 
     Raises:
         UserError: there is no such folder, or no media file in it.
@@ -47,29 +56,55 @@ def list_folder(folder: str | os.PathLike) -> Listing:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. `videos` names a folder of media.")
+    extensions = MEDIA_EXTENSIONS | (STILL_EXTENSIONS if pictures else frozenset())
     files: list[str] = []
+    unusable: list[tuple[str, str]] = []
     ignored: dict[str, int] = {}
     digest = hashlib.sha256()
-    for directory, subdirectories, names in os.walk(folder):
+
+    def cannot_enter(error: OSError) -> None:
+        reason = f"the folder cannot be read: {error.strerror}"
+        unusable.append((os.path.relpath(error.filename, folder), reason))
+
+    for directory, subdirectories, names in os.walk(folder, onerror=cannot_enter):
         # In place and sorted, so that the order of files is the same on every disk.
         subdirectories[:] = sorted(d for d in subdirectories if not d.startswith("."))
-        for base in sorted(names):
+        for base in subdirectories:
             path = Path(directory, base)
-            if base.startswith(".") or not path.is_file():
+            if path.is_symlink():
+                name = path.relative_to(folder).as_posix()
+                unusable.append((name, "a link to a folder, which is not followed"))
+        for base in sorted(names):
+            if base.startswith("."):
                 continue
+            path = Path(directory, base)
             name, extension = path.relative_to(folder).as_posix(), path.suffix.lower()
-            if extension in MEDIA_EXTENSIONS:
-                files.append(name)
-                line = f"{name}\0{path.stat().st_size}\0"
-                digest.update(line.encode("utf-8", "surrogateescape"))
-            else:
+            if extension not in extensions:
+                extension = extension.encode("utf-8", "backslashreplace").decode()
                 ignored[extension] = ignored.get(extension, 0) + 1
+            elif reason := _unusable(path):
+                unusable.append((name, reason))
+            else:
+                files.append(name)
+                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
     if not files:
-        looked_for = " ".join(sorted(MEDIA_EXTENSIONS))
+        looked_for = " ".join(sorted(extensions))
+        why = "".join(f" {name!r} is {reason}." for name, reason in unusable[:1])
         raise UserError(
-            f"{folder}: no media files in it or below. Looked for: {looked_for}."
+            f"{folder}: no media files in it or below. Looked for: {looked_for}.{why}"
         )
-    return Listing(folder, tuple(files), ignored, digest.hexdigest())
+    return Listing(folder, tuple(files), tuple(unusable), ignored, digest.hexdigest())
+
+
+def _unusable(path: Path) -> str | None:
+    """Why a path with the name of a media file cannot be one; None if it can."""
+    if character := control_character(os.fspath(path)):
+        is_text = not character.startswith("U+DC")  # bytes that are not UTF-8
+        what = f"has the control character {character}" if is_text else "is not UTF-8"
+        return f"its name {what}; rename it"
+    if path.is_file():
+        return None
+    return "a link to nothing" if path.is_symlink() else "not a regular file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +127,17 @@ def read_labels(
     file_column: str,
     label_column: str,
     files: Iterable[str],
+    folder: str | os.PathLike | None = None,
 ) -> Labels:
     """Reads a CSV of labels: UTF-8 (with or without byte order mark), header first.
 
     Args:
         path: the CSV.
-        file_column: its column of file names relative to the folder, or bare names
-            where only one file in the folder has that name.
+        file_column: its column of file names: relative to the folder or to the CSV,
+            absolute, or bare where only one file in the folder has that name.
         label_column: its column of labels.
         files: names of the media files in the folder.
+        folder: the folder; None if no name is relative to the CSV.
 
     Raises:
         UserError: the CSV cannot be read, lacks a column or contradicts itself.
@@ -115,6 +152,9 @@ def read_labels(
     missing = []
     for line, name, label in _rows(path, file_column, label_column):
         match = known.get(name.removeprefix("./"))
+        if match is None and folder is not None:
+            path_of_name = os.path.join(os.path.dirname(path), name)
+            match = known.get(Path(os.path.relpath(path_of_name, folder)).as_posix())
         if match is None:
             missing.append((name, line))
         elif by_file.setdefault(match, label) != label:
@@ -149,7 +189,13 @@ def _rows(
                         f"{path}: line {reader.line_num} lacks a {file_column!r} or a "
                         f"{label_column!r}. Fill it in, or remove the line."
                     )
-                yield reader.line_num, name.strip(), label.strip()
+                label = label.strip()
+                if character := control_character(label):
+                    raise UserError(
+                        f"{path}: line {reader.line_num}: the label {label!r} has the "
+                        f"control character {character}. Replace it."
+                    )
+                yield reader.line_num, name.strip(), label
     except OSError as error:
         raise UserError(
             f"{path}: the labels cannot be read: {error.strerror}."
@@ -161,19 +207,37 @@ def _rows(
 
 
 def split_files(
-    files: Iterable[str], validation_fraction: float
+    files: Iterable[str],
+    validation_fraction: float,
+    label_of: Mapping[str, str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Files of `train` and of `validation`.
+    """Files of `train` and of `validation`, with the same share of each label in both.
 
-    A hash of its name decides the split of a file, so it stays there when others come
-    or go; the exception is that neither split is left empty if there are two files.
+    Of the files of each label those with the lowest hash of their name are for
+    validation, at least one if there are two. The files alone decide, and most stay
+    where they are when others come or go.
+
+    Args:
+        files: names of the files.
+        validation_fraction: share of the files of a label; 0 for no validation.
+        label_of: labels of the files; those without one are treated like a label.
     """
+    strata: dict[str | None, list[tuple[float, str]]] = {}
     ordered = sorted((fraction_of(file), file) for file in files)
-    count = sum(fraction < validation_fraction for fraction, _ in ordered)
-    if validation_fraction > 0 and len(ordered) > 1:
-        count = min(max(1, count), len(ordered) - 1)
+    for fraction, file in ordered:
+        label = (label_of or {}).get(file)
+        strata.setdefault(label, []).append((fraction, file))
+    chosen: set[str] = set()
+    if validation_fraction > 0:
+        for stratum in strata.values():
+            # Rounded up, as scikit-learn does; the inner rounding hides that of floats.
+            count = math.ceil(round(validation_fraction * len(stratum), 6))
+            count = min(max(1, count), len(stratum) - 1)
+            chosen.update(file for _, file in stratum[:count])
+        if not chosen and len(ordered) > 1:  # no two files share a label
+            chosen.add(ordered[0][1])
     names = [file for _, file in ordered]
-    return (names[count:], names[:count]) if len(names) > 1 else (names, [])
+    return [n for n in names if n not in chosen], [n for n in names if n in chosen]
 
 
 def cut(duration: float, clip_seconds: float | None) -> Iterator[tuple[float, float]]:
@@ -186,8 +250,70 @@ def cut(duration: float, clip_seconds: float | None) -> Iterator[tuple[float, fl
     if clip_seconds is None or duration < clip_seconds:
         yield 0.0, duration if clip_seconds is None else clip_seconds
         return
+    for index in range(count_clips(duration, clip_seconds)):
+        yield index * clip_seconds, (index + 1) * clip_seconds
+
+
+def count_clips(duration: float, clip_seconds: float | None) -> int:
+    """Number of clips that `cut` makes of a file, by the length that its header states.
+
+    Args:
+        duration, clip_seconds: as in `cut`.
+    """
+    if clip_seconds is None or duration < clip_seconds:
+        return 1
     # The tolerance keeps the last clip of a file whose length was rounded down.
     count = int(duration / clip_seconds + 1e-6)
-    has_rest = duration - count * clip_seconds >= clip_seconds / 2
-    for index in range(count + has_rest):
-        yield index * clip_seconds, (index + 1) * clip_seconds
+    return count + (duration - count * clip_seconds >= clip_seconds / 2)
+
+
+def clip_id(file: str, start_seconds: float) -> str:
+    """Id of a clip: the name of its file, and `@` with its start unless that is 0.
+
+    `tfavmae.data.splits.files_of` reads the file back.
+    """
+    start = f"{start_seconds:.6f}".rstrip("0").rstrip(".")
+    return file if start == "0" else f"{file}@{start}"
+
+
+def remarks_on_splits(
+    files: Mapping[str, Mapping[str, int]], names: list[str]
+) -> list[str]:
+    """What a user should know before believing figures on `validation`.
+
+    Args:
+        files: class of each stored file, -1 for none, by file and split.
+        names: names of the classes.
+    """
+    if not files.get("validation"):
+        count = len(files.get("train", {}))
+        return [f"there is no split validation: train has all {_count(count, 'file')}"]
+    remarks, validation = [], files["validation"]
+    if len(validation) == 1:
+        remarks.append(
+            f"validation has clips of one file only, {next(iter(validation))}: figures "
+            "on it say little; add files, or raise validation_fraction"
+        )
+    for split, of_split in files.items():
+        found = {label for label in of_split.values() if label >= 0}
+        missing = [name for i, name in enumerate(names) if i not in found]
+        if len(names) > 1 and len(found) == 1:
+            only = names[next(iter(found))]
+            remarks.append(f"{split} has clips of one class only, {only}")
+        elif missing:
+            remarks.append(
+                f"{split} has no clip of {len(missing)} of {len(names)} classes: "
+                f"{some_of(missing)}"
+            )
+    return remarks
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def some_of(names: Iterable[str], count: int = 5) -> str:
+    """The first few of some names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -6,13 +6,15 @@ A clip is a pure function of configuration, seed, split and index; the number of
 and the order in which they write change nothing.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfavmae.building.worker_pool import WorkerPool, available_cores
+from tfavmae.building import messages
+from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
 from tfavmae.files import exclusive, remove_partial, write_atomically
 from tfavmae_datasets.sounding_shapes import audio, classes, media_file, render
@@ -22,8 +24,17 @@ from tfavmae_datasets.sounding_shapes.config import SoundingShapesConfig
 
 __all__ = ["ceilings", "generate", "label_row", "write_clip"]
 
-# Folder, configuration, seed, split, and indices of the clips to write.
-Task = tuple[pathlib.Path, SoundingShapesConfig, int, str, list[int]]
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Clips to write: `indices` of a split, into `folder`."""
+
+    folder: str
+    config: SoundingShapesConfig
+    seed: int
+    split: str
+    indices: list[int]
+
 
 # Changes whenever the same seed gives other clips.
 CONTENT_VERSION = 1
@@ -78,9 +89,10 @@ def generate(
         if progress:
             progress(len(rows), num_clips)
         chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
-        tasks = [(folder, config, seed, split, chunk) for chunk in chunks]
-        for written in _run(tasks, num_workers or available_cores()):
-            rows |= written
+        tasks = [Task(str(folder), config, seed, split, chunk) for chunk in chunks]
+        written = _run(tasks, num_workers)
+        for chunk, rows_of_chunk in zip(chunks, written, strict=True):
+            rows |= zip(chunk, rows_of_chunk, strict=True)
             if progress:
                 progress(len(rows), num_clips)
         ordered = [rows[i] for i in range(num_clips)]
@@ -170,24 +182,29 @@ def _check_recipe(
         )
 
 
-def _run(tasks: list[Task], num_workers: int) -> Iterator[dict[int, dict[str, Any]]]:
+def _run(tasks: list[Task], num_workers: int | None) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of each task, once it is done."""
-    if num_workers == 1 or len(tasks) < 2:
-        yield from map(write_clips, tasks)
-        return
     with WorkerPool(num_workers) as pool:
-        for outcome in pool.map(f"{__name__}:write_clips", tasks):
+        if pool.num_workers == 1 or len(tasks) < 2:
+            yield from map(write_clips, tasks)
+            return
+        for outcome in pool.map(f"{__name__}:write_task", tasks, list[dict[str, Any]]):
             if outcome.reason is not None:
                 raise UserError(outcome.reason.removeprefix("UserError: "))
             yield outcome.value
 
 
-def write_clips(task: Task) -> dict[int, dict[str, Any]]:
-    """Writes some clips of one folder and returns their rows; runs in a worker."""
-    folder, config, seed, split, indices = task
-    rows = {}
-    for index in indices:
-        scene = scenes.sample(config, seed, split, index)
-        write_clip(folder / f"{scene.id}.mp4", scene, config)
-        rows[index] = label_row(scene, config)
+def write_task(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """`write_clips` in a worker, with the fields of the task."""
+    return write_clips(messages.typed(Task, fields))
+
+
+def write_clips(task: Task) -> list[dict[str, Any]]:
+    """Writes some clips of one folder and returns their rows."""
+    rows = []
+    for index in task.indices:
+        scene = scenes.sample(task.config, task.seed, task.split, index)
+        path = pathlib.Path(task.folder, f"{scene.id}.mp4")
+        write_clip(path, scene, task.config)
+        rows.append(label_row(scene, task.config))
     return rows

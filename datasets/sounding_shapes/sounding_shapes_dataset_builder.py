@@ -1,16 +1,13 @@
 """TFDS builder of SoundingShapes: generates media files, then stores their clips."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-
-# TFDS's progress bars, which `tfds.disable_progress_bar` turns off; not part of its
-# public API (read in 4.9.10).
-from tensorflow_datasets.core.utils import tqdm_utils
 
 from tfavmae.building import decoding
 from tfavmae.building.decoding_builder import BuildPlan, DecodingBuilder
@@ -163,6 +160,7 @@ class Builder(DecodingBuilder):
                 for split, size in sizes.items()
                 if size
             },
+            num_rows=sum(sizes.values()),
             source_digest=str(generator.CONTENT_VERSION),
         )
 
@@ -171,25 +169,15 @@ class Builder(DecodingBuilder):
     ) -> list[decoding.Row]:
         """Generates the missing files of a split; returns the rows of all of them."""
         config = self.builder_config
-        with tqdm_utils.tqdm(
-            total=num_clips, desc=f"Generating {split} clips", unit="clip", leave=False
-        ) as bar:
-            shown = 0  # kept here: a bar that is turned off has no count
-
-            def progress(done: int, total: int) -> None:
-                nonlocal shown
-                bar.update(done - shown)
-                shown = done
-
-            rows = generator.generate(
-                folder,
-                config.settings,
-                split,
-                num_clips=num_clips,
-                seed=config.seed,
-                num_workers=self.num_workers,
-                progress=progress,
-            )
+        rows = generator.generate(
+            folder,
+            config.settings,
+            split,
+            num_clips=num_clips,
+            seed=config.seed,
+            num_workers=self.num_workers,
+            progress=functools.partial(self.progress, f"generating {split}"),
+        )
         return [
             decoding.Row(
                 row["id"],

@@ -285,9 +285,11 @@ PREPARING = """
 import sys
 from tfavmae.building import decoding
 from tfavmae.building.clip_cache import PreparedClips
+from tfavmae.media import decode
 path, folder = sys.argv[1:]
 rows = [decoding.Row(str(i), f"{folder}/clip_{i % 6}.mp4") for i in range(60)]
-decoded = decoding.decode_rows(rows, num_workers=2, prepared=PreparedClips(path))
+prepared = PreparedClips(path, decode.Clip)
+decoded = decoding.decode_rows(rows, num_workers=2, prepared=prepared)
 for key, _ in decoded:
     print(key, flush=True)
 """
@@ -310,7 +312,9 @@ def test_a_pass_that_is_killed_again_and_again_loses_nothing(folder, pool, tmp_p
         file.write(b"half a record")
 
     wanted = [decoding.Row(str(i), f"{folder}/clip_{i % 6}.mp4") for i in range(60)]
-    resumed = decoding.decode_rows(wanted, pool=pool, prepared=PreparedClips(path))
+    resumed = decoding.decode_rows(
+        wanted, pool=pool, prepared=PreparedClips(path, decode.Clip)
+    )
     again = list(resumed)
     assert 45 <= resumed.num_taken_over <= 60
     assert resumed.summary.num_ok == 60
@@ -325,7 +329,9 @@ def test_damaged_or_other_rows_are_not_taken_over(folder, pool, tmp_path):
     path = tmp_path / "rows.clips"
 
     def taken_over(wanted):
-        decoded = decoding.decode_rows(wanted, pool=pool, prepared=PreparedClips(path))
+        decoded = decoding.decode_rows(
+            wanted, pool=pool, prepared=PreparedClips(path, decode.Clip)
+        )
         assert [key for key, _ in decoded] == [row.key for row in wanted]
         return decoded.num_taken_over
 
@@ -349,7 +355,7 @@ def test_bad_rows_are_reported_again_without_decoding(folder, pool, tmp_path):
             wanted,
             pool=pool,
             bad_files=report_path,
-            prepared=PreparedClips(tmp_path / "rows.clips"),
+            prepared=PreparedClips(tmp_path / "rows.clips", decode.Clip),
             function=MISBEHAVE,
         )
         assert len(list(decoded)) == 1 and len(report(report_path)) == 1
@@ -359,7 +365,9 @@ def test_bad_rows_are_reported_again_without_decoding(folder, pool, tmp_path):
 def test_two_passes_cannot_share_their_kept_clips(folder, pool, tmp_path):
     first, second = (
         decoding.decode_rows(
-            good_rows(folder), pool=pool, prepared=PreparedClips(tmp_path / "a.clips")
+            good_rows(folder),
+            pool=pool,
+            prepared=PreparedClips(tmp_path / "a.clips", decode.Clip),
         )
         for _ in range(2)
     )
@@ -369,6 +377,8 @@ def test_two_passes_cannot_share_their_kept_clips(folder, pool, tmp_path):
     first.close()
     assert next(
         decoding.decode_rows(
-            good_rows(folder), pool=pool, prepared=PreparedClips(tmp_path / "a.clips")
+            good_rows(folder),
+            pool=pool,
+            prepared=PreparedClips(tmp_path / "a.clips", decode.Clip),
         )
     )

@@ -123,6 +123,17 @@ def test_media_that_changed_since_the_manifest_are_reported(copy):
         build(ESC50, copy / "strict", strict=True, **options)
 
 
+@pytest.mark.parametrize("character", ["\n", "\x0b", "\x85", "\u2028"])
+def test_a_class_name_is_one_line(copy, character):
+    path = copy / "annotations" / "esc50.csv"
+    text = path.read_text()
+    assert ",dog," in text
+    path.write_text(text.replace(",dog,", f',"do{character}g",'), newline="")
+    with pytest.raises(UserError, match=r"label 'do.*g' in esc50\.csv has the control"):
+        audit(ESC50.SOURCE(), copy / "annotations", copy / "media", copy / "again")
+    assert not (copy / "again").exists()
+
+
 def test_two_builds_at_once_are_refused(copy):
     builder = builder_of(ESC50, copy / "data", manifest=str(copy / "audit"))
     with (
@@ -235,7 +246,7 @@ def test_from_annotations_to_records_by_command(cli, tmp_path):
     assert done.status == 0, done
     assert "train: 4 clips: 2 ok, 1 missing, 1 bad_row, 2 shortened" in done.out
     assert f"next: tfavmae data build vggsound/stat --manifest {out}" in done.out
-    assert "Auditing vggsound/stat: 5/5" in done.err
+    assert "auditing vggsound/stat: 5/5 clips" in done.err
     manifest = ("--manifest", out, "--data-dir", data, "--workers", 2)
     done = cli("data", "build", "vggsound", *manifest, "--set", "frame_rate=2")
     assert done.status == 0, done
@@ -281,7 +292,7 @@ def test_overwriting_by_command(cli, tmp_path):
         ),
         (
             ("build", "esc50", "--manual-dir", ".", "--set", "fold=1"),
-            "no setting 'fold'",
+            "no setting is named 'fold'",
         ),
         (("build", "clip_folder", "--manifest", "."), "--manifest does not apply to"),
         (("audit", "nope", "--annotations", ".", "--media", "."), "named 'nope'"),
@@ -289,7 +300,7 @@ def test_overwriting_by_command(cli, tmp_path):
         (("audit", "esc50", "--annotations", ".", "--media", "none"), "no media"),
         (
             ("audit", "esc50", "--annotations", ".", "--media", ".", "--set", "x=1"),
-            "has the options none",
+            "esc50 has no option 'x'; none are known",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -57,7 +57,7 @@ COMMANDS = dict(commands(build_parser()))
 
 def test_all_commands_are_found():
     assert ("data", "serve") in COMMANDS and ("demo",) in COMMANDS
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 14
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -106,10 +106,14 @@ def test_two_folders_of_a_data_set_are_refused(cli):
     [
         ("retrieve --workdir x", "--top 3"),
         ("retrieve --workdir x", "--by video"),
+        ("retrieve --workdir x", "--html page.html"),
+        ("pretrain --workdir x", "--data-dir y"),
+        ("finetune --workdir x", "--labels y"),
+        ("demo --workdir x", "--labels y"),
         ("embed train --workdir x --output x.npz", "--strict"),
         ("data build clip_folder --videos x", "--seed 0"),
         ("data build sounding_shapes", "--strict"),
-        ("data build sounding_shapes", "--clip-seconds 0"),
+        ("data build sounding_shapes", "--clip-seconds 1"),
         ("data build vggsound", "--labels x"),
         (
             "describe --config cav_mae/pretrain_sounding_shapes_demo.yaml",

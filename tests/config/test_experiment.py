@@ -8,6 +8,7 @@ from official.core import exp_factory
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
+from tfavmae.training.factory import clip_spec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("configs/**/*.yaml"))
@@ -83,8 +84,43 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         ("optimizer.schedule=multistep", "optimizer.decay_start_epoch is needed"),
         ("data.sampling=balanced", "data.sampling=balanced needs data.label"),
         ("model.modality=audio", "model.modality must be audio_video"),
+        ("model=false", "model must be a mapping of keys. Received: False."),
+        ("model.audio=0", "model.audio must be a mapping of keys. Received: 0."),
+        ("stage=null", "stage must be str. Received: None."),
+        ("model.name=cavmae", "Unknown model 'cavmae'; did you mean 'cav_mae'?"),
+        ("data.clip_seconds=1e-9", "data.clip_seconds must be at least 0.1"),
+        ("trainer.seed=!!int x", "line 1, column 1: tags (!) are not allowed"),
+        ("trainer.seed=0x_", "not readable as YAML: invalid literal for int()"),
+        ("trainer.seed=2024-13-45", "trainer.seed must be int. Received: '2024-13-45'"),
+        (f"trainer.seed={'9' * 5000}", "not readable as YAML: Exceeds the limit"),
+        ("trainer.seed=100000000000000000000", "trainer.seed must fit into 64 bits"),
+        (f"model.options={'[' * 3000}", "values are nested more than 32 deep"),
+        (
+            "model.options.as_dict=1",
+            "model.options.as_dict: an option cannot have this",
+        ),
+        ("model.options.num_layers=-1", "model.options.num_layers must be at least 0"),
+        ("model.options.num_layers=x", "num_layers must be a whole number. Received"),
+        ("model.options.decoder=3", "model.options.decoder must be a mapping"),
+        (
+            "model.options.decoder={num_layers: -1}",
+            "model.options.decoder.num_layers must be at least 0. Received: -1.",
+        ),
+        ("data.augment.flip_probability=7", "data.augment: `flip_probability` must be"),
+        ("data.augment.crop_scale=3", "data.augment: cannot unpack"),
+        ("data.augment.flip=1", "data.augment: Augmentation.__init__() got an unexp"),
+        ("data.short_video=pad", "data.short_video must be one of hold, loop"),
+        ("model.options.a=[1, [2]]", "model.options.a[1] must be a finite number"),
+        (
+            "optimizer.weight_decay_paths=['(']",
+            "optimizer.weight_decay_paths: '(' is not a regular expression: missing )",
+        ),
+        (
+            "optimizer.learning_rate_factors={head: -1}",
+            "optimizer.learning_rate_factors.head must be at least 0. Received: -1.",
+        ),
         ("nothing", "write it as section.key=value"),
-        ("trainer.seed=[", "the value is not YAML"),
+        ("trainer.seed=[", "not readable as YAML"),
     ],
 )
 def test_bad_values_are_named_by_their_key(tmp_path, override, message):
@@ -114,6 +150,13 @@ def test_finetuning_has_a_label_and_warm_up_one_length():
         ("trainer: [", "not readable as YAML"),
         ("- a\n- b", "a recipe is a mapping of sections"),
         ("", "a recipe is a mapping of sections"),
+        (
+            "trainer: {num_steps: 1}\ntrainer: {seed: 2}",
+            "line 2, column 1: the key 'trainer' is given twice",
+        ),
+        ("trainer: {seed: 1, seed: 2}", "column 20: the key 'seed' is given twice"),
+        ("model: {audio: &a {}, video: *a}", r"anchors \(&\) and aliases"),
+        ("model: {1: 2}", "a key is not text"),
     ],
 )
 def test_files_that_are_no_recipes(tmp_path, text, message):
@@ -122,6 +165,90 @@ def test_files_that_are_no_recipes(tmp_path, text, message):
         config_lib.load(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_empty_section_is_the_defaults(tmp_path):
+    config = config_lib.load(write(tmp_path, "model:\ntrainer: {num_steps: 10}"))
+    assert config_lib.difference(config, config_lib.from_dict(MINIMAL)) == []
+
+
+def test_values_that_occur_twice_are_written_twice(tmp_path):
+    shape = [1, 2]
+    config = config_lib.from_dict(MINIMAL | {"model": {"options": {"a": shape}}})
+    config.model.options.override({"b": config.model.options.a}, is_strict=False)
+    path = write(tmp_path, config_lib.to_yaml(config))
+    assert config_lib.load(path).model.options.as_dict() == {"a": [1, 2], "b": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("audio", "seconds", "message"),
+    [
+        # CAV-MAE's 1024 frames hold 10.255 s: 10 s are padded, as in the paper.
+        ({}, 10.0, None),
+        ({}, 10.41, None),
+        (
+            {},
+            10.42,
+            "data.clip_seconds=10.42 is longer than the 10.255 s of audio that "
+            "model.audio.num_frames=1024 holds. Set data.clip_seconds=10.255, or "
+            "model.audio.num_frames=1056.",
+        ),
+        ({"num_frames": 192}, 2.0, None),
+        (
+            {"num_frames": 192},
+            10.0,
+            "data.clip_seconds=10 is longer than the 1.935 s of audio that "
+            "model.audio.num_frames=192 holds. Set data.clip_seconds=1.935, or "
+            "model.audio.num_frames=1008.",
+        ),
+        # AV-MAE's spectrogram has as many frames as the clip has hops of 10 ms.
+        ({"num_frames": 800, "variant": "av_mae"}, 8.15, None),
+        ({"num_frames": 800, "variant": "av_mae"}, 8.17, "8.17 is longer than the 8 s"),
+    ],
+)
+def test_the_spectrogram_holds_the_clip(audio, seconds, message):
+    values = MINIMAL | {"model": {"audio": audio}, "data": {"clip_seconds": seconds}}
+    if message is None:
+        config_lib.from_dict(values)
+    else:
+        with pytest.raises(UserError) as error:
+            config_lib.from_dict(values)
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "audio", "video"),
+    [
+        ("cav_mae", "pad", "hold"),
+        ("mavil", "pad", "loop"),
+        ("av_mae", "loop", "loop"),
+        ("av_siam", "pad", "hold"),
+    ],
+)
+def test_short_clips_are_filled_up_as_in_the_paper(name, audio, video):
+    data = {"clip_seconds": 4.0}
+    values = MINIMAL | {"model": {"name": name}, "data": data}
+    config = config_lib.from_dict(values)
+    assert (config.data.short_audio, config.data.short_video) == (audio, video)
+    spec = clip_spec(config.data, config.model, train=True)
+    assert (spec.short_audio, spec.short_video) == (audio, video)
+    config = config_lib.from_dict(
+        values | {"data": data | {"short_audio": "pad", "short_video": "hold"}}
+    )
+    assert (config.data.short_audio, config.data.short_video) == ("pad", "hold")
+
+
+@pytest.mark.parametrize("held", [1.935, 10.095])
+def test_the_remedy_for_a_long_clip_is_one(held):
+    # `model.audio.num_frames=1008` is what the message above advises.
+    audio = {"num_frames": 1008 if held > 10 else 192}
+    data = {"clip_seconds": held}
+    config_lib.from_dict(MINIMAL | {"model": {"audio": audio}, "data": data})
+
+
+def test_a_classifier_of_video_alone_reads_no_audio():
+    model = {"modality": "video", "audio": {"num_frames": 192}}
+    config_lib.from_dict(MINIMAL | {"stage": "finetune", "model": model})
 
 
 def test_a_missing_recipe(tmp_path):

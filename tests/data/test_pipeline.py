@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import warnings
 
 import numpy as np
 import PIL.Image
@@ -23,6 +24,7 @@ from clock_clips import (
 from tfavmae.data import sampling
 from tfavmae.data.augment import Augmentation
 from tfavmae.data.pipeline import ClipSpec, open_split
+from tfavmae.errors import InputWarning
 
 EVERYTHING = Augmentation(
     crop_scale=(0.3, 1.0),
@@ -96,6 +98,11 @@ def test_labels_belong_to_the_clip(split):
     np.testing.assert_array_equal(split.labels("events"), np.eye(3)[numbers % 3])
     np.testing.assert_array_equal(split.labels("tags").sum(1), numbers % 2 * 2)
     assert split.label_names("label") == ("a", "b", "c", "d")
+    numbers = split.labels("label")
+    words = ["abcd"[i] if i >= 0 else "" for i in numbers]
+    assert split.class_of_clips() == words
+    assert split.class_of_clips("tags") is None  # several a clip
+    assert split.class_of_clips("absent") is None
     assert split.label_names("tags") == ("x", "y", "z")
     assert (split.num_classes("label"), split.num_classes("events")) == (4, 3)
 
@@ -126,6 +133,99 @@ def test_augmentation_of_a_missing_modality(split):
     for name in ("audio", "video"):
         absent = column(found, f"{name}_present") == 0
         assert absent.sum() == 1 and not column(found, name)[absent].any()
+
+
+def numbers_of(video):
+    """Numbers of the frames of clips, read off their grey: `(batch, frames)`."""
+    return np.rint(video.mean(axis=(2, 3, 4)) / 8).astype(int)
+
+
+# 8 frames, every fourth one: 29 of the 24 that a clip has.
+TOO_LONG = dataclasses.replace(
+    SPEC, clip_seconds=5.0, num_frames=8, frame_stride_seconds=0.5
+)
+
+
+@pytest.mark.parametrize(
+    ("short_video", "expected"),
+    [("hold", [0, 4, 8, 12, 16, 20, 23, 23]), ("loop", [0, 4, 8, 12, 16, 20, 0, 4])],
+)
+def test_a_short_video_holds_its_last_frame_or_loops(split, short_video, expected):
+    spec = dataclasses.replace(TOO_LONG, short_video=short_video)
+    (batch,) = batches(split.evaluation_batches(spec, 2, indices=[0, 1]))
+    np.testing.assert_array_equal(numbers_of(batch["video"]), [expected] * 2)
+
+
+def test_a_loop_starts_anywhere_in_training(split):
+    spec = dataclasses.replace(TOO_LONG, short_video="loop")
+    indices = np.flatnonzero(split.present("video"))
+    found = split.training_batches(spec, 22, seed=0, num_steps=4, indices=indices)
+    frames = numbers_of(column(batches(found), "video"))
+    np.testing.assert_array_equal(np.diff(frames) % 24, 4)
+    assert len(set(frames[:, 0])) > 12 and frames.max() == 23
+
+
+def test_a_loop_changes_no_clip_that_is_long_enough(split):
+    spec = dataclasses.replace(TOO_LONG, clip_seconds=2.5, num_frames=4)
+    for name in ("training_batches", "evaluation_batches"):
+        options = {"seed": 0, "num_steps": 3} if name == "training_batches" else {}
+        both = [
+            batches(getattr(split, name)(s, 7, **options))
+            for s in (
+                spec,
+                dataclasses.replace(spec, short_video="loop", short_audio="loop"),
+            )
+        ]
+        assert_same(*both)
+
+
+def test_short_audio_loops(split):
+    spec = dataclasses.replace(SPEC, clip_seconds=7.0, short_audio="loop")
+    (batch,) = batches(split.evaluation_batches(spec, 23))
+    has_audio = split.present("audio")
+    stored = np.arange(int(SECONDS * RATE)) // 2
+    expected = np.tile(stored, 3)[: 7 * RATE]
+    for audio in batch["audio"][has_audio]:
+        np.testing.assert_array_equal(audio, expected)
+    # Nothing follows nothing: a clip without audio stays without.
+    assert not batch["audio"][~has_audio].any()
+    np.testing.assert_array_equal(batch["audio_samples"], has_audio * 7 * RATE)
+    np.testing.assert_array_equal(batch["audio_present"], has_audio)
+
+
+@pytest.mark.parametrize(
+    ("stride", "num_frames", "words"),
+    [
+        (
+            0.16,
+            16,
+            ("8 frames per second", "=0.16", "1, 2, 1, 1, 1", "frame_rate=12.5"),
+        ),
+        (
+            0.08,
+            32,
+            ("8 frames per second", "=0.08", "1, 0, 1, 1, 0", "frame_rate=12.5"),
+        ),
+        (0.3, 3, ("8 frames per second", "=0.3", "2, 3", "frame_rate=10")),
+        (0.125, 16, None),
+        (0.5, 4, None),
+        (0.16, 1, None),
+    ],
+)
+def test_a_stride_between_stored_frames_is_said_once(built, stride, num_frames, words):
+    spec = dataclasses.replace(
+        SPEC, num_frames=num_frames, frame_stride_seconds=stride, labels=()
+    )
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default", InputWarning)
+        for name in ("train", "other", "train"):
+            split = open_split(str(built), name)
+            split.training_batches(spec, 4, seed=0)
+            split.evaluation_batches(spec, 4)
+    messages = [str(w.message) for w in found if w.category is InputWarning]
+    assert len(messages) == (words is not None)
+    for word in words or ():
+        assert word in messages[0]
 
 
 def test_a_short_clip_is_padded_and_says_so(split):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from clock_clips import NUM_TRAIN, SPEC, batches
 
 from tfavmae.data import index as index_lib
+from tfavmae.data import splits
 from tfavmae.data.pipeline import naming_damage, open_split
 from tfavmae.errors import UserError
 
@@ -48,11 +50,32 @@ def test_the_fingerprint_is_that_of_the_content(built, split, copy):
             r"build nothing/demo",
         ),
         (("clips", "valid"), r"no split 'valid'; there are: other, train"),
+        (("clips", "train[:0%]"), r"the split 'train\[:0%\]' has no clips"),
+        (("clips", "train[:1%]"), r"the split 'train\[:1%\]' has no clips"),
+        (("clips", "train["), r"no split 'train\['; there are: other, train"),
+        (("clips", "train[5:99]"), r"no split 'train\[5:99\]'; there are"),
     ],
 )
 def test_what_is_not_there_is_named(built, arguments, message):
     with pytest.raises(UserError, match=message):
         open_split(*arguments, data_dir=str(built.parents[1]))
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "{}", "[]", "null", '{"a": 1}', "\udcff", '{"featuresDict": {'],
+)
+def test_a_damaged_description_is_one_line(copy, name, content):
+    if content is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError) as error:
+        open_split(str(copy), "train")
+    assert str(copy) in str(error.value) and "\n" not in str(error.value)
+    if name == "features.json":
+        assert "missing or damaged" in str(error.value)
 
 
 def test_a_config_must_be_chosen(built, tmp_path):
@@ -79,7 +102,10 @@ def test_an_empty_choice_is_an_error(built):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"clip_seconds": 0.0}, "`clip_seconds` must be positive"),
+        ({"clip_seconds": 0.0}, "`clip_seconds` must be at least one sample"),
+        ({"clip_seconds": 1e-9}, "`clip_seconds` must be at least one sample"),
+        ({"clip_seconds": float("nan")}, "`clip_seconds` must be at least one sample"),
+        ({"short_audio": "hold"}, "`short_audio` must be one of"),
         ({"num_frames": 0}, "`num_frames` must be at least 1"),
         ({"modalities": ("sound",)}, "`modalities` must be some of"),
         ({"sample_rate_hz": 8000}, "`sample_rate_hz` must be 16000"),
@@ -104,6 +130,34 @@ def test_impossible_batches_are_refused(split):
 def cache_of(directory):
     (path,) = directory.glob("tfavmae_index*.npz")
     return path
+
+
+def test_a_damaged_index_is_made_again(copy, split, monkeypatch):
+    assert open_split(str(copy), "train").ids() == split.ids()
+    cache = cache_of(copy)
+    content = cache.read_bytes()
+    monkeypatch.setattr(index_lib, "_write_cache", lambda *_: None)
+    scans = []
+    monkeypatch.setattr(index_lib, "_scan", lambda *_: scans.append(1) or split.index)
+    # Cut short anywhere, or a byte changed: in the arrays, which have checksums, and in
+    # the entries of the archive, which have none.
+    cuts = [content[: len(content) * k // 12] for k in range(12)]
+    entries = [m.start() for m in re.finditer(b"PK", content)]
+    places = [e + k for e in entries for k in (6, 8, 10, 18, 26, 28, 42, 46, 47)]
+    flips = [
+        content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+        for place in places
+        if place < len(content)
+        for bit in (1, 128)
+    ]
+    assert len(flips) > 200
+    for damaged in cuts + flips:
+        cache.write_bytes(damaged)
+        index = open_split(str(copy), "train").index
+        np.testing.assert_array_equal(index.offset, split.index.offset)
+        np.testing.assert_array_equal(index.columns["id"], split.index.columns["id"])
+        assert index.columns.keys() == split.index.columns.keys()
+    assert len(cuts) < len(scans) <= len(cuts + flips)
 
 
 def test_the_index_is_kept_and_renewed(copy, split, monkeypatch):
@@ -248,3 +302,30 @@ def test_a_jpeg_without_its_start_is_one_line(copy):
 def test_other_errors_pass_through():
     with pytest.raises(tf.errors.InvalidArgumentError), naming_damage():
         tf.reshape(tf.zeros([3]), [2])
+
+
+def test_looking_for_a_data_set_does_not_search_the_disk(tmp_path, monkeypatch):
+    """Configs and versions lie one and two folders deep; a link to `.` is a trap."""
+    for number in range(5):
+        deep = tmp_path / f"folder_{number}" / "a" / "b" / "c"
+        deep.mkdir(parents=True)
+    for folder in (tmp_path, *tmp_path.glob("folder_*"), *tmp_path.glob("*/a")):
+        (folder / "self").symlink_to(".")
+    (tmp_path / "folder_1" / "a" / "b" / "c" / "dataset_info.json").touch()
+    asked = []
+    listdir = tf.io.gfile.listdir
+    monkeypatch.setattr(
+        tf.io.gfile, "listdir", lambda path: asked.append(path) or listdir(path)
+    )
+    with pytest.raises(UserError, match="was not found"):
+        splits.find_dataset(str(tmp_path))
+    assert len(asked) <= 2 * (1 + 6)  # itself and its folders, looked for twice
+    (tmp_path / "one" / "default" / "1.0.0").mkdir(parents=True)
+    info = tmp_path / "one" / "default" / "1.0.0" / "dataset_info.json"
+    info.touch()
+    assert splits.find_dataset("one", str(tmp_path)) == str(info.parent)
+
+
+def test_files_of_clips():
+    ids = ["b.mp4", "a/x@2.wav", "b.mp4@10", "a/x@2.wav@1.5", "b.mp4@100000.5", "id_7"]
+    assert splits.files_of(ids).tolist() == [1, 0, 1, 0, 1, 2]

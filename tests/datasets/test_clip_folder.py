@@ -1,8 +1,11 @@
 """`clip_folder`: from a folder of real files to `tfds.load`."""
 
 import csv
+import io
+import itertools
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -13,7 +16,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
+from tfavmae.building import decoding
+from tfavmae.building.clip_cache import PreparedClips
+from tfavmae.building.progress import Progress
+from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.errors import UserError
 from tfavmae.files import exclusive
 from tfavmae.media import decode
@@ -320,6 +328,244 @@ def test_a_three_hour_file_is_cut_by_seeking(tmp_path):
         assert abs(shade - minute) < 3
 
 
+# --- what a folder holds besides films ------------------------------------------------
+
+
+def test_hostile_names_do_not_stop_a_build(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    media_files.write_clip(folder / "-a.mp4", 1.0)
+    media_files.write_clip(folder / "--help.wav", 1.0)
+    media_files.write_clip(folder / "%d@2.mp4", 1.0)
+    os.link(folder / "-a.mp4", os.fsencode(folder) + b"/caf\xe9.mp4")
+    os.link(folder / "-a.mp4", folder / "a\u2028b.mp4")
+    (folder / "gone.mp4").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.mkv")
+    builder = build_clip_folder(folder, tmp_path, num_workers=1)
+    examples = load(tmp_path, "train") | load(tmp_path, "validation")
+    assert set(examples) == {"-a.mp4", "--help.wav", "%d@2.mp4"}
+    assert not examples["--help.wav"]["has_video"]
+    assert report(builder) == {
+        "a\u2028b.mp4": "its name has the control character U+2028; rename it",
+        "caf\\udce9.mp4": "its name is not UTF-8; rename it",
+        "gone.mp4": "a link to nothing",
+        "pipe.mkv": "not a regular file",
+    }
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A film, a silent one, a still one, a sound and pictures."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    media_files.write_clip(folder / "film.mp4", 1.0)
+    media_files.write_clip(
+        folder / "silent.mp4", 1.0, sound=lambda times: np.zeros((1, times.size))
+    )
+    media_files.write_clip(
+        folder / "still.mp4", 1.0, picture=lambda t, w, h: np.full((h, w, 3), 9, "u1")
+    )
+    media_files.write_clip(folder / "sound.flac", 1.0)
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(folder / "red.png")
+    turned = Image.new("RGB", (400, 300), (30, 30, 200))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(folder / "blue.JPG", "JPEG", exif=exif)
+    media_files.write_text(folder / "text.png")
+    return folder
+
+
+def test_pictures_are_clips_of_one_frame_on_request(mixed, tmp_path):
+    builder = build_clip_folder(mixed, tmp_path, name="films", num_workers=1)
+    assert builder.info.metadata["summary"]["num_ok"] == 4
+    assert builder.info.metadata["remarks"][0] == (
+        "3 pictures were left out; pictures=true makes each a clip of one frame"
+    )
+    builder = build_clip_folder(
+        mixed, tmp_path, name="all", pictures=True, shorter_side=150, num_workers=1
+    )
+    examples = load(tmp_path, "train", "clip_folder/all")
+    examples |= load(tmp_path, "validation", "clip_folder/all")
+    assert len(examples) == 6 and set(report(builder)) == {"text.png"}
+    for name, size, colour in (
+        ("red.png", (30, 40), (200, 30, 30)),
+        ("blue.JPG", (200, 150), (30, 30, 200)),
+    ):
+        example = examples[name]
+        assert example["has_video"] and not example["has_audio"]
+        (frame,) = example["frames"]
+        pixels = media_files.to_pixels(frame)
+        assert pixels.shape == (*size, 3) and abs(pixels - np.array(colour)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "skip, left",
+    [
+        (("silent",), {"film.mp4", "still.mp4", "sound.flac", "red.png", "blue.JPG"}),
+        (("still", "no_video"), {"film.mp4", "silent.mp4", "red.png", "blue.JPG"}),
+        (("no_audio",), {"film.mp4", "silent.mp4", "still.mp4", "sound.flac"}),
+    ],
+)
+def test_clips_can_be_skipped(mixed, tmp_path, skip, left):
+    (mixed / "text.png").unlink()
+    options = {"pictures": True, "strict": True, "validation_fraction": 0.0}
+    builder = build_clip_folder(mixed, tmp_path, skip=skip, num_workers=1, **options)
+    assert set(load(tmp_path, "train")) == left
+    summary = builder.info.metadata["summary"]
+    assert (summary["num_skipped"], summary["num_bad"]) == (6 - len(left), 0)
+    reasons = report(builder)
+    assert len(reasons) == 6 - len(left)
+    assert all(reason.endswith("(skip) (clip 0-10 s)") for reason in reasons.values())
+    with pytest.raises(UserError, match="`skip` must be among silent, still"):
+        ClipFolderConfig(skip=("loud",))
+
+
+def write_lying(path, seconds, stated_seconds):
+    """A Matroska film whose header states another length."""
+    media_files.write_clip(path, seconds, size=(32, 32), frame_rate=4)
+    content = path.read_bytes()
+    at = content.index(b"\x44\x89\x88") + 3  # Duration, 8 bytes
+    stated = struct.pack(">d", 1000 * stated_seconds)
+    path.write_bytes(content[:at] + stated + content[at + 8 :])
+
+
+def test_a_stated_length_is_not_believed(tmp_path, monkeypatch):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "lies", "z"):
+        write_lying(folder / f"{name}.mkv", 4.0, 10**9 if name == "lies" else 4.0)
+    made = []
+    plain = decoding.Row
+    monkeypatch.setattr(decoding, "Row", lambda *a: made.append(a) or plain(*a))
+    options = {"clip_seconds": 1.0, "frame_rate": 4.0, "num_workers": 1}
+    builder = build_clip_folder(folder, tmp_path, **options)
+    assert len(made) <= 4 * 3 + 8  # the clips, and what the workers had been given
+    examples = load(tmp_path, "train") | load(tmp_path, "validation")
+    expected = {f"{name}.mkv{at}" for name in "az" for at in ("", "@1", "@2", "@3")}
+    assert {key for key in examples if "lies" not in key} == expected
+    assert {key for key in examples if "lies" in key} >= {"lies.mkv", "lies.mkv@1"}
+    (reason,) = (r for name, r in report(builder).items() if name == "lies.mkv")
+    assert reason.endswith("the rest of the file is left out")
+    with open(builder.bad_files_path) as file:
+        assert len(file.readlines()) <= 3
+
+
+def test_kept_clips_of_a_file_that_ended_are_taken_over(tmp_path):
+    """The workers had been given more of it than the next build makes rows of."""
+    path = tmp_path / "kept.clips"
+    films = [tmp_path / "lies.mkv", tmp_path / "z.mkv"]
+    for film in films:
+        write_lying(film, 3.0, 10**6)
+
+    def rows(ended):
+        for film in films:
+            for start in range(10**6):
+                if str(film) in ended:
+                    break
+                yield decoding.Row(f"{film.name}@{start}", film, start, start + 1)
+
+    with WorkerPool(2) as pool:
+        for function in (decoding.DECODE, "nowhere:decode"):
+            ended = set()
+            decoded = decoding.decode_rows(
+                rows(ended),
+                pool=pool,
+                prepared=PreparedClips(path, decode.Clip),
+                ended=ended,
+                function=function,
+            )
+            assert len(list(decoded)) >= 4 and len(ended) == 2
+            assert 2 <= decoded.summary.num_bad <= 4
+    assert decoded.num_taken_over == decoded.summary.num_rows
+
+
+# --- splits ---------------------------------------------------------------------------
+
+
+def test_each_class_is_in_both_splits_and_what_is_missing_is_said(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for index in range(9):
+        media_files.write_clip(folder / f"{index}.wav", 1.0)
+    labels = tmp_path / "labels.csv"
+    names = dict(zip("012345", "aabbbc", strict=True))
+    lines = "".join(f"{file}.wav,{name}\n" for file, name in names.items())
+    labels.write_text(f"file,label\n{lines}")
+    options = {"labels": str(labels), "num_workers": 1}
+    builder = build_clip_folder(folder, tmp_path, **options)
+    found = {
+        split: [int(e["label"]) for e in load(tmp_path, split).values()]
+        for split in ("train", "validation")
+    }
+    assert sorted(found["validation"]) == [0, 1]
+    assert sorted(found["train"]) == [0, 1, 1, 2]
+    metadata = builder.info.metadata
+    assert metadata["num_files_stored"] == {"train": 4, "validation": 2}
+    assert metadata["num_unlabelled"] == 3
+    assert metadata["remarks"] == [
+        f"3 of 9 files have no label in {labels} and were left out: 6.wav, 7.wav, "
+        "8.wav",
+        "validation has no clip of 1 of 3 classes: c",
+    ]
+
+
+# --- what a build says ----------------------------------------------------------------
+
+
+def test_a_build_speaks_of_clips_alone(cli, videos, tmp_path):
+    """Without a terminal: a line for each step, nothing of TFDS, no scratch folders."""
+    done = cli(
+        *("data", "build", "clip_folder", "--videos", videos, "--data-dir", tmp_path),
+        *("--workers", 2, "--clip-seconds", 2),
+    )
+    assert done.status == 0, done
+    steps = [line.partition(":")[0] for line in done.err.splitlines()]
+    assert list(dict.fromkeys(steps)) == ["reading headers", "decoding"]
+    assert "15/15 files" not in done.err and "16/16 files" in done.err
+    assert "incomplete" not in done.err + done.out
+    assert "Unknown size" not in done.out and "Shuffling" not in done.err
+    assert f"files left out, with reasons: {tmp_path}" in done.out
+    good = tmp_path / "good"
+    good.mkdir()
+    for index in range(3):
+        media_files.write_clip(good / f"{index}.mp4", 1.0)
+    done = cli("data", "build", "clip_folder", "--videos", good, "--data-dir", good)
+    assert done.status == 0 and "left out" not in done.out, done
+    assert "note: validation has clips of one file only" in done.out
+
+
+def test_a_terminal_gets_one_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal, now = Terminal(), itertools.count()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress() as progress:
+        for done in range(1, 31):
+            progress("decoding", done, 60)
+        progress._bar.refresh()
+    shown = terminal.getvalue()
+    assert "decoding" in shown and "30/60" in shown and "clips/s" in shown
+    assert shown.count("\n") <= 2  # it redraws its line
+
+
+def test_elsewhere_a_line_says_it_every_ten_seconds(capfd, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress() as progress:
+        for done in range(101):
+            now[0] = done / 4
+            progress("decoding", done, 200)
+    assert capfd.readouterr().err.splitlines() == [
+        "decoding: 40/200 clips, 4.0 clips/s, 0:00:40 left",
+        "decoding: 80/200 clips, 4.0 clips/s, 0:00:30 left",
+        "decoding: 100/200 clips, 4.0 clips/s, 0:00:25 left",
+    ]
+
+
 # --- interruption ---------------------------------------------------------------------
 
 BUILD = """
@@ -329,7 +575,7 @@ build_clip_folder(sys.argv[1], sys.argv[2], clip_seconds=0.5, num_workers=2)
 """
 
 
-def test_a_build_stopped_by_ctrl_c_goes_on_where_it_was(tmp_path):
+def test_a_build_stopped_by_ctrl_c_goes_on_where_it_was(tmp_path, monkeypatch):
     folder, data_dir = tmp_path / "videos", tmp_path / "data"
     folder.mkdir()
     for index in range(4):
@@ -343,10 +589,20 @@ def test_a_build_stopped_by_ctrl_c_goes_on_where_it_was(tmp_path):
     assert process.returncode != 0 and b"KeyboardInterrupt" in errors
 
     # As TFDS leaves one behind where it is killed outright.
-    (data_dir / "clip_folder" / "default" / "incomplete.ABC_1.0.0").mkdir()
+    left = data_dir / "clip_folder" / "default"
+    (left / "incomplete.ABC_1.0.0").mkdir()
+    (left / "prepared-of-other-options").mkdir()
+
+    # The next start removes what is of no use, even if it fails.
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.TFRecordWriter, "write", None)
+        with pytest.raises(TypeError):
+            build_clip_folder(folder, data_dir, clip_seconds=0.5, num_workers=2)
+    folders = [p.name.partition("-")[0] for p in left.iterdir() if p.is_dir()]
+    assert folders == ["prepared"]
 
     builder = build_clip_folder(folder, data_dir, clip_seconds=0.5, num_workers=2)
-    assert 20 < builder.num_taken_over < 240
+    assert 20 < builder.num_taken_over <= 240
     assert [p.name for p in builder.data_path.parent.iterdir() if p.is_dir()] == [
         builder.data_path.name
     ]

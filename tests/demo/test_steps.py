@@ -1,13 +1,18 @@
 """The demo's record: finished steps, their time and their memory."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import time
+import types
 
+import media_files
+import numpy as np
 import pytest
 
+from tfavmae import cli, files
 from tfavmae.demo import memory, steps
 from tfavmae.errors import UserError
 
@@ -56,6 +61,40 @@ def test_other_options_need_another_folder(options, tmp_path):
     other = steps.Options(workdir=options.workdir, videos="films")
     with pytest.raises(UserError, match=r"videos=None.*'films'.*--workdir"):
         steps.Journal(other)
+
+
+def test_two_demos_in_one_folder_are_one_line(options):
+    def run_command(argv):
+        raise AssertionError("no step may start")
+
+    folder = steps.Journal(options).folder
+    with (
+        files.exclusive(folder / "demo.lock"),
+        pytest.raises(UserError, match="another demo is running here"),
+    ):
+        steps.run(options, run_command)
+
+
+def test_labels_add_a_classifier_of_each_modality(options, tmp_path, monkeypatch):
+    class Split:
+        def present(self, modality):
+            return np.array([modality == "audio"])
+
+    monkeypatch.setattr("tfavmae.data.pipeline.open_split", lambda *_: Split())
+    media_files.write_clip(tmp_path / "a.wav")
+    chosen = dataclasses.replace(options, videos=str(tmp_path), labels="labels.csv")
+    built = types.SimpleNamespace(info=types.SimpleNamespace(splits=["train"]))
+    found = list(steps.own_videos(chosen, {"data": built}))
+    assert [step.name for step in found] == [
+        *("data", "pretrain", "retrieve"),
+        *("finetune_audio", "evaluate_audio", "export"),
+    ]
+    by_name = {step.name: step.argv for step in found}
+    assert "labels.csv" in by_name["finetune_audio"]
+    assert "model.modality=audio" in by_name["finetune_audio"]
+    assert f"{options.workdir}/finetune_audio" in by_name["export"]
+    for step in found:
+        assert cli.build_parser().parse_args(step.argv)
 
 
 def test_descendants_of_a_process():

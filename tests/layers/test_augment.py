@@ -206,9 +206,19 @@ def test_models_keep_their_augmentation():
         {"mixup_level": "label"},
         {"mask_fill": "black"},
         {"noise_level": -1.0},
+        {"time_mask_frames": FRAMES + 1},
+        {"frequency_mask_bins": BINS + 1},
     ],
 )
 def test_impossible_options_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"`{name}` must be"):
-        DeviceAugmentation(**wrong)
+        classifier(**wrong)
+
+
+def test_a_mask_leaves_a_rest_of_the_spectrogram():
+    """With 192 frames, CAV-MAE's width, clips of 1 s would become one constant."""
+    model = classifier(frequency_mask_bins=BINS, time_mask_frames=FRAMES)
+    whole = batch() | {"audio_samples": np.full(BATCH, 10400, "int32")}
+    changed = np.asarray(model(whole, training=True)["audio_input"])
+    assert (changed.std(axis=(1, 2)) > 0).all()

@@ -106,7 +106,9 @@ class Pair:
     def gradients(self):
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            loss = self.model.compute_losses(self.batch, self.model(self.batch))["loss"]
+            loss = self.model.compute_losses(
+                self.batch, self.model(self.batch, masked=True)
+            )["loss"]
         gradients = tape.gradient(loss, [v.value for v in variables])
         return {
             address(v): np.asarray(g, "float64")
@@ -123,7 +125,7 @@ def pair(request):
 
 
 def test_losses(pair):
-    ours = pair.model.compute_losses(pair.batch, pair.model(pair.batch))
+    ours = pair.model.compute_losses(pair.batch, pair.model(pair.batch, masked=True))
     theirs = pair.reference_losses()
     decoding = "distillation" if pair.model.teacher else "reconstruction"
     names = {name: name for name in theirs}
@@ -135,7 +137,7 @@ def test_losses(pair):
 
 
 def test_outputs(pair):
-    ours = pair.model(pair.batch)
+    ours = pair.model(pair.batch, masked=True)
     teacher = {
         name.removeprefix("teacher/"): value
         for name, value in pair.weights.items()

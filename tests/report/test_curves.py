@@ -16,7 +16,22 @@ ROWS = [
 
 
 def test_curves_are_found_in_an_order_that_reads_well():
-    assert curves.curve_names(ROWS) == ["loss", "contrast", "accuracy", "learning_rate"]
+    learned, rest = curves.curve_names(ROWS)
+    assert learned == ["loss", "contrast", "accuracy"]
+    assert rest == ["learning_rate"]
+
+
+def test_curves_of_the_run_and_repeats_of_the_loss_are_apart():
+    row = {"classification": 2.5, "clips_per_second": 9.0, "input_wait": 0.1}
+    rows = [{"step": 1, "kind": "train", "loss": 2.5, "gradient_norm": 3.0, **row}]
+    learned, rest = curves.curve_names([*rows, {"step": 1, "val_accuracy": 0.5}])
+    assert learned == ["loss", "accuracy"]
+    assert rest == ["gradient_norm", "clips_per_second", "input_wait", "classification"]
+
+
+def test_chance_is_drawn_beside_a_curve():
+    assert "chance 0.136" in curves.loss_curve(ROWS, "accuracy", chance=3 / 22)
+    assert "chance" not in curves.loss_curve(ROWS, "accuracy")
 
 
 def test_the_means_of_epochs_are_not_mixed_into_finer_rows():
@@ -79,6 +94,7 @@ def test_headlines_say_what_the_numbers_mean(report):
     accuracy = found["audio-visual accuracy"]
     assert "points against the better single modality" in accuracy.meaning
     assert "ideal observer reaches 98" in accuracy.meaning
+    assert "chance is 8.3\u00a0%" in accuracy.meaning
     assert "chance is 17.2" in found["R@10, sound → picture"].meaning
     assert found["served model against trained model"].value == "5e-7"
     assert "58 held-out clips" in found["R@10, sound → picture"].meaning
@@ -91,6 +107,7 @@ def test_multi_label_results_are_headlined_by_their_mean_average_precision(repor
     result = dataclasses.replace(report.classification["audio"], accuracy=None)
     (found,) = headlines.derive(Report(title="", classification={"audio": result}))
     assert found.value == f"{result.mean_average_precision:.3f}"
+    assert "chance is 0.083." in found.meaning
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,6 @@ def test_long_and_large_clips_are_thinned_out():
         (1, 300, 460, 3), "uint8"
     )
     shown = shown_frames(frames)
-    assert shown.shape == (12, 100, 153, 3)
+    assert shown.shape == (12, 146, 224, 3)
     assert shown[0].max() == 0 and shown[-1].min() == 39
     assert len(shown_frames(None)) == 0

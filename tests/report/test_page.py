@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfavmae.report import page
+from tfavmae.report.reconstructions import Reconstruction, Triptych
 
 SECTION_IDS = [identity for identity, *_ in page.SECTIONS]
 VOID = {"meta", "img", "br", "link", "input", "path", "use", "hr"}
@@ -96,8 +97,8 @@ def test_sounds_are_whole_wav_files_and_each_is_there_once(report, text):
 
 def test_results_are_marked(report, text):
     found = sum(one.rank <= len(one.results) for one in report.retrieval_examples)
-    assert text.count("✓ right") == found > 0
-    assert "✗ wrong" in text and "≈ same class" in text
+    assert text.count("✓ its own") == found > 0
+    assert "≈ same class" in text and "✗" not in text
     assert "no picture" in text and "no sound" in text
 
 
@@ -109,6 +110,55 @@ def test_figures_counts_and_ceilings_are_in_the_text(report, text):
     assert "ceiling 66" in text and "ceiling 98" in text
     assert "moov atom not found" in text
     assert "9\u00a0min 44\u00a0s" in text
+
+
+def test_successes_and_failures_are_shown_with_their_share(report, text):
+    direction = report.retrieval.directions["audio_to_video"]
+    share, chance = direction.recall[5].value, direction.chance[5]
+    for success, part, level in (("", share, chance), ("not ", 1 - share, 1 - chance)):
+        title = f"is {success}among the first 5: {100 * part:.0f} % of all queries"
+        assert f"own picture {title} ({100 * level:.0f} % by chance)" in text
+    assert "of 58 (29.5 by chance)" in text
+
+
+def test_other_clips_of_the_same_video_are_not_wrong(report):
+    clips = {i: dataclasses.replace(c, file="a.mp4") for i, c in report.clips.items()}
+    text = page.html(dataclasses.replace(report, clips=clips))
+    shown = sum(len(one.results) for one in report.retrieval_examples)
+    own = text.count("✓ its own")
+    assert text.count("≈ same video") == shown - own
+    assert "≈ same class" not in text
+
+
+def test_pictures_come_before_charts_of_training():
+    order = [identity for identity, *_ in page.SECTIONS]
+    assert order[:3] == ["figures", "reconstructions", "retrieval"]
+    assert order.index("training") > order.index("classification")
+
+
+def test_charts_of_the_run_itself_are_folded_away(report):
+    rows = [{"step": 1, "loss": 2.0, "clips_per_second": 7.0, "input_wait": 0.0}]
+    text = page.html(dataclasses.replace(report, histories={"pretraining": rows}))
+    assert "<summary>The run itself: clips per second, input wait</summary>" in text
+
+
+def test_portrait_and_square_pictures_keep_their_shape(report):
+    rng = np.random.default_rng(0)
+    shapes = {"portrait": (455, 256), "square": (300, 300), "wide": (127, 226)}
+    pictures = {k: rng.integers(0, 255, (2, *v, 3), "uint8") for k, v in shapes.items()}
+    examples = [page.Clip(name, video=x) for name, x in pictures.items()]
+    tall = np.zeros((64, 32, 3), "uint8")
+    triptych = Triptych(tall, np.zeros((64, 32, 4), "uint8"), tall, 0.5, tall / 255)
+    text = page.html(
+        page.Report(
+            title="",
+            dataset=page.DatasetSummary("shapes", examples=examples),
+            reconstructions=[Reconstruction("a", video=triptych)],
+        )
+    )
+    for size in ("126 / 224", "224 / 224", "224 / 126"):
+        assert f'style="aspect-ratio:{size}"' in text
+    assert text.count("--ratio:0.500") == 3
 
 
 def test_a_run_without_labels_is_complete(report):

@@ -76,6 +76,18 @@ def test_hidden_patches_are_transparent_and_nowhere_else_is_changed():
     assert (triptych.reconstructed[hidden] != triptych.original[hidden]).any()
 
 
+def test_padding_after_a_short_clip_is_dark():
+    batch = make_batch()
+    spectrogram = np.random.default_rng(0).normal(size=(3, 64, 32)).astype("float32")
+    spectrogram[0, 40:] = 9.0  # as padding comes out of the front end
+    batch["audio"] = spectrogram
+    clip = reconstructions.reconstruct(make_model(), batch)[0]
+    darkest = clip.audio.original.reshape(-1, 3).astype(int).sum(1).min()
+    for picture in (clip.audio.original, clip.audio.reconstructed):
+        assert (picture[:, 40:].astype(int).sum(-1) == darkest).all()
+    assert clip.audio.original[:, :40].max() > 200  # the rest has its contrast
+
+
 def test_names_and_missing_modalities():
     clips = reconstructions.reconstruct(make_model(), make_batch())
     assert [clip.name for clip in clips] == ["clip 4", "clip 7", "clip 9"]
@@ -88,8 +100,9 @@ def test_figure_is_one_picture_with_a_row_per_clip():
     model, batch = make_model(), make_batch()
     figure = reconstructions.figure(reconstructions.reconstruct(model, batch))
     assert figure.dtype == np.uint8
-    assert figure.shape == (3 * 132, 6 * 164, 3)
-    assert figure[132:260, : 3 * 164].min() == 255  # a silent clip has no spectrogram
+    # Spectrograms of 64 x 32, and of each clip two frames of 24 x 32 side by side.
+    assert figure.shape == (3 * 132, 3 * (256 + 4) + 3 * (192 + 4), 3)
+    assert figure[132:260, : 3 * 260].min() == 255  # a silent clip has no spectrogram
     media = reconstructions.tensorboard_media(model, batch)
     np.testing.assert_array_equal(media["reconstruction"][0], figure)
     sounds = media["reconstruction_audio"]

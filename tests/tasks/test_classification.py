@@ -114,3 +114,28 @@ def test_tables_print_counts_and_classes():
 def test_class_names_of_another_set_are_refused():
     with pytest.raises(UserError, match="2 class names for a model with 3 classes"):
         classification.score(np.eye(3), np.arange(3), ["a", "b"])
+
+
+def test_intervals_are_over_files():
+    """Views, clips that are left out and the order of the batch do not confuse them."""
+    index = [9, 8, 7, 6, 5, 4, 4]
+    labels = [0, 0, 0, 1, 1, -1, -1]
+    logits = np.eye(2)[[0, 0, 0, 0, 1, 1, 1]]
+    files = np.array([5, 5, 5, 5, 3, 2, 2, 1, 1, 1])  # by `example_index`
+    batch = batch_of(logits, labels, index)
+    result = classification.evaluate(StandIn(), [batch], files=files)
+    assert (result.num_clips, result.num_files, result.num_left_out) == (5, 2, 1)
+    # File 1 has three hits, file 2 one of two: the mean of what is drawn.
+    drawn = result.accuracy
+    assert (drawn.value, drawn.low, drawn.high) == (0.8, 0.5, 1.0)
+    one = classification.evaluate(StandIn(), [batch], files=np.zeros(10, int))
+    assert np.isnan(one.accuracy.low) and json.loads(one.to_json())["accuracy"] == {
+        "value": 0.8,
+        "low": None,
+        "high": None,
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    one.print(console)
+    text = " ".join(console.export_text().split())
+    assert "80.0 % (one file: no interval)" in text
+    assert "5 clips of 1 file evaluated" in text

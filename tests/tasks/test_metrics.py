@@ -134,6 +134,32 @@ def test_bootstrap_interval_is_near_the_normal_one_and_repeats():
     assert str(metrics.Estimate(0.1234, 0.1, 0.2)) == "12.3 % [10.0, 20.0]"
 
 
+def test_bootstrap_over_files_is_as_wide_as_that_of_their_means():
+    """Clips that agree within a file add nothing: 20 files are 20 samples."""
+    per_file = (np.arange(20) % 10 < 3).astype(float)
+    files = np.repeat(np.arange(20), 50)
+    hits = per_file[files]
+    estimate = metrics.bootstrap(hits, groups=files)
+    assert estimate == metrics.bootstrap(per_file)
+    assert estimate.high - estimate.low > 5 * (
+        metrics.bootstrap(hits).high - metrics.bootstrap(hits).low
+    )
+    # Files of different lengths weigh by their clips, as in the mean itself.
+    uneven = metrics.bootstrap(
+        np.array([1.0] * 90 + [0.0] * 10), groups=np.repeat([7, 8], [90, 10])
+    )
+    assert (uneven.value, uneven.low, uneven.high) == (0.9, 0.0, 1.0)
+    alone = np.random.default_rng(0).permutation(1000)
+    hits = (np.arange(1000) % 10 < 3).astype(float)
+    assert metrics.bootstrap(hits, groups=alone) == metrics.bootstrap(hits)
+
+
+def test_one_file_has_no_interval():
+    estimate = metrics.bootstrap(np.ones(15), groups=np.zeros(15, int))
+    assert estimate.value == 1 and np.isnan([estimate.low, estimate.high]).all()
+    assert str(estimate) == "100.0 % (one file: no interval)"
+
+
 def test_bootstrap_refuses_nothing():
     with pytest.raises(ValueError, match=r"values.shape=\(0,\)"):
         metrics.bootstrap(np.array([]))

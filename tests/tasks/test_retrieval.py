@@ -80,6 +80,25 @@ def test_both_directions_differ_where_they_should():
     assert result.directions["video_to_audio"].recall[1].value == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("ties", ["expected", "repeated"])
+def test_intervals_are_over_files(ties):
+    embeddings = made_embeddings()
+    silent = np.arange(40) >= 30
+    embeddings["counts_as_miss"] = silent
+    # Clips 100 to 129 are found, those of the last file are misses.
+    files = np.concatenate([np.full(100, 9), np.repeat([0, 1, 2, 3], 10)])
+    result = retrieval.evaluate(embeddings, ks=(1,), files=files, ties=ties)
+    assert (result.num_clips, result.num_misses, result.num_files) == (30, 10, 4)
+    for direction in result.directions.values():
+        recall = direction.recall[1]
+        # The mean of four draws of 1, 1, 1 and 0.
+        assert (recall.value, recall.low, recall.high) == (0.75, 0.25, 1.0)
+    console = Console(width=120, record=True, file=io.StringIO())
+    result.print(console)
+    text = " ".join(console.export_text().split())
+    assert "30 clips of 4 files evaluated" in text and "intervals over files" in text
+
+
 def test_table_names_the_count_and_chance():
     embeddings = made_embeddings()
     embeddings["video_present"][7] = False
@@ -118,6 +137,17 @@ def test_search_returns_the_nearest_rows_first():
     order, similarity = retrieval.search(np.array([2.0, 0.0]), gallery, top=2)
     assert order.tolist() == [1, 2]
     assert similarity == pytest.approx([0.99944, 0.70711], abs=1e-5)
+
+
+def test_a_search_looks_through_clips_that_lack_the_modality_of_the_query():
+    embeddings = made_embeddings(5)
+    embeddings["audio_present"][3] = embeddings["video_present"][1] = False
+    embeddings["audio_embedding"][3] = embeddings["video_embedding"][1] = np.nan
+    values, index = retrieval.gallery(embeddings, "video")
+    assert index.tolist() == [100, 102, 103, 104] and np.isfinite(values).all()
+    embeddings["video_present"][:] = False
+    with pytest.raises(UserError, match="None of the 5 clips to search has video"):
+        retrieval.gallery(embeddings, "video")
 
 
 def test_a_model_of_one_modality_is_refused():

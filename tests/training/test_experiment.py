@@ -96,7 +96,7 @@ def test_a_run_explains_itself(pretrained):
 
 def test_tensorboard_has_terms_rates_and_images(pretrained):
     events = event_accumulator.EventAccumulator(
-        str(pretrained.workdir / "tensorboard"), size_guidance={"tensors": 0}
+        str(pretrained.workdir / "tensorboard" / "train"), size_guidance={"tensors": 0}
     )
     events.Reload()
     tags = set(events.Tags()["tensors"])
@@ -112,10 +112,9 @@ def test_tensorboard_has_terms_rates_and_images(pretrained):
         "clips_per_second",
         "input_wait",
     ]
-    assert {f"train/{name}" for name in train} < tags
-    assert {"validation/loss", "frames", "clip", "quieter", "config"} < tags
+    assert {*train, "frames", "clip", "quieter", "config"} < tags
     assert "device/peak_host_memory_gib" in tags
-    assert [e.step for e in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [e.step for e in events.Tensors("loss")] == [1, 2, 3, 4, 5, 6, 7]
     assert [e.step for e in events.Tensors("frames")] == [3, 6]
     assert [e.step for e in events.Tensors("clip")] == [3, 6]
     assert [e.step for e in events.Tensors("quieter")] == [3, 6]
@@ -245,6 +244,26 @@ def test_a_byte_that_flips_while_training_is_one_line(small_config, tones, tmp_p
     with pytest.raises(UserError, match=f"{path}: the record is damaged") as raised:
         experiment.run(config, tmp_path / "run", progress=False)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"data.batch_size": 64}, "more than the 24 training clips"),
+        ({"optimizer.warmup_steps": 7}, "shorten the warm-up"),
+        ({"data.train_split": "tain"}, "no split 'tain'"),
+        ({"data.batch_size": 1}, "without negatives"),
+        ({"initialize_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_refused_start_leaves_no_run(changes, complaint, small_config, tmp_path):
+    """The corrected command then starts, and is not taken for another config."""
+    workdir = tmp_path / "run"
+    with pytest.raises(UserError, match=complaint):
+        experiment.run(small_config(**changes), workdir, progress=False)
+    assert [path.name for path in workdir.iterdir()] == ["lock"]
+    corrected = small_config(**{"trainer.num_steps": 3})
+    assert experiment.run(corrected, workdir, progress=False).step == 3
 
 
 def test_contrast_over_a_batch_of_one(small_config, tmp_path):

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,18 @@ from tfavmae.errors import UserError
 _CHUNK_BYTES = 2**20
 
 FilePath = str | os.PathLike
+
+
+def control_character(text: str) -> str | None:
+    """The first line break or other control character of a text, such as `"U+000A"`.
+
+    Names of classes are stored one a line, and every reader of lines has its own idea
+    of what ends one.
+    """
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            return f"U+{ord(character):04X}"
+    return None
 
 
 class BadRow(ValueError):

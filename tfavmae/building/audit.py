@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from tfavmae import __version__
-from tfavmae.building.annotations import AnnotatedClip, Annotations, BadRow
+from tfavmae.building.annotations import (
+    AnnotatedClip,
+    Annotations,
+    BadRow,
+    control_character,
+)
 from tfavmae.building.audit_page import write_page
 from tfavmae.building.file_templates import Locator, Template, check_template
-from tfavmae.building.inspection import INSPECT, Request, fraction_of
+from tfavmae.building.inspection import INSPECT, Finding, Request, fraction_of
 from tfavmae.building.manifest import JSON, Manifest, ManifestRow, ManifestWriter
 from tfavmae.building.source import Source
 from tfavmae.building.worker_pool import Outcome, WorkerPool
@@ -80,6 +85,11 @@ def audit(
     >>> manifest = audit(VGGSound(), "vggsound/annotations", "vggsound/video", "audit")
     >>> manifest.splits["test"]["missing"]
     """
+    pool = WorkerPool(
+        num_workers,
+        time_limit_seconds=time_limit_seconds,
+        memory_limit_bytes=memory_limit_bytes,
+    )
     own = [Template(pattern) for pattern in templates]
     for template in own:
         check_template(template, source.FIELDS)
@@ -96,11 +106,6 @@ def audit(
         manifest = Manifest(folder)
         if manifest.facts.get("request") == facts["request"]:
             return manifest
-    pool = WorkerPool(
-        num_workers,
-        time_limit_seconds=time_limit_seconds,
-        memory_limit_bytes=memory_limit_bytes,
-    )
     with exclusive(Path(folder) / "audit.lock", "audit"), FirstSeen() as seen, pool:
         writer = ManifestWriter(folder, facts)
         inspector = Inspector(locator, seen, pool, thorough, min_seconds, inspect)
@@ -130,12 +135,25 @@ def _facts(
     thorough: bool,
     min_seconds: float,
 ) -> dict[str, Any]:
-    """What was asked for, as `manifest.json` records it, with the hash `request`."""
+    """What was asked for, as `manifest.json` records it, with the hash `request`.
+
+    Raises:
+        UserError: a class has a name that cannot be stored in a line.
+    """
+    label_names = source.label_names(annotations)
+    for label, names in label_names.items():
+        for name in names:
+            if character := control_character(name):
+                files = ", ".join(path.name for path in annotations.used)
+                raise UserError(
+                    f"{annotations.folder}: the {label} {name!r} in {files} has the "
+                    f"control character {character}. Replace it."
+                )
     facts = {
         "dataset": source.NAME,
         "selection": source.selection,
         "options": source.options,
-        "label_names": source.label_names(annotations),
+        "label_names": label_names,
         # Only now are all annotation files known that the source uses.
         "annotations": annotations.digests(),
         "media": os.path.abspath(locator.root),
@@ -199,7 +217,7 @@ class Inspector:
         # is faster.
         prepared = [self.prepare(clip) for clip in batch]
         requests = [request for _, request in prepared if request]
-        outcomes = self.pool.map(self.inspect, requests)
+        outcomes = self.pool.map(self.inspect, requests, Finding)
         for row, request in prepared:
             yield self.complete(row, next(outcomes)) if request else row
 

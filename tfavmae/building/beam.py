@@ -18,6 +18,7 @@ import apache_beam as beam
 from tfavmae.building import decoding, inspection
 from tfavmae.building.manifest import ManifestRow, parse_row
 from tfavmae.building.worker_pool import WorkerPool
+from tfavmae.media.decode import Clip
 
 _BAD = "bad"
 
@@ -103,7 +104,7 @@ class DecodeClip(beam.DoFn):
         start = row.start_seconds or 0.0
         if reason is None:
             request = (path, start, row.end_seconds, self.step.options)
-            (outcome,) = self.pool.map(decoding.DECODE, [request])
+            (outcome,) = self.pool.map(decoding.DECODE, [request], Clip)
             reason = outcome.reason
         if reason is not None:
             # Raises the error of a strict build; the report itself is written by Beam.

@@ -3,22 +3,24 @@
 TFDS deletes what it has written when a build ends early. Each decoded clip is therefore
 first appended to a file of records next to the data set; the next build with the same
 rows reads those and decodes only the rest. Records are taken over up to the first that
-was cut off by the interruption, or damaged since.
+was cut off by the interruption, or damaged since, or that is none of ours: they are
+plain data (`messages`), as anybody may have put a file there.
 """
 
+import dataclasses
 import itertools
 import os
-import pickle
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tfavmae.building import messages
 from tfavmae.building.worker_pool import Outcome
 from tfavmae.files import exclusive
 
-_HEADER = struct.Struct("<QL")  # length and CRC-32 of the pickle that follows
+_HEADER = struct.Struct("<QL")  # length and CRC-32 of the message that follows
 
 
 class PreparedClips:
@@ -26,13 +28,14 @@ class PreparedClips:
 
     Args:
         path: the file of records; created with its folder.
+        kind: the type of the outcomes' values.
 
     Attributes:
         num_taken_over: rows whose outcome an earlier pass had kept.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike, kind: type) -> None:
+        self.path, self.kind = Path(path), kind
         self.num_taken_over = 0
 
     def outcomes(
@@ -51,10 +54,15 @@ class PreparedClips:
         with exclusive(self.path) as file:
             file.seek(0)
             good = 0  # end of the last record that was taken over
-            for key, outcome in read_records(file):
+            for key, outcome in read_records(file, self.kind):
                 row = next(rows, None)
                 if row is None:
                     break
+                if row.key != key and outcome.is_past_end:
+                    # Asked for before its file was known to have ended.
+                    rows = itertools.chain([row], rows)
+                    good = file.tell()
+                    continue
                 if row.key != key:  # other rows from here on than last time
                     rows = itertools.chain([row], rows)
                     break
@@ -65,21 +73,32 @@ class PreparedClips:
             rows, keyed = itertools.tee(rows)
             for row, outcome in zip(keyed, decode(rows), strict=True):
                 # Flushed one by one: what is not on the disk is decoded again.
-                record = pickle.dumps((row.key, outcome), pickle.HIGHEST_PROTOCOL)
+                record = messages.pack([row.key, outcome])
                 file.write(_HEADER.pack(len(record), zlib.crc32(record)) + record)
                 file.flush()
                 yield outcome
 
 
-def read_records(file: BinaryIO) -> Iterator[tuple[str, Outcome]]:
-    """Keys and outcomes of a file of records, up to the first damaged record."""
+def read_records(file: BinaryIO, kind: type) -> Iterator[tuple[str, Outcome]]:
+    """Keys and outcomes of a file of records, up to the first that cannot be used.
+
+    Args:
+        file: the file, whoever wrote it.
+        kind: the type of the outcomes' values.
+    """
     size = os.fstat(file.fileno()).st_size
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         length, checksum = _HEADER.unpack(header)
         record = file.read(min(length, size))  # a damaged length may be anything
         if len(record) < length or zlib.crc32(record) != checksum:
             return
-        yield pickle.loads(record)
+        try:
+            content = messages.unpack(record)
+            key, outcome = messages.typed(tuple[str, Outcome], content)
+            value = messages.typed(kind | None, outcome.value)
+        except messages.BadMessage:
+            return
+        yield key, dataclasses.replace(outcome, value=value)
 
 
 def find_leftovers(folder: Path) -> list[Path]:

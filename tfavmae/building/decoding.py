@@ -6,22 +6,25 @@ the others are not affected.
 
 import csv
 import dataclasses
+import functools
 import itertools
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from tfavmae.building.clip_cache import PreparedClips
+from tfavmae.building.inspection import flags_of
 from tfavmae.building.worker_pool import Outcome, WorkerPool
 from tfavmae.errors import UserError
 from tfavmae.files import disk_error, disk_errors
 from tfavmae.media import decode
 
 DECODE = "tfavmae.building.decoding:decode_request"
+PROBE = "tfavmae.media.decode:probe"
 
 # Path, start and end in seconds, and the fields of `decode.DecodeOptions`.
 DecodeRequest = tuple[str, float, float | None, dict[str, Any]]
@@ -52,6 +55,7 @@ class Summary:
     Attributes:
         num_ok: rows decoded.
         num_bad: rows reported as bad.
+        num_skipped: rows left out because of what they hold; see `decode_rows`.
         num_without_audio, num_without_video: decoded rows that lack the track.
         num_silent: decoded rows whose audio track is all zeros.
         clip_seconds: total length of the decoded rows.
@@ -60,6 +64,7 @@ class Summary:
 
     num_ok: int = 0
     num_bad: int = 0
+    num_skipped: int = 0
     num_without_audio: int = 0
     num_without_video: int = 0
     num_silent: int = 0
@@ -73,11 +78,17 @@ class Summary:
         self.num_without_video += not example["has_video"]
         self.num_silent += example["has_audio"] and not example["audio"].any()
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of which is known what became of them."""
+        return self.num_ok + self.num_bad + self.num_skipped
+
     def __str__(self) -> str:
         return (
             f"{self.num_ok} clips ({self.clip_seconds:.0f} s) in {self.seconds:.0f} s: "
             f"{self.num_without_audio} without audio, {self.num_without_video} without "
-            f"video, {self.num_silent} silent; {self.num_bad} bad"
+            f"video, {self.num_silent} silent; {self.num_skipped} skipped, "
+            f"{self.num_bad} bad"
         )
 
 
@@ -91,7 +102,7 @@ class BadFiles:
         strict: raise `UserError` instead of reporting.
 
     Attributes:
-        count: files reported so far.
+        count: faults reported so far.
     """
 
     def __init__(
@@ -101,14 +112,21 @@ class BadFiles:
         self.count = 0
         self._write("path", "reason", mode="w")
 
-    def add(self, path: str | os.PathLike, reason: str) -> None:
+    def add(
+        self, path: str | os.PathLike, reason: str, *, is_fault: bool = True
+    ) -> None:
         """Reports one file.
 
+        Args:
+            path: the file.
+            reason: what is wrong with it, in one line.
+            is_fault: False if it is left out by the user's wish.
+
         Raises:
-            UserError: the report is `strict`, or cannot be written.
+            UserError: the report is `strict` and this a fault, or it cannot be written.
         """
-        self.count += 1
-        if self.strict:
+        self.count += is_fault
+        if self.strict and is_fault:
             raise UserError(
                 f"{path}: {reason}. Remove the file, or build without `strict` to "
                 "skip and report it."
@@ -144,8 +162,11 @@ class DecodedRows:
         function: str,
         owns_pool: bool,
         prepared: PreparedClips | None,
+        skip: Collection[str],
+        ended: set[str] | None,
     ) -> None:
         self.summary, self.bad_files, self._prepared = summary, bad_files, prepared
+        self._skip, self._ended = frozenset(skip), ended
         self._pool, self._owns_pool = pool, owns_pool
         self._started = time.monotonic()
         self._examples = self._decode(rows, dataclasses.asdict(options), function)
@@ -188,7 +209,7 @@ class DecodedRows:
                 (os.fspath(row.path), row.start_seconds, row.end_seconds, options)
                 for row in rows
             )
-            return self._pool.map(function, requests)
+            return self._pool.map(function, requests, decode.Clip)
 
         # Two passes over the rows, one ahead of the other by what is in the workers.
         rows, requested = itertools.tee(rows)
@@ -198,18 +219,34 @@ class DecodedRows:
             outcomes = in_workers(requested)
         for row, outcome in zip(rows, outcomes, strict=True):
             self.summary.seconds = time.monotonic() - self._started
-            if outcome.reason is None:
+            path = os.fspath(row.path)
+            flags = self._skip and self._skip & flags_of(outcome.value, self._skip)
+            if outcome.reason is not None:
+                reason = f"{outcome.reason}{_part(row)}"
+                if outcome.is_past_end and self._ended is not None:
+                    if path in self._ended:
+                        continue  # said once
+                    self._ended.add(path)
+                    reason += "; the rest of the file is left out"
+                self.summary.num_bad += 1
+                self.bad_files.add(path, reason)
+            elif flags:
+                self.summary.num_skipped += 1
+                reason = f"{' and '.join(sorted(flags))} (skip){_part(row)}"
+                self.bad_files.add(path, reason, is_fault=False)
+            else:
                 example = to_example(row, outcome.value)
                 self.summary.add(example)
                 self.summary.clip_seconds += outcome.value.duration_seconds
                 yield row.key, example
-                continue
-            self.summary.num_bad += 1
-            part = ""
-            if row.start_seconds or row.end_seconds is not None:
-                end = "" if row.end_seconds is None else f"{row.end_seconds:g}"
-                part = f" (clip {row.start_seconds:g}-{end} s)"
-            self.bad_files.add(row.path, outcome.reason + part)
+
+
+def _part(row: Row) -> str:
+    """Which part of its file a row is, for the report."""
+    if not row.start_seconds and row.end_seconds is None:
+        return ""
+    end = "" if row.end_seconds is None else f"{row.end_seconds:g}"
+    return f" (clip {row.start_seconds:g}-{end} s)"
 
 
 def decode_rows(
@@ -223,6 +260,8 @@ def decode_rows(
     summary: Summary | None = None,
     prepared: PreparedClips | None = None,
     function: str = DECODE,
+    skip: Collection[str] = (),
+    ended: set[str] | None = None,
 ) -> DecodedRows:
     """Decodes rows in worker processes, in order, with bounded memory.
 
@@ -237,6 +276,11 @@ def decode_rows(
         summary: a `Summary` to add to, shared with other passes.
         prepared: the file that keeps decoded clips until the data set is complete.
         function: what the workers call, as `"module:name"`.
+        skip: some of `inspection.DECODED_FLAGS`; rows whose clip has one of them are
+            left out, and reported, but not as faults.
+        ended: receives the paths of files that end before a row. Whoever makes the rows
+            makes no more of such a file, so that a wrong length in a header costs a few
+            rows and one line of the report. None to report every row.
 
     Returns:
         A `DecodedRows`: an iterator whose `summary` has the counts. Iterating raises
@@ -256,14 +300,64 @@ def decode_rows(
     options = options or decode.DecodeOptions()
     summary = summary or Summary()
     return DecodedRows(
-        rows, options, pool, bad_files, summary, function, owns_pool, prepared
+        rows,
+        options,
+        pool,
+        bad_files,
+        summary,
+        function,
+        owns_pool,
+        prepared,
+        skip,
+        ended,
     )
 
 
+def probe_files(
+    pool: WorkerPool, paths: Iterable[str | os.PathLike]
+) -> Iterator[Outcome]:
+    """Reads the headers of files in the workers: a `MediaInfo` or a reason for each."""
+    return pool.map(PROBE, map(os.fspath, paths), decode.MediaInfo)
+
+
+class PastEnd(Exception):
+    """The clip begins behind the last packet of its file.
+
+    Attributes:
+        reason: what decoding it said.
+        is_past_end: read by the worker; see `worker_pool.Outcome`.
+    """
+
+    is_past_end = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 def decode_request(request: DecodeRequest) -> decode.Clip:
-    """Decodes one row; runs in a worker."""
+    """Decodes one row; runs in a worker.
+
+    Raises:
+        MediaError: the row cannot be decoded.
+        PastEnd: its file ends before it.
+    """
     path, start_seconds, end_seconds, options = request
-    return decode.decode(path, start_seconds, end_seconds, **options)
+    try:
+        return decode.decode(path, start_seconds, end_seconds, **options)
+    except decode.MediaError as error:
+        if start_seconds > 0:
+            state = os.stat(path)
+            end = _last_packet_end(path, state.st_size, state.st_mtime_ns)
+            if start_seconds >= end:
+                raise PastEnd(error.reason) from error
+        raise
+
+
+# A damaged file fails many times and is read to its end once.
+@functools.lru_cache(maxsize=8)
+def _last_packet_end(path: str, size: int, modified_ns: int) -> float:
+    return decode.last_packet_end(path)
 
 
 def to_example(row: Row, clip: decode.Clip) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import re
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfavmae.errors import UserError, shown
 from tfavmae.media.decode import DecodeOptions
 
 # Fields that do not decide what a data set holds: TFDS's own, and how the work is done.
@@ -15,6 +17,23 @@ _WITHOUT_EFFECT = {
     *(field.name for field in dataclasses.fields(tfds.core.BuilderConfig)),
     *("num_workers", "strict", "time_limit_seconds", "memory_limit_bytes"),
 }
+
+
+# Other names would leave the data folder, or could not be told from a version.
+_NAME = re.compile(r"(?!\d+\.\d+\.\d+$)\w[\w.-]*")
+
+
+def check_name(name: str) -> None:
+    """Checks that a data set can have a name: it becomes a folder, and is looked up.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not _NAME.fullmatch(name) or len(name) > 100:
+        raise UserError(
+            f"{shown(name)} cannot name a data set; use letters, digits, `_`, `-` and "
+            "`.`, such as my_clips."
+        )
 
 
 def example_features(

@@ -5,6 +5,8 @@ import functools
 import hashlib
 import io
 import os
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,8 @@ from PIL import Image
 from tfavmae.building.manifest import ManifestRow
 from tfavmae.media import decode
 
+# The flags of `manifest.FLAGS` that a decoded clip alone can have.
+DECODED_FLAGS = ("silent", "still", "no_audio", "no_video")
 INSPECT = "tfavmae.building.inspection:inspect"
 # Larger files are hashed in part: reading a feature film takes longer than probing it.
 _WHOLE_FILE_BYTES = 32 * 2**20
@@ -66,12 +70,16 @@ class Finding:
     reason: str = ""
 
 
-def inspect(request: Request) -> Finding:
-    """Inspects the file of one clip.
+def inspect(fields: dict[str, Any]) -> Finding:
+    """Inspects the file of one clip; runs in a worker.
+
+    Args:
+        fields: those of a `Request`.
 
     Raises:
         MediaError: the file is unreadable.
     """
+    request = Request(**fields)
     info, state = decode.probe(request.path), os.stat(request.path)
     start, end = segment_in_file(request, info.duration_seconds)
     wanted = request.random_seconds  # seconds that the annotation promises
@@ -89,10 +97,7 @@ def inspect(request: Request) -> Finding:
         rate = max(_FRAMES_PER_SECOND, _MIN_FRAMES / (seconds or _MIN_FRAMES))
         options = {"frame_rate": rate, "shorter_side": 32}
         clip = decode.decode(request.path, start, end, **options)
-        if clip.audio is not None and is_silent(clip.audio):
-            flags.append("silent")
-        if is_still(clip.frames):
-            flags.append("still")
+        flags += sorted(flags_of(clip, ("silent", "still")))
     if seconds is not None and wanted and seconds < _SHORTENED * wanted:
         flags.append("shortened")
     return Finding(
@@ -138,6 +143,23 @@ def fraction_of(name: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def flags_of(clip: decode.Clip | None, wanted: Collection[str]) -> set[str]:
+    """The flags of a clip, of those that are `wanted` (`DECODED_FLAGS`).
+
+    None, a clip that could not be decoded, has none.
+    """
+    if clip is None:
+        return set()
+    audio, frames = clip.audio, clip.frames
+    tests = {
+        "silent": lambda: audio is not None and is_silent(audio),
+        "still": lambda: is_still(frames),
+        "no_audio": lambda: audio is None,
+        "no_video": lambda: not frames,
+    }
+    return {flag for flag in wanted if tests[flag]()}
+
+
 def is_silent(audio: np.ndarray) -> bool:
     """Whether int16 `(samples,)` holds no more than the noise of an encoder."""
     # int16 has no positive counterpart of -32768.
@@ -148,10 +170,12 @@ def is_still(frames: list[bytes]) -> bool:
     """Whether two or more JPEG frames all show the same picture."""
     if len(frames) < 2:
         return False
-    first, *others = (
+    # Drawn one by one: most films differ in their second frame.
+    others = (
         np.asarray(Image.open(io.BytesIO(frame)).convert("L"), np.float32)
         for frame in frames
     )
+    first = next(others)
     return all(np.abs(other - first).mean() < _STILL_LEVELS for other in others)
 
 

@@ -83,6 +83,7 @@ class PublishedBuilder(
         self._manifest, self._root = manifest, root
         return BuildPlan(
             rows={split: self.usable_rows(split) for split in manifest.splits},
+            num_rows=sum(counts[OK] for counts in manifest.splits.values()),
             source_digest=manifest.fingerprint,
             facts={
                 "manifest_fingerprint": manifest.fingerprint,
@@ -123,6 +124,7 @@ class PublishedBuilder(
                 num_workers=self.num_workers,
                 time_limit_seconds=config.time_limit_seconds,
                 memory_limit_bytes=config.memory_limit_bytes,
+                progress=functools.partial(self.progress, "auditing"),
                 # An interrupted build leaves its clips, which belong to its manifest.
                 reuse=any(self.work_folder.glob("prepared-*")),
             )

@@ -2,7 +2,8 @@
 
 Media files are untrusted input to C libraries. Each item is processed in one of a few
 small Python processes with a time and a memory limit; a process that exceeds them, or
-crashes, loses that item alone and is replaced.
+crashes, loses that item alone and is replaced. What such a process answers is not
+trusted either: it is plain data (`messages`), of a type that the caller names.
 
 The processes are started afresh (never forked: TensorFlow's threads do not survive
 that) and import only the module of the function they call. `multiprocessing` would
@@ -13,10 +14,10 @@ import collections
 import concurrent.futures
 import dataclasses
 import importlib
+import io
 import json
 import math
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -24,6 +25,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, Self, cast
+
+from tfavmae.building import messages
+from tfavmae.errors import UserError
 
 _BOOT = """
 import json, sys
@@ -42,10 +46,12 @@ class Outcome:
     Attributes:
         value: what the function returned; None if it failed.
         reason: why it failed, in one line; None if it did not.
+        is_past_end: it failed because its file ends before it.
     """
 
     value: Any = None
     reason: str | None = None
+    is_past_end: bool = False
 
 
 class WorkerPool:
@@ -56,10 +62,13 @@ class WorkerPool:
         time_limit_seconds: for one item; a worker that exceeds it is killed.
         memory_limit_bytes: address space of one worker (enforced on Linux).
 
+    Raises:
+        UserError: `num_workers` is not positive.
+
     Example:
 
     >>> with WorkerPool(num_workers=2) as pool:
-    ...     for outcome in pool.map("tfavmae.media.decode:probe", paths):
+    ...     for outcome in pool.map("tfavmae.media.decode:probe", paths, MediaInfo):
     ...         print(outcome.value or outcome.reason)
     """
 
@@ -70,6 +79,10 @@ class WorkerPool:
         time_limit_seconds: float = 120.0,
         memory_limit_bytes: int = 4 * 2**30,
     ) -> None:
+        if num_workers is not None and num_workers < 1:
+            raise UserError(
+                f"`num_workers` (--workers) must be at least 1; received {num_workers}."
+            )
         self.num_workers = num_workers or available_cores()
         self._limits = (time_limit_seconds, memory_limit_bytes)
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -77,12 +90,16 @@ class WorkerPool:
         self._workers: set[Worker] = set()
         self._is_closed = False
 
-    def map(self, function: str, items: Iterable) -> Iterator[Outcome]:
+    def map(
+        self, function: str, items: Iterable, returns: Any = Any
+    ) -> Iterator[Outcome]:
         """Outcomes of `function(item)`, in the order of the items.
 
         Args:
             function: `"package.module:name"`, imported in the workers.
-            items: anything that pickles; drawn as they are needed.
+            items: whatever `messages.pack` takes; drawn as they are needed.
+            returns: the type of the values, as in `messages.typed`; an answer of
+                another type is a failure.
 
         Raises:
             RuntimeError: a worker cannot start, or cannot import the function.
@@ -90,7 +107,7 @@ class WorkerPool:
         window: collections.deque[concurrent.futures.Future] = collections.deque()
         for item in items:
             future: concurrent.futures.Future = concurrent.futures.Future()
-            self._tasks.put((function, item, future))
+            self._tasks.put((function, item, returns, future))
             if len(self._threads) < self.num_workers:
                 # Daemons, so that an interrupted program never waits for them.
                 self._threads.append(threading.Thread(target=self._attend, daemon=True))
@@ -121,7 +138,7 @@ class WorkerPool:
         """A thread's loop: hands items to its own worker, and replaces a dead one."""
         worker = None
         while (task := self._tasks.get()) is not None and not self._is_closed:
-            function, item, future = task
+            function, item, returns, future = task
             try:
                 if worker is None:
                     worker = Worker(self._limits)
@@ -130,7 +147,7 @@ class WorkerPool:
                     if self._is_closed:
                         worker.kill()
                     worker.wait_until_ready()
-                future.set_result(worker.ask(function, item))
+                future.set_result(worker.ask(function, item, returns))
             except BaseException as error:
                 future.set_exception(error)
             if worker is not None and worker.is_dead:
@@ -141,7 +158,7 @@ class WorkerPool:
 
 
 class Worker:
-    """One process, which exchanges pickles over its standard input and output.
+    """One process, which exchanges messages over its standard input and output.
 
     Args:
         limits: time in seconds and memory in bytes for one item.
@@ -159,7 +176,7 @@ class Worker:
             start_new_session=True,
         )
         self.requests = cast(BinaryIO, self.process.stdin)
-        self.answers = cast(BinaryIO, self.process.stdout)
+        self.answers = cast(io.BufferedReader, self.process.stdout)
 
     def wait_until_ready(self) -> None:
         """Waits for the process to have imported what it needs.
@@ -168,28 +185,36 @@ class Worker:
             RuntimeError: it ended instead.
         """
         try:
-            pickle.load(self.answers)
-        except (EOFError, OSError) as error:
+            messages.read(self.answers)
+        except (EOFError, OSError, messages.BadMessage) as error:
             self.kill()
             raise RuntimeError(
                 "A worker process could not start; its own message is above."
             ) from error
 
-    def ask(self, function: str, item: Any) -> Outcome:
+    def ask(self, function: str, item: Any, returns: Any) -> Outcome:
         """Has the process call `function(item)` and waits for the outcome.
 
         Raises:
             RuntimeError: the process cannot import the function.
         """
         try:
-            pickle.dump((function, item), self.requests)
+            self.requests.write(messages.pack([function, item]))
             self.requests.flush()
-            answer = pickle.load(self.answers)
-        except (EOFError, OSError, pickle.UnpicklingError):
+            answer = messages.unpack(messages.read(self.answers))
+            kind, content, is_past_end = messages.typed(tuple[str, Any, bool], answer)
+            if kind == "value":
+                return Outcome(messages.typed(returns, content))
+            reason = messages.one_line(content)
+        except (EOFError, OSError):
             return Outcome(reason=self.cause_of_death())
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        except messages.BadMessage as error:
+            # What else it may say is not worth hearing.
+            self.kill()
+            return Outcome(reason=f"the decoder gave a wrong answer: {error}")
+        if kind == "unusable":
+            raise RuntimeError(reason)
+        return Outcome(reason=reason, is_past_end=is_past_end)
 
     def cause_of_death(self) -> str:
         """Ends a process whose pipe broke; says in one line why it died."""
@@ -236,42 +261,46 @@ def serve(time_limit_seconds: float, memory_limit_bytes: int) -> None:
         if hard != resource.RLIM_INFINITY:
             soft = min(soft, hard)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    requests = cast(io.BufferedReader, sys.stdin.buffer)
     send(answers, "ready")
     while True:
         try:
-            function, item = pickle.load(sys.stdin.buffer)
+            function, item = messages.unpack(messages.read(requests))
         except EOFError:
             return  # the caller has closed the pool, or is gone
         try:
             module, name = function.split(":")
             work = getattr(importlib.import_module(module), name)
         except Exception as error:  # not the item's fault: the caller raises it
-            send(answers, RuntimeError(f"A worker cannot use {function}: {error}"))
+            reason = f"A worker cannot use {function}: {error}"
+            send(answers, ["unusable", reason, False])
             continue
         signal.setitimer(signal.ITIMER_REAL, time_limit_seconds)
-        outcome = outcome_of(work, item, memory_limit_bytes)
+        answer = answer_of(work, item, memory_limit_bytes)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(answers, outcome)
+        send(answers, answer)
 
 
 def send(stream: BinaryIO, message: Any) -> None:
-    """Writes one pickle; ends the process if nobody reads it."""
+    """Writes one message; ends the process if nobody reads it."""
     try:
-        pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
+        stream.write(message if isinstance(message, bytes) else messages.pack(message))
         stream.flush()
     except BrokenPipeError:
         os._exit(0)  # the caller is gone: an error could not be reported to anyone
 
 
-def outcome_of(
+def answer_of(
     function: Callable[[Any], Any], item: Any, memory_limit_bytes: int
-) -> Outcome:
-    """The outcome of `function(item)`, with every error as a reason in one line."""
+) -> bytes:
+    """What a worker answers: `function(item)`, or every error as a line of text."""
     try:
-        return Outcome(function(item))
+        return messages.pack(["value", function(item), False])
     except MemoryError:
         gigabytes = memory_limit_bytes / 2**30
-        return Outcome(reason=f"needs more than {gigabytes:g} GiB (memory_limit_bytes)")
+        reason = f"needs more than {gigabytes:g} GiB (memory_limit_bytes)"
+        return messages.pack(["reason", reason, False])
     except Exception as error:
         reason = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
-        return Outcome(reason=" ".join(str(reason).split()))
+        is_past_end = bool(getattr(error, "is_past_end", False))
+        return messages.pack(["reason", messages.one_line(reason), is_past_end])

@@ -1,10 +1,11 @@
 """Parser of the command line, and the options that several commands share."""
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, shown
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -38,6 +39,29 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         # A fixed width: the pages are the same in every terminal, and a test can check
         # that they fit a screen of 80 x 24.
         super().__init__(prog, max_help_position=26, width=80)
+
+
+def count(text: str) -> int:
+    """The `type` of an option that takes a whole number of at least 1."""
+    # 64 bits: what TensorFlow can count to, and TensorFlow Serving reads as a version.
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:20]) < 2**63:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1; received {shown(text)}"
+        )
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """The `type` of an option that takes a length of time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"must be a positive number of seconds; received {shown(text)}"
+        )
+    return value
 
 
 def add_command(

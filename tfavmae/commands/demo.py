@@ -4,7 +4,13 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from tfavmae.commands.arguments import add_command, add_config, add_set, add_workdir
+from tfavmae.commands.arguments import (
+    add_command,
+    add_config,
+    add_set,
+    add_workdir,
+    refuse,
+)
 
 
 def add_parser(commands: Any, run_command: Callable[[list[str]], Any]) -> None:
@@ -20,9 +26,12 @@ def add_parser(commands: Any, run_command: Callable[[list[str]], Any]) -> None:
     def run(args: argparse.Namespace) -> None:
         from tfavmae.demo import steps
 
+        if args.videos is None:
+            refuse(args, ["labels"], "a demo without --videos")
         options = steps.Options(
             workdir=args.workdir or "runs/demo",
             videos=args.videos,
+            labels=args.labels,
             seed=args.seed,
             is_quick=args.quick,
             recipe=args.config,
@@ -41,7 +50,8 @@ def add_parser(commands: Any, run_command: Callable[[list[str]], Any]) -> None:
     add_config(parser, "pretraining recipe; default: that of the demo")
     add_set(parser, "all recipes")
     add = parser.add_argument
-    add("--videos", metavar="DIR", help="your files; only the steps without labels")
+    add("--videos", metavar="DIR", help="your files instead of generated ones")
+    add("--labels", metavar="CSV", help="of --videos: columns file and label")
     add(
         "--seed",
         type=int,

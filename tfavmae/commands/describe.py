@@ -10,6 +10,7 @@ from tfavmae.commands.arguments import (
     add_config,
     add_set,
     add_workdir,
+    count,
     refuse,
 )
 
@@ -32,7 +33,7 @@ def add_parser(commands: Any) -> None:
     add_set(parser)
     parser.add_argument(
         "--classes",
-        type=int,
+        type=count,
         metavar="N",
         help="of a classifier whose data set is not built yet",
     )

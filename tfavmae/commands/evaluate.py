@@ -4,8 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained
-from tfavmae.errors import UserError
+from tfavmae.commands.arguments import add_command, add_split, add_trained, count
 
 if TYPE_CHECKING:
     from tfavmae.tasks.classification import ClassificationResult
@@ -24,7 +23,7 @@ def add_parser(commands: Any) -> None:
     add_split(parser)
     parser.add_argument(
         "--views",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
@@ -37,13 +36,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
     from tfavmae.tasks import classification
 
     loaded = trained.load(args)
-    if loaded.run.config.stage != "finetune":
-        raise UserError(
-            f"{loaded.workdir} holds a model without classes; `evaluate` needs one of "
-            "`tfavmae finetune`. Use `tfavmae retrieve` for this one"
-        )
-    if args.views < 1:
-        raise UserError(f"--views must be at least 1; received {args.views}")
+    loaded.check_has_classes()
     label, split = loaded.config.data.label, loaded.open_split(args.split)
     with naming_damage():
         result = classification.evaluate(
@@ -51,6 +44,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult":
             loaded.batches(split, (label,), num_views=args.views),
             label=label,
             class_names=loaded.run.labels.names,
+            files=split.files(),
         )
-    loaded.report(result, "evaluation", split)
+    trained.report(loaded, result, "evaluation", split)
     return result

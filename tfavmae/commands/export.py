@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
-from tfavmae.commands.arguments import add_command, add_trained
+from tfavmae.commands.arguments import add_command, add_trained, count
 
 if TYPE_CHECKING:
     from tfavmae.serving.export import Verification
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="folder to write; default: WORKDIR/export/model",
     )
-    add("--version", type=int, default=1, metavar="N", help="number (default: 1)")
+    add("--version", type=count, default=1, metavar="N", help="number (default: 1)")
     add("--overwrite", action="store_true", help="replace that version")
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> "Verification":
     batch = next(iter(loaded.batches(loaded.open_split())))
     path = exporting.export(
         model,
-        args.directory or loaded.workdir / "export" / "model",
+        args.directory or loaded.run.workdir / "export" / "model",
         batch=batch,
         labels=(labels and labels.names) or (),
         version=args.version,

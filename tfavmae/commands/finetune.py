@@ -4,7 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import training
-from tfavmae.commands.arguments import add_command
+from tfavmae.commands.arguments import add_command, refuse
+from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
     from tfavmae.training.runs import Run
@@ -23,10 +24,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--from", dest="source", metavar="DIR", help="run to take the weights from"
     )
+    parser.add_argument(
+        "--labels", metavar="CSV", help="of --videos: columns file and label"
+    )
     training.add_training_options(parser)
 
 
 def run(args: argparse.Namespace) -> "Run":
     """Runs the command."""
-    source = [f"initialize_from={args.source}"] if args.source else []
-    return training.train(args, "finetune", overrides=source)
+    if args.videos is None:
+        refuse(args, ["labels"], "training without --videos")
+    elif args.labels is None:
+        raise UserError("--videos needs --labels, a CSV with the columns file, label")
+    return training.train(args, "finetune", source=args.source, labels=args.labels)

@@ -1,19 +1,30 @@
 """`tfavmae retrieve`: search across modalities, or measure how well it works."""
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import tables, trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained, refuse
+from tfavmae.commands.arguments import (
+    add_command,
+    add_split,
+    add_trained,
+    count,
+    refuse,
+)
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tfavmae.data.pipeline import ClipSplit
+    from tfavmae.report.contents import Clip
+    from tfavmae.tasks.media import MediaClips
     from tfavmae.tasks.retrieval import RetrievalResult
+    from tfavmae.tasks.trained import Trained
 
 _TOP = 5
+_OTHER = {"audio": "video", "video": "audio"}
 
 
 def add_parser(commands: Any) -> None:
@@ -28,19 +39,44 @@ def add_parser(commands: Any) -> None:
     add_trained(parser)
     add_split(parser)
     add = parser.add_argument
-    add("--gallery", type=int, metavar="N", help="use the first N complete clips")
-    add("--query", metavar="FILE", help="search all clips with a media file")
+    add("--gallery", type=count, metavar="N", help="use the first N complete clips")
+    add(
+        "--query",
+        metavar="FILE",
+        nargs="+",
+        help="search all clips with media files or stills",
+    )
     add(
         "--by",
         choices=("audio", "video"),
-        help="modality of --query to search with (default: audio)",
+        help="what of --query to compare; default: audio, else video",
     )
     add(
         "--top",
-        type=int,
+        type=count,
         metavar="N",
         help=f"results of --query to show (default: {_TOP})",
     )
+    add("--html", metavar="PAGE", help="also write a page of the --query results")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """The clips that a media file found.
+
+    Args:
+        file: index of the file in `MediaClips.files`.
+        modality: of the file that was compared.
+        num_windows: windows of the file; the mean of their embeddings was compared.
+        rows: of the gallery's split, best first.
+        similarities: cosine similarities of these clips to the file.
+    """
+
+    file: int
+    modality: str
+    num_windows: int
+    rows: "np.ndarray"
+    similarities: "np.ndarray"
 
 
 def run(args: argparse.Namespace) -> "RetrievalResult | None":
@@ -48,25 +84,21 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
     from tfavmae.tasks import retrieval
 
     if not args.query:
-        refuse(args, ["by", "top"], "a command without --query")
-    if args.top is not None and args.top < 1:
-        raise UserError(f"--top must be at least 1; received {args.top}")
+        refuse(args, ["by", "top", "html"], "a command without --query")
     loaded = trained.load(args)
     # Figures are measured on held-out clips; a search looks through everything.
     everywhere = args.query and not args.split
     split = loaded.open_all() if everywhere else loaded.open_split(args.split)
     labels = {retrieval.COUNTS_AS_MISS} & set(split.label_features)
-    vectors = loaded.embed(split, tuple(labels), _gallery(split, args.gallery))
+    rows = _gallery(split, args.gallery)
+    vectors = loaded.embed_split(split, tuple(labels), rows)
     if args.query:
-        vector, target = _query(loaded, args.query, args.by or "audio")
-        gallery, ids = retrieval.paired(vectors), split.ids()
-        found = retrieval.search(vector, gallery[target], args.top or _TOP)
-        for place, (row, value) in enumerate(zip(*found, strict=True), start=1):
-            print(f"{place:3}  {value:.3f}  {ids[gallery['example_index'][row]]}")
+        with loaded.open_files(args.query) as clips:
+            _search(args, loaded, split, vectors, clips)
         return None
-    result = retrieval.evaluate(vectors)
-    tables.write_npz(loaded.path_of("embeddings", split, ".npz"), vectors)
-    loaded.report(result, "retrieval", split)
+    result = retrieval.evaluate(vectors, files=split.files())
+    tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
+    trained.report(loaded, result, "retrieval", split)
     return result
 
 
@@ -83,15 +115,114 @@ def _gallery(split: "ClipSplit", size: int | None) -> "np.ndarray | None":
     return rows[:size]
 
 
-def _query(
-    loaded: trained.Trained, file: str, modality: str
-) -> "tuple[np.ndarray, str]":
-    """The embedding of a file's audio or video, and the modality to search."""
-    target = {"audio": "video", "video": "audio"}[modality]
-    with trained.media_split(file, loaded) as (split, _):
-        vectors = loaded.embed(split)
-    present = vectors[f"{modality}_present"]
-    if not present.any():
-        raise UserError(f"{file} has no {modality}; search --by {target}")
-    # A long file is cut into several clips: their mean is the query.
-    return vectors[f"{modality}_embedding"][present].mean(0), target
+def _search(
+    args: argparse.Namespace,
+    loaded: "Trained",
+    split: "ClipSplit",
+    vectors: "dict[str, np.ndarray]",
+    clips: "MediaClips",
+) -> None:
+    """Searches with each file; prints a table for each, and writes the page."""
+    from tfavmae.report import answers
+    from tfavmae.report.stored_clips import media_clip, stored_clip
+
+    searches, refused = find(
+        vectors, clips, loaded.embed_split(clips.split), args.by, args.top or _TOP
+    )
+    skipped = [*clips.bad_files, *refused]
+    trained.print_skipped(skipped)
+    if not searches:
+        raise UserError("none of the files can be searched with")
+    for one in searches:
+        _print_table(one, clips.files[one.file], split)
+    if args.html:
+        found = [
+            answers.Found(
+                media_clip(clips, one.file),
+                one.modality,
+                [_placed(stored_clip(split, row), split) for row in one.rows],
+                one.similarities.tolist(),
+            )
+            for one in searches
+        ]
+        gallery = f"{split.num_examples} clips of {split.info.full_name}"
+        print(answers.write_search(args.html, found, skipped, gallery))
+
+
+def _placed(clip: "Clip", split: "ClipSplit") -> "Clip":
+    """A clip named by its file, with its place there as label."""
+    from tfavmae.tasks.media import clock, place_of
+
+    if not _is_cut(split):
+        return clip
+    file, start = place_of(clip.name)
+    place = " · ".join(filter(None, [f"from {clock(start)}", clip.label]))
+    return dataclasses.replace(clip, name=file, label=place)
+
+
+def _is_cut(split: "ClipSplit") -> bool:
+    """Whether clips are named by file and place in it."""
+    return split.info.name == "clip_folder"
+
+
+def find(
+    gallery: "dict[str, np.ndarray]",
+    clips: "MediaClips",
+    queries: "dict[str, np.ndarray]",
+    by: str | None,
+    top: int,
+) -> tuple[list[Search], list[tuple[str, str]]]:
+    """Searches a gallery with each of several files.
+
+    Args:
+        gallery: embeddings of the clips to search, from `tasks.embedding.embed`.
+        clips: the windows of the files.
+        queries: embeddings of these windows.
+        by: modality of the files to compare; by default their audio, and the video of
+            those that have none.
+        top: number of results.
+
+    Returns:
+        `(searches, refused)`; the second has name and reason of each file that lacks
+        the modality.
+    """
+    from tfavmae.tasks import retrieval
+
+    searches, refused = [], []
+    for index, file in enumerate(clips.files):
+        windows = clips.file_of_clip == index
+        present = {m: windows & queries[f"{m}_present"] for m in _OTHER}
+        modality = by or next((m for m in _OTHER if present[m].any()), "audio")
+        usable = present[modality]
+        if windows.any() and not usable.any():
+            refused.append((file, f"has no {modality}; search --by {_OTHER[modality]}"))
+        if not usable.any():
+            continue
+        targets, clip_rows = retrieval.gallery(gallery, _OTHER[modality])
+        vector = queries[f"{modality}_embedding"][usable].mean(0)
+        order, values = retrieval.search(vector, targets, top)
+        rows = clip_rows[order]
+        searches.append(Search(index, modality, int(usable.sum()), rows, values))
+    return searches, refused
+
+
+def _print_table(one: Search, file: str, split: "ClipSplit") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tfavmae.tasks.media import clock, place_of
+
+    mean = f" (mean of {one.num_windows} windows)" if one.num_windows > 1 else ""
+    title = f"{_OTHER[one.modality]} that fits the {one.modality} of {file}{mean}"
+    is_cut = _is_cut(split)
+    table = Table("", "similarity", "file" if is_cut else "clip", title=title)
+    table.columns[2].overflow = "fold"
+    if is_cut:
+        table.add_column("from", justify="right")
+    ids = split.ids()
+    pairs = zip(one.rows, one.similarities, strict=True)
+    for place, (row, similarity) in enumerate(pairs, start=1):
+        name, start = place_of(ids[row]) if is_cut else (ids[row], None)
+        cells = [str(place), f"{similarity:.3f}", name]
+        table.add_row(*cells, *([clock(start)] if is_cut else []))
+    Console(markup=False, highlight=False).print(table)

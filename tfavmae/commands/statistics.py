@@ -4,8 +4,7 @@ import argparse
 import math
 from typing import Any
 
-from tfavmae.commands.arguments import add_command
-from tfavmae.errors import UserError
+from tfavmae.commands.arguments import add_command, count, seconds
 
 
 def add_parser(commands: Any) -> None:
@@ -23,13 +22,13 @@ def add_parser(commands: Any) -> None:
     add("--split", metavar="NAME", default="train", help="default: train")
     add(
         "--clip-seconds",
-        type=float,
+        type=seconds,
         default=10.0,
         metavar="S",
         help="middle part of each clip (default: 10)",
     )
-    add("--clips", type=int, metavar="N", help="measure the first N; default: all")
-    add("--mel-bins", type=int, default=128, metavar="N", help="default: 128")
+    add("--clips", type=count, metavar="N", help="measure the first N; default: all")
+    add("--mel-bins", type=count, default=128, metavar="N", help="default: 128")
     add(
         "--variant",
         metavar="NAME",
@@ -45,8 +44,6 @@ def run(args: argparse.Namespace) -> None:
     from tfavmae.data.statistics import spectrogram_statistics
     from tfavmae.layers.spectrogram import LogMelSpectrogram
 
-    if args.clips is not None and args.clips < 1:
-        raise UserError(f"--clips must be at least 1; received {args.clips}")
     split = open_split(args.name, args.split, args.data_dir)
     num_frames = math.ceil(round(100 * args.clip_seconds, 3))  # 10 ms apart
     front_end = LogMelSpectrogram(num_frames, args.mel_bins, variant=args.variant)

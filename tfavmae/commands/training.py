@@ -1,6 +1,7 @@
 """Training from a recipe: what `pretrain` and `finetune` share."""
 
 import argparse
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from tfavmae.commands.arguments import (
     add_config,
     add_set,
     add_workdir,
+    refuse,
 )
 from tfavmae.errors import UserError
 
@@ -23,6 +25,12 @@ def add_training_options(parser: CommandParser) -> None:
     add_config(parser)
     add_set(parser)
     add = parser.add_argument
+    add("--videos", metavar="DIR", help="train on the media files of a folder")
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="where --videos are stored as clips; default: WORKDIR/data",
+    )
     add(
         "--strategy",
         # Without the metavar, the help would list the choices twice.
@@ -71,7 +79,8 @@ def train(
     args: argparse.Namespace,
     stage: str,
     *,
-    overrides: Sequence[str] = (),
+    source: str | None = None,
+    labels: str | None = None,
     make_media: Callable[..., Any] | None = None,
 ) -> "Run":
     """Trains as the recipe says, or continues the run in `--workdir`.
@@ -79,7 +88,8 @@ def train(
     Args:
         args: with the options of `add_training_options`.
         stage: that the recipe must be for, `"pretrain"` or `"finetune"`.
-        overrides: changes of the recipe, before those of the options.
+        source: run whose model and inputs `--videos` are trained with.
+        labels: CSV of the labels of `--videos`.
         make_media: see `training.experiment.run`.
 
     Returns:
@@ -90,12 +100,79 @@ def train(
     """
     from tfavmae.training import experiment, mavil_stages
 
-    changes = [*overrides, *trainer_overrides(args), *args.set]
-    config = recipes.load(args.config, args.workdir, changes)
+    changes = [f"initialize_from={source}"] if source else []
+    changes += [*trainer_overrides(args), *args.set]
+    recipe = args.config
+    if args.videos is None:
+        refuse(args, ["data_dir"], "training without --videos")
+    elif recipe is None and not (pathlib.Path(args.workdir) / "config.yaml").is_file():
+        recipe = f"own_videos/{stage}.yaml"
+    if args.videos is not None:
+        changes = [*fit_to_videos(args, recipe, changes, source, labels), *changes]
+    config = recipes.load(recipe, args.workdir, changes)
     if config.stage != stage:
         raise UserError(
-            f"{args.config or args.workdir} is for `tfavmae {config.stage}`, not for "
+            f"{recipe or args.workdir} is for `tfavmae {config.stage}`, not for "
             f"{stage} (key stage)"
         )
     run = mavil_stages.run if config.teacher_iterations else experiment.run
     return run(config, args.workdir, make_media=make_media)
+
+
+def fit_to_videos(
+    args: argparse.Namespace,
+    recipe: str | None,
+    changes: Sequence[str],
+    source: str | None,
+    labels: str | None,
+) -> list[str]:
+    """Stores `--videos` as clips, unless that was done, and fits the recipe to them.
+
+    Args:
+        args: with `videos`, `data_dir` and `workdir`.
+        recipe: to fit; None for that of the run to continue, which fits already.
+        changes: of the recipe by the user, which stay.
+        source, labels: as of `train`.
+
+    Returns:
+        Overrides of the recipe, which are printed with their reasons.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tfavmae import own_videos
+    from tfavmae.building.bad_files import read_bad_files
+    from tfavmae.training.workdir import Workdir
+    from tfavmae_datasets.clip_folder import build_clip_folder
+
+    inputs = own_videos.inputs_of(Workdir(source).read_config()) if source else []
+    config = recipes.load(recipe, args.workdir, [*inputs, *changes])
+    options = own_videos.storage_options(
+        args.videos, config, labels, is_length_fixed=bool(source) or recipe is None
+    )
+    data_dir = args.data_dir or str(pathlib.Path(args.workdir, "data"))
+    builder = build_clip_folder(args.videos, data_dir, **options)
+    if recipe is None:
+        return []
+    choices = own_videos.choose(
+        config,
+        options,
+        f"clip_folder/{options['name']}",
+        data_dir,
+        given={change.partition("=")[0] for change in changes},
+        keeps_length=args.config is not None,
+        keeps_inputs=bool(source),
+    )
+    splits = builder.info.splits
+    counts = ", ".join(f"{s.num_examples} {name}" for name, s in splits.items())
+    num_bad = len(read_bad_files(builder.bad_files_path))
+    print(f"{args.videos}: {counts} clips of {options['clip_seconds']:g} s")
+    if num_bad:
+        print(f"{num_bad} left out, with reasons: {builder.bad_files_path}")
+    if source:
+        print(f"model and inputs are those of {source}")
+    table = Table("key", "reason", title="What follows from the files", box=None)
+    for choice in choices:
+        table.add_row(choice.override, choice.reason)
+    Console(markup=False, highlight=False).print(table)
+    return [*inputs, *[choice.override for choice in choices]]

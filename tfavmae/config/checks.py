@@ -2,13 +2,21 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from official.modeling.hyperparams import Config
 
-from tfavmae.errors import UserError, did_you_mean
+from tfavmae.data.augment import Augmentation
+from tfavmae.errors import UserError, did_you_mean, shown
+from tfavmae.models.inputs import AudioInput
+
+# Numbers and nesting that no recipe needs, and that Model Garden or Python fails on.
+_LARGEST = 2**63
+_MAX_DEPTH = 32
 
 _NUMBER_RULES = {
     "above": (lambda value, bound: value > bound, "be greater than"),
@@ -18,31 +26,88 @@ _NUMBER_RULES = {
 }
 
 
-def checked(kind: type[Config], values, prefix: str) -> dict:
-    """`values` with every key known, every value of its field's type and range."""
+def checked(kind: type[Config], values: Any, prefix: str) -> dict[str, Any]:
+    """`values` with every key known, every value of its field's type and range.
+
+    Args:
+        kind: the section's class.
+        values: what a recipe says of it; None, an empty section, is the defaults.
+        prefix: of the section's keys, such as `model.audio.`.
+
+    Raises:
+        UserError: naming the key and what it may be.
+    """
+    if values is None:
+        return {}
     if not isinstance(values, Mapping):
-        name = prefix.rstrip(".")
-        raise UserError(f"{name} must be a mapping of keys. Received: {values!r}.")
+        name = prefix.rstrip(".") or "A recipe"
+        raise UserError(f"{name} must be a mapping of keys. Received: {shown(values)}.")
     if kind is Config:  # free options: their names are not ours to know
-        return dict(values)
+        return _free_options(values, prefix)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     annotations = typing.get_type_hints(kind)
     result = {}
     for key, value in values.items():
         if key not in fields:
             known = [f"{prefix}{name}" for name in fields]
-            hint = did_you_mean(f"{prefix}{key}", known)
-            raise UserError(f"Unknown key {prefix}{key}; {hint}")
+            hint = did_you_mean(f"{prefix}{key}"[:200], known)
+            raise UserError(f"Unknown key {prefix}{_shown_key(key)}; {hint}")
         name, annotation = f"{prefix}{key}", annotations[key]
         if isinstance(annotation, type) and issubclass(annotation, Config):
-            result[key] = checked(annotation, value or {}, f"{name}.")
+            result[key] = checked(annotation, value, f"{name}.")
         else:
             result[key] = _converted(name, value, annotation)
             check_rules(name, result[key], fields[key])
     return result
 
 
-def _converted(name: str, value, annotation):
+def _free_options(values: Mapping, prefix: str) -> dict[str, Any]:
+    """Options without a dataclass, of the kinds that a `Config` can hold."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{_shown_key(key)}"
+        # A `Config` keeps its values as attributes, beside its own methods.
+        is_usable = isinstance(key, str) and key and not hasattr(Config(), key)
+        if not is_usable or key in Config.RESERVED_ATTR:
+            raise UserError(f"{name}: an option cannot have this name.")
+        if prefix.count(".") > _MAX_DEPTH:
+            raise UserError(f"{name[:80]}: values are nested too deeply.")
+        if isinstance(value, Mapping):
+            result[key] = _free_options(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            result[key] = _free_list(name, value)
+        else:
+            result[key] = _free_scalar(name, value)
+    return result
+
+
+def _free_list(name: str, values: Sequence) -> list:
+    """A list of scalars, or of mappings: a `Config` holds no other."""
+    names = [f"{name}[{i}]" for i in range(len(values))]
+    if all(isinstance(value, Mapping) for value in values):
+        return [_free_options(x, f"{n}.") for n, x in zip(names, values, strict=True)]
+    return [_free_scalar(n, x) for n, x in zip(names, values, strict=True)]
+
+
+def _free_scalar(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float) and -_LARGEST <= value < _LARGEST:
+        return value
+    raise UserError(
+        f"{name} must be a finite number, text, true, false, null, a mapping, or a list"
+        f" of one kind of these. Received: {shown(value)}."
+    )
+
+
+def _shown_key(key: object) -> str:
+    """A key as in `section.key`, quoted and cut only where it is no such name."""
+    if isinstance(key, str) and len(key) < 80 and key.isprintable():
+        return key
+    return shown(key)
+
+
+def _converted(name: str, value: Any, annotation: Any) -> Any:
     """`value` as `annotation` says: bool, int, float, str, a list, or None."""
     if isinstance(annotation, types.UnionType):
         if value is None:
@@ -50,45 +115,68 @@ def _converted(name: str, value, annotation):
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is list:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{name} must be a list. Received: {value!r}.")
+            raise UserError(f"{name} must be a list. Received: {shown(value)}.")
         (element,) = typing.get_args(annotation)
         return [_converted(f"{name}[{i}]", v, element) for i, v in enumerate(value)]
     if annotation is float:
-        return _as_float(name, value)
+        return as_float(name, value)
     # bool is an int in Python, and `batch_size: true` is not a number.
     if type(value) is not annotation:
-        raise UserError(f"{name} must be {annotation.__name__}. Received: {value!r}.")
+        raise UserError(
+            f"{name} must be {annotation.__name__}. Received: {shown(value)}."
+        )
+    if annotation is int and abs(value) >= _LARGEST:
+        raise UserError(f"{name} must fit into 64 bits. Received: {shown(value)}.")
     return value
 
 
-def _as_float(name: str, value) -> float:
+def as_float(name: str, value: Any) -> float:
+    """`value` as a float.
+
+    Raises:
+        UserError: it is no finite number.
+    """
     # A bool is an int in Python.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
-        raise UserError(f"{name} must be a finite number. Received: {value!r}.")
+    is_small = is_number and (isinstance(value, float) or abs(value) < _LARGEST)
+    if not is_small or not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number. Received: {shown(value)}.")
     return float(value)
 
 
-def check_rules(name: str, value, field: dataclasses.Field) -> None:
+def check_rules(name: str, value: Any, field: dataclasses.Field) -> None:
+    """Checks the range of a value, as the metadata of its field says.
+
+    Raises:
+        UserError: naming the key and the range.
+    """
     rules = field.metadata
     if value is None:
         return
     if "choices" in rules and value not in rules["choices"]:
         choices = ", ".join(rules["choices"])
-        raise UserError(f"{name} must be one of {choices}. Received: {value!r}.")
+        raise UserError(f"{name} must be one of {choices}. Received: {shown(value)}.")
     if "length" in rules and len(value) != rules["length"]:
         raise UserError(
-            f"{name} must have {rules['length']} numbers. Received: {value}."
+            f"{name} must have {rules['length']} numbers. Received: {shown(value)}."
         )
     for rule, (holds, words) in _NUMBER_RULES.items():
         numbers = value if isinstance(value, list) else [value]
         if rule in rules and not all(holds(n, rules[rule]) for n in numbers):
-            raise UserError(f"{name} must {words} {rules[rule]}. Received: {value!r}.")
+            raise UserError(
+                f"{name} must {words} {rules[rule]}. Received: {shown(value)}."
+            )
 
 
 def check_combinations(config) -> None:
     """Values that are possible alone and impossible together."""
     _check_length(config)
+    _check_patterns(config.optimizer)
+    _check_clip_seconds(config)
+    try:
+        Augmentation(**config.data.augment.as_dict())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.augment: {error}") from error
     optimizer, trainer = config.optimizer, config.trainer
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
@@ -113,3 +201,43 @@ def _check_length(config) -> None:
             "optimizer.warmup_steps and optimizer.warmup_epochs exclude each other;"
             " set one of them to null."
         )
+
+
+def _check_patterns(optimizer) -> None:
+    """Regular expressions that select variables by their path, and their factors."""
+    factors = optimizer.learning_rate_factors.as_dict()
+    patterns = [("weight_decay_paths", x) for x in optimizer.weight_decay_paths]
+    for key, pattern in [*patterns, *(("learning_rate_factors", x) for x in factors)]:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise UserError(
+                f"optimizer.{key}: {shown(pattern)} is not a regular expression: "
+                f"{error}."
+            ) from error
+    for pattern, factor in factors.items():
+        name = f"optimizer.learning_rate_factors.{_shown_key(pattern)}"
+        if as_float(name, factor) < 0:
+            raise UserError(f"{name} must be at least 0. Received: {shown(factor)}.")
+
+
+def _check_clip_seconds(config) -> None:
+    """The spectrogram holds the audio of a clip, but for less than a patch.
+
+    A longer one is padded, as the papers' 1024 frames for 10 s are. A whole patch less
+    would be sound that is read, cut off and never learned from.
+    """
+    if "audio" not in config.model.modality:
+        return
+    audio = AudioInput(**config.model.audio.as_dict())
+    seconds, patch_frames = config.data.clip_seconds, audio.patch_size[0]
+    missing = seconds - audio.clip_seconds
+    if missing < 0.01 * patch_frames:
+        return
+    patches = math.ceil(missing / (0.01 * patch_frames))
+    enough = audio.num_frames // patch_frames * patch_frames + patches * patch_frames
+    raise UserError(
+        f"data.clip_seconds={seconds:g} is longer than the {audio.clip_seconds:g} s of "
+        f"audio that model.audio.num_frames={audio.num_frames} holds. Set "
+        f"data.clip_seconds={audio.clip_seconds:g}, or model.audio.num_frames={enough}."
+    )

@@ -11,12 +11,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import yaml
 from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
+from tfavmae.config import model_options
 from tfavmae.config import yaml_text as text
+from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError
 from tfavmae.models import presets
 from tfavmae.models.inputs import INPUTS
@@ -125,6 +126,9 @@ class DataConfig(Config):
             clips of rare classes.
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
+        short_audio, short_video: what fills up a clip that is shorter than
+            `clip_seconds`: `pad` (audio) and `hold` (video), or `loop`, see `ClipSpec`;
+            by default as in the model's paper.
         interpolation: of frames that are resized.
         shorter_side: of the picture that frames are cropped from; by default the least
             that covers them.
@@ -138,8 +142,12 @@ class DataConfig(Config):
     train_split: str = "train"
     validation_split: str | None = "validation"
     batch_size: int = field(default=32, metadata={"minimum": 1})
-    clip_seconds: float = field(default=10.0, metadata={"above": 0.0})
+    clip_seconds: float = field(
+        default=10.0, metadata={"minimum": 0.1, "maximum": 3600.0}
+    )
     frame_stride_seconds: float | None = field(default=None, metadata={"above": 0.0})
+    short_audio: str | None = field(default=None, metadata={"choices": SHORT_AUDIO})
+    short_video: str | None = field(default=None, metadata={"choices": SHORT_VIDEO})
     shorter_side: int | None = field(default=None, metadata={"minimum": 1})
     label: str | None = None
     num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
@@ -329,17 +337,16 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
 def from_dict(values: Mapping) -> ExperimentConfig:
     """`ExperimentConfig` from nested dicts, with the checks of `load`."""
-    stage = values.get("stage", "pretrain")
-    checks.check_rules("stage", stage, ExperimentConfig.__dataclass_fields__["stage"])
-    config = exp_factory.get_exp_config(f"tfavmae/{stage}")
-    given = checks.checked(ExperimentConfig, {"model": {}, **values}, "")
-    config.override(_with_inputs_of_paper(given), is_strict=False)
+    given = {"stage": "pretrain", "model": {}, "data": {}}
+    given |= checks.checked(ExperimentConfig, values, "")
+    config = exp_factory.get_exp_config(f"tfavmae/{given['stage']}")
+    config.override(_with_defaults_of_paper(given), is_strict=False)
     checks.check_combinations(config)
     return config
 
 
-def _with_inputs_of_paper(values: Mapping) -> dict:
-    """`values` in which every key of the model's inputs has a value."""
+def _with_defaults_of_paper(values: Mapping) -> dict:
+    """`values` in which every key has one whose default is the paper's."""
     model = {"name": ModelConfig.name, "size": ModelConfig.size, **values["model"]}
     try:
         paper = presets.paper(model["name"])
@@ -360,8 +367,13 @@ def _with_inputs_of_paper(values: Mapping) -> dict:
             raise UserError(f"model.{modality}: {error}") from error
         # Model Garden's configs hold lists, not tuples.
         lists = {k: list(x) if type(x) is tuple else x for k, x in read.items()}
-        model[modality] = {**lists, **given}
-    return {**values, "model": model}
+        model[modality] = lists
+    model_options.check_types(paper, model.get("options", {}))
+    data = dict(values["data"])
+    for modality, default in paper.SHORT_CLIPS.items():
+        if data.get(f"short_{modality}") is None:
+            data[f"short_{modality}"] = default
+    return {**values, "model": model, "data": data}
 
 
 # Arguments of a model that have a key of their own, or follow from the data set.
@@ -394,7 +406,7 @@ def _check_model(model: Mapping, paper: type[presets.PaperModel], stage: str) ->
 
 def to_yaml(config: ExperimentConfig) -> str:
     """The whole configuration, readable by `load`."""
-    return yaml.safe_dump(config.as_dict(), sort_keys=False)
+    return text.to_yaml(config.as_dict())
 
 
 def difference(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:

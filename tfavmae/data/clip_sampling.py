@@ -88,12 +88,17 @@ def _spread_frames(spec, first, last, frame_rate, phase):
     count = last - first + 1
     if spec.frame_stride_seconds is None:
         frames = first + tf.floor((k + phase) * count / spec.num_frames)
-    else:
-        steps = tf.round(k * spec.frame_stride_seconds * frame_rate)
-        free = tf.maximum(count - 1 - steps[-1], 0)
-        frames = first + tf.floor(phase * (free + 1)) + steps
-    # A stride that does not fit into the window repeats the last frame.
-    return tf.cast(tf.minimum(frames, last), tf.int32)
+        return tf.cast(frames, tf.int32)
+    steps = tf.round(k * spec.frame_stride_seconds * frame_rate)
+    starts = tf.maximum(count - steps[-1], 1)
+    if spec.short_video == "hold":
+        frames = first + tf.floor(phase * starts) + steps
+        return tf.cast(tf.minimum(frames, last), tf.int32)
+    if spec.train:
+        # A loop has no end to stay away from: any frame may be the first.
+        starts = tf.where(steps[-1] < count, starts, count)
+    frames = first + tf.math.floormod(tf.floor(phase * starts) + steps, count)
+    return tf.cast(frames, tf.int32)
 
 
 def cut_audio(
@@ -108,10 +113,14 @@ def cut_audio(
         key: int64 `(2,)`, seed of the augmentation.
 
     Returns:
-        `audio` int16 `(spec.num_samples,)`, padded with zeros at the end;
-        `audio_samples` int32, its true length; `audio_present` float32, 0 or 1.
+        `audio` int16 `(spec.num_samples,)`, filled up as `spec.short_audio` says;
+        `audio_samples` int32, its length without zeros at the end; `audio_present`
+        float32, 0 or 1.
     """
     samples = stored[window.start : window.start + spec.num_samples]
+    if spec.short_audio == "loop":
+        repeats = -(-spec.num_samples // tf.maximum(tf.size(samples), 1))
+        samples = tf.tile(samples, [repeats])[: spec.num_samples]
     count = tf.size(samples)
     if spec.train:
         # Before the padding, which has to stay silent and at the end.

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import uuid
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -134,9 +133,9 @@ def load_or_build(
     # Each split of a data set has a cache file of its own in the common folder.
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     cache = os.path.join(cache_directory, f"tfavmae_index-{digest}.npz")
-    cached = _read_cache(cache, state)
-    if cached is not None:
-        return RecordIndex.from_arrays(files, cached)
+    index = _read_cache(cache, state, files, columns)
+    if index is not None:
+        return index
     index = _scan(shards, columns)
     _write_cache(cache, state, index)
     return index
@@ -233,16 +232,21 @@ def _write_cache(path, state, index):
             tf.io.gfile.remove(partial)
 
 
-def _read_cache(path, state):
-    """The cached arrays; `None` if there are none for the files in this state."""
+def _read_cache(path, state, files, columns):
+    """The cached index; `None` if there is none for the files in this state."""
     if not tf.io.gfile.exists(path):
         return None
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             arrays = dict(np.load(io.BytesIO(file.read()), allow_pickle=False))
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        return None  # cut short by a copy of the folder, for example: scan again
-    return arrays if str(arrays["state"]) == state else None
+        if str(arrays.pop("state")) != state:
+            return None
+        index = RecordIndex.from_arrays(files, arrays)
+    # A cache that was cut short by a copy of the folder, for example, or changed on the
+    # disk: zip, zlib, NumPy and TensorFlow each have errors of their own. Scan again.
+    except Exception:
+        return None
+    return index if set(index.columns) == set(columns) else None
 
 
 # --- One record inside a tf.data graph ---

@@ -6,6 +6,7 @@ reads the same numbers. Only the JPEGs that a clip needs are decoded.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from tfavmae.data import clip_sampling, sampling, service
 from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.data.index import RecordReader, naming_damage
 from tfavmae.data.splits import Split, open_info
+from tfavmae.errors import InputWarning
 
 __all__ = ["ClipSpec", "ClipSplit", "naming_damage", "open_split"]
 
@@ -194,6 +196,8 @@ class ClipSplit(Split):
     def _clip_maker(self, spec: ClipSpec) -> Callable[..., dict[str, tf.Tensor]]:
         """A graph function `(row, key, view, num_views)` to one clip of a batch."""
         labels = {name: self.label_encoder(name) for name in spec.labels}
+        if spec.frame_stride_seconds and "video" in spec.modalities:
+            self._check_stride(spec.frame_stride_seconds, spec.num_frames)
         reader, parse = RecordReader(self.index), self.parser(spec.labels)
 
         def make_clip(row, key, view, num_views):
@@ -217,6 +221,29 @@ class ClipSplit(Split):
             return clip
 
         return make_clip
+
+    def _check_stride(self, stride_seconds: float, num_frames: int) -> None:
+        """Warns if the stored frames do not lie where the stride needs them."""
+        rates, counts = np.unique(
+            self.index.columns["frame_rate"][self.present("video")], return_counts=True
+        )
+        steps = rates[:, None] * stride_seconds * np.arange(num_frames)
+        steps = np.diff(np.round(steps), axis=1)
+        is_uneven = ((steps == 0) | (steps != steps[:, :1])).any(axis=1)
+        if not is_uneven.any():
+            return
+        worst = np.argmax(counts * is_uneven)
+        rate, apart = rates[worst], ", ".join(f"{n:g}" for n in steps[worst, :5])
+        enough = max(np.ceil(rate * stride_seconds - 1e-3), 1) / stride_seconds
+        # The same text for all splits: Python shows a warning that it knows only once.
+        warnings.warn(
+            f"{self.info.full_name}: stores {rate:g} frames per second, which "
+            f"data.frame_stride_seconds={stride_seconds:g} does not fit: the frames of "
+            f"a clip are {apart}, ... stored frames apart. Build it with "
+            f"frame_rate={enough:g} for equal steps.",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
 def _batches(clips: tf.data.Dataset, batch_size: int, num_steps: int):

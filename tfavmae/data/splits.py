@@ -14,13 +14,15 @@ import tensorflow_datasets as tfds
 from tfavmae.data import description as description_lib
 from tfavmae.data import index as index_lib
 from tfavmae.data import remote
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, shown
 
 MODALITIES = ("audio", "video")
 STORED_SAMPLE_RATE_HZ = 16_000
 # The features of every stored example. `building.features` writes them; the two rooms
 # share no import, so that reading needs none of the decoding.
 _STORED_FORM = ("id", "audio", "frames", "frame_rate", "has_audio", "has_video")
+# What `clip_folder` appends to the name of a file for a clip that begins later in it.
+_PLACE = re.compile(r"@\d+(\.\d+)?$")
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.]+)?")  # name[/config][:version]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -37,12 +39,24 @@ def open_info(dataset: str, data_dir: str | None = None) -> tfds.core.DatasetInf
     """
     directory = find_dataset(dataset, data_dir)
     description_lib.check_features(directory)
-    description = remote.local_description(directory)
-    info = tfds.builder_from_directory(description).info
+    try:
+        description = remote.local_description(directory)
+        info = tfds.builder_from_directory(description).info
+        names, _ = set(info.features), info.metadata  # TFDS reads each when asked
+    except UserError:
+        raise
+    # JSON's, protobuf's and TFDS's own errors, and whatever TFDS makes of a feature
+    # that the file describes wrongly.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"{directory}: dataset_info.json, features.json or metadata.json is "
+            f"missing or damaged ({reason}); restore them or build the data set again."
+        ) from error
     if description != directory:
         # TFDS would look for the records beside the copied description.
         info.records_directory = directory
-    missing = [name for name in _STORED_FORM if name not in info.features]
+    missing = [name for name in _STORED_FORM if name not in names]
     if missing:
         raise UserError(
             f"{directory}: must have the features of tfavmae's stored form; received "
@@ -83,8 +97,11 @@ def find_dataset(dataset: str, data_dir: str | None = None) -> str:
     )
 
 
-def _newest_version(path: str) -> str | None:
-    """`path`, its newest version, or that of its only config; None if not built."""
+def _newest_version(path: str, has_configs: bool = True) -> str | None:
+    """`path`, its newest version, or that of its only config; None if not built.
+
+    Looks no deeper than that: a folder that is no data set may be the whole disk.
+    """
     if tf.io.gfile.exists(os.path.join(path, "dataset_info.json")):
         return path
     if not tf.io.gfile.isdir(path):
@@ -93,13 +110,30 @@ def _newest_version(path: str) -> str | None:
     versions = [f for f in folders if _VERSION.fullmatch(f)]
     if versions:
         newest = max(versions, key=lambda v: [int(n) for n in v.split(".")])
-        return _newest_version(os.path.join(path, newest))
-    configs = [f for f in folders if _newest_version(os.path.join(path, f))]
+        found = os.path.join(path, newest)
+        is_built = tf.io.gfile.exists(os.path.join(found, "dataset_info.json"))
+        return found if is_built else None
+    if not has_configs:
+        return None
+    configs = [f for f in folders if _newest_version(os.path.join(path, f), False)]
     if len(configs) > 1:
         raise UserError(
             f"{path}: has several configs; name one of them: {', '.join(configs)}."
         )
-    return _newest_version(os.path.join(path, configs[0])) if configs else None
+    return _newest_version(os.path.join(path, configs[0]), False) if configs else None
+
+
+def files_of(ids: Sequence[str]) -> np.ndarray:
+    """The file that each clip was cut from, as a number: int `(clips,)`.
+
+    Clips of one file are alike and no independent samples: intervals are to be drawn
+    over files.
+
+    Args:
+        ids: of the clips; `file@seconds` is of `file`, others stand for themselves.
+    """
+    names = [_PLACE.sub("", clip) for clip in ids]
+    return np.unique(names, return_inverse=True)[1]
 
 
 class Split:
@@ -128,9 +162,11 @@ class Split:
             instructions = info.splits[split].file_instructions
         except (KeyError, ValueError):
             raise UserError(
-                f"{info.data_dir}: there is no split {split!r}; there are: "
+                f"{info.data_dir}: there is no split {shown(split)}; there are: "
                 f"{', '.join(sorted(info.splits))}."
             ) from None
+        if not sum(instruction.take for instruction in instructions):
+            raise UserError(f"{info.data_dir}: the split {split!r} has no clips.")
         paths = [instruction.filename for instruction in instructions]
         elsewhere = getattr(info, "records_directory", None)
         if elsewhere is not None:  # the description is a copy, see `open_info`
@@ -151,8 +187,6 @@ class Split:
         rows = np.concatenate(taken)
         self.index = index if len(rows) == len(index) else index.take(rows)
         self.num_examples = len(self.index)
-        if not self.num_examples:
-            raise UserError(f"{info.data_dir}: the split {split!r} has no clips.")
 
     def __repr__(self) -> str:
         return f"<{self.info.full_name} {self.name}: {self.num_examples} clips>"
@@ -165,6 +199,10 @@ class Split:
     def ids(self) -> list[str]:
         """Ids of the clips, by row."""
         return [i.decode() for i in self.index.columns["id"].tolist()]
+
+    def files(self) -> np.ndarray:
+        """Number of each clip's file, by row: see `files_of`."""
+        return files_of(self.ids())
 
     def present(self, modality: str) -> np.ndarray:
         """Whether a clip has "audio" or "video": bool `(num_examples,)`."""
@@ -258,6 +296,13 @@ class Split:
         rows, classes = column.value_rowids().numpy(), column.values.numpy()
         hot[rows[classes >= 0], classes[classes >= 0]] = 1
         return hot
+
+    def class_of_clips(self, name: str = "label") -> list[str] | None:
+        """The class of each clip in words, empty for none; None without such labels."""
+        names = self.label_names(name) if name in self.label_features else None
+        if not names or (classes := self.labels(name)).ndim > 1:
+            return None
+        return [names[i] if i >= 0 else "" for i in classes]
 
     def label_encoder(self, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
         """Graph function from a parsed label feature to its form in a batch.

@@ -15,13 +15,15 @@ from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.demo.steps import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
+from tfavmae.report.stored_clips import stored_clip
 from tfavmae.tasks import retrieval
+from tfavmae.tasks.media import place_of
 from tfavmae.training import experiment, factory
 from tfavmae.training.runs import Run
 
 # Few: the page carries its media itself.
 _NUM_EXAMPLES = 6
-_NUM_QUERIES = 3
+_NUM_QUERIES = 4
 _NUM_RECONSTRUCTIONS = 4
 _FOLDER = "The media files of a folder, cut into clips."
 _SHAPES = (
@@ -50,18 +52,22 @@ def write(
     config = config_lib.load(folder / "config.yaml")
     splits = open_splits(config.data)
     shown = splits.get("validation", splits["train"])
-    with np.load(folder / f"embeddings_{shown.name}.npz") as vectors:
-        examples = retrieval.examples(dict(vectors), num_queries=_NUM_QUERIES)
+    with np.load(folder / f"embeddings_{shown.name}.npz") as arrays:
+        vectors = dict(arrays)
+    examples = retrieval.examples(vectors, num_queries=_NUM_QUERIES)
     rows = {row for one in examples for row in (one.query, *one.results)}
-    histories = {"pretraining": pretrained.history}
-    classification = {}
+    stages, classification = {"pretraining": pretrained}, {}
     for name, result in results.items():
         step, _, modality = name.partition("_")
         if step == "finetune":
-            title = f"fine-tuning on {modality.replace('_', ' and ')}"
-            histories[title] = result.history
+            stages[f"fine-tuning on {modality.replace('_', ' and ')}"] = result
         elif step == "evaluate":
             classification[modality] = result
+    num_files = None
+    if options.videos:
+        ids = shown.ids()
+        paired = retrieval.paired(vectors)["example_index"]
+        num_files = len({place_of(ids[row])[0] for row in paired})
     learned_from = "your videos" if options.videos else "SoundingShapes"
     return page.write(
         path,
@@ -69,11 +75,18 @@ def write(
             title=f"What a model learned from {learned_from}",
             subtitle="CAV-MAE: by filling in what is hidden, and by telling which "
             "sound belongs to which picture.",
-            histories=histories,
+            histories={name: stage.history for name, stage in stages.items()},
+            passes={
+                name: stage.history[-1]["step"]
+                * stage.config.data.batch_size
+                / splits["train"].num_examples
+                for name, stage in stages.items()
+            },
+            chances={"pretraining": _contrast_chances(config.data.batch_size, shown)},
             reconstructions=_reconstructions(pretrained, config, shown),
             retrieval=results["retrieve"],
             retrieval_examples=examples,
-            clips={row: to_clip(shown, row) for row in rows},
+            clips={row: stored_clip(shown, row) for row in rows},
             classification=classification,
             ceilings=dict(shown.metadata.get("ceilings", {})),
             dataset=_dataset(splits, results["data"], options, config),
@@ -81,8 +94,9 @@ def write(
             commands=_commands(journal, results["export"].path),
             environment=_environment(journal),
             durations=_durations(journal),
-            notes=_notes(options, splits, results["retrieve"]),
             is_held_out="validation" in splits,
+            num_files=num_files,
+            advice=_advice(options, splits["train"]),
         ),
     )
 
@@ -94,17 +108,24 @@ def open_splits(data: DataConfig) -> dict[str, ClipSplit]:
     return {name: open_split(data.dataset, name, data.data_dir) for name in names}
 
 
-def to_clip(split: ClipSplit, row: int) -> page.Clip:
-    """A stored clip in the form that the page shows."""
-    example = split.example(int(row))
-    names = split.label_names("label")
-    label = int(example.get("label", -1))
-    return page.Clip(
-        name=split.ids()[row],
-        video=np.stack(list(example["frames"])) if example["has_video"] else None,
-        audio=example["audio"] if example["has_audio"] else None,
-        label=names[label] if names and label >= 0 else "",
-    )
+def _paired(split: ClipSplit) -> np.ndarray:
+    """Whether each clip has audio and video."""
+    return split.present("audio") & split.present("video")
+
+
+def _contrast_chances(batch_size: int, split: ClipSplit) -> dict[str, float]:
+    """Contrast in validation without a model: each batch is compared with itself."""
+    counts = [
+        int(_paired(split)[start : start + batch_size].sum())
+        for start in range(0, split.num_examples, batch_size)
+    ]
+    sizes = np.array([count for count in counts if count])
+    accuracy = len(sizes) / sizes.sum()
+    names = ("audio_to_video", "video_to_audio")
+    return {
+        "contrast": float((sizes * np.log(sizes)).sum() / sizes.sum()),
+        **{f"contrast_accuracy_{name}": float(accuracy) for name in names},
+    }
 
 
 def _reconstructions(
@@ -139,7 +160,7 @@ def _dataset(
     summary = page.DatasetSummary(
         name=shown.info.full_name,
         splits=counts,
-        examples=[to_clip(shown, row) for row in rows],
+        examples=[stored_clip(shown, row) for row in rows],
     )
     if options.videos is None:
         summary.description, summary.facts = _SHAPES, {"seed": str(options.seed)}
@@ -192,28 +213,24 @@ def _durations(journal: Journal) -> dict[str, float]:
     """Seconds by step; the steps that measure count as one."""
     shown: dict[str, float] = {}
     for name, seconds in journal.durations.items():
+        # The report itself, while it is written.
+        if not journal.content["steps"][name]["is_done"]:
+            continue
         is_measuring = name.startswith(("evaluate", "retrieve"))
         title = "measuring" if is_measuring else name.replace("_", " ")
         shown[title] = shown.get(title, 0.0) + seconds
     return shown
 
 
-def _notes(
-    options: Options, splits: dict[str, ClipSplit], result: retrieval.RetrievalResult
-) -> list[str]:
-    """Caveats that a reader of the figures must know."""
-    notes = []
+def _advice(options: Options, train: ClipSplit) -> str:
+    """What to do if nothing was learned."""
     if options.is_quick:
-        notes.append("A toy scale (--quick): everything ran, nothing was learned.")
-    if "validation" not in splits:
-        notes.append(
-            "There were too few files to hold some back. Retrieval was measured on the "
-            "training clips, so its figures say little about new ones."
-        )
-    # There, R@10 of chance alone is above 20 %.
-    if result.num_clips < 50:
-        notes.append(
-            f"Among {result.num_clips} clips, chance alone finds many. Compare the "
-            "figures with chance, and add videos for figures that mean more."
-        )
-    return notes
+        return "A toy scale (--quick): everything ran, nothing was learned."
+    if not options.videos:
+        return ""
+    count = int(_paired(train).sum())
+    return (
+        f"It learned from {count:,} clips with sound and picture. Add videos: a model "
+        "needs thousands of clips of many places to tell which sound belongs to which "
+        "picture."
+    )

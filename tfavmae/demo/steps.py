@@ -12,12 +12,12 @@ import os
 import pathlib
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tfavmae.demo.memory import PeakMemory
 from tfavmae.errors import UserError
-from tfavmae.files import write_atomically
+from tfavmae.files import exclusive, write_atomically
 
 _WORDS = {"audio": "sound", "video": "picture", "audio_video": "sound and picture"}
 # Fixed, to compare runs by their recall: the more clips in a gallery, the harder.
@@ -47,6 +47,7 @@ class Options:
     Args:
         workdir: folder of all results.
         videos: folder of the user's media files; by default, SoundingShapes is made.
+        labels: CSV of their labels; without it, nothing is fine-tuned.
         seed: of the data and of all models.
         is_quick: whether to run on a toy scale, for tests.
         recipe: for pretraining, instead of the demo's.
@@ -55,6 +56,7 @@ class Options:
 
     workdir: str = "runs/demo"
     videos: str | None = None
+    labels: str | None = None
     seed: int = 0
     is_quick: bool = False
     recipe: str | None = None
@@ -102,16 +104,18 @@ def run(options: Options, run_command: Callable[[list[str]], Any]) -> pathlib.Pa
     # A finished demo whose page was removed writes it again.
     if journal.is_finished and page.exists():
         return page
-    results: dict[str, Any] = {}
-    make_steps = own_videos if options.videos else sounding_shapes
-    for step in make_steps(options, results):
-        results[step.name] = journal.run(step, run_command)
-    # Only now: it imports TensorFlow, and the first step may end in a user's error.
-    from tfavmae.demo import report
+    with exclusive(journal.folder / "demo.lock", "demo"):
+        journal = Journal(options)  # another process may have made steps since
+        results: dict[str, Any] = {}
+        make_steps = own_videos if options.videos else sounding_shapes
+        for step in make_steps(options, results):
+            results[step.name] = journal.run(step, run_command)
+        # Only now: it imports TensorFlow, and the first step may end in a user's error.
+        from tfavmae.demo import report
 
-    with journal.timed("report"):
-        report.write(page, options, journal, results)
-    journal.finish(results)
+        with journal.timed("report"):
+            report.write(page, options, journal, results)
+        journal.finish(results)
     return page
 
 
@@ -132,20 +136,12 @@ def sounding_shapes(options: Options, results: dict[str, Any]) -> Iterator[Step]
     gallery = _QUICK_GALLERY_SIZE if options.is_quick else GALLERY_SIZE
     yield _retrieve(folder, "--gallery", str(gallery))
     for modality, words in _WORDS.items():
-        name, run_folder = f"finetune_{modality}", f"{folder}/finetune_{modality}"
-        argv = ["finetune", "--config", _recipe(options, name)]
-        argv += ["--workdir", run_folder, "--from", f"{folder}/pretrain"]
-        argv += _sets([*data, *_training_keys(options)])
-        yield Step(name, f"Fine-tune on {words}", argv)
-        argv = ["evaluate", "--workdir", run_folder]
-        # Views are other frames of a clip, which a model of audio does not see.
-        argv += [] if modality == "audio" else ["--views", str(NUM_VIEWS)]
-        yield Step(f"evaluate_{modality}", f"Classify by {words}", argv)
+        yield from _classifier(options, modality, words, data)
     yield _export(folder, "finetune_audio_video", "sounding_shapes")
 
 
 def own_videos(options: Options, results: dict[str, Any]) -> Iterator[Step]:
-    """The steps that need no labels, on the user's files.
+    """The steps on the user's files; with labels, a classifier of each modality.
 
     Args:
         options: of the demo.
@@ -154,43 +150,60 @@ def own_videos(options: Options, results: dict[str, Any]) -> Iterator[Step]:
     Raises:
         UserError: there are too few clips to train on.
     """
+    from tfavmae import own_videos as own
     from tfavmae.config import experiment as config_lib
+    from tfavmae.data.pipeline import open_split
 
-    folder = options.workdir
+    folder, videos = options.workdir, str(options.videos)
+    files = ["--videos", videos, "--data-dir", f"{folder}/data"]
     recipe = config_lib.load(_recipe(options, "pretrain"), _training_keys(options))
-    frame = recipe.model.video
-    argv = ["data", "build", "clip_folder", "--videos", str(options.videos)]
-    argv += ["--clip-seconds", f"{recipe.data.clip_seconds:g}"]
-    # Twice what the model sees, so that training can crop.
-    argv += ["--set", f"shorter_side={2 * max(frame.height, frame.width)}"]
-    yield Step("data", "Read the videos", [*argv, "--data-dir", f"{folder}/data"])
-    builder = results["data"]
-    data = [*_data_keys(folder, builder), *_fitting(builder, recipe, options)]
-    yield _pretrain(options, data)
-    split = "validation" if "validation" in builder.info.splits else "train"
-    yield _retrieve(folder, "--split", split)
-    yield _export(folder, "pretrain", "own_videos")
+    # What `pretrain --videos` would do by itself: the reader is to see it as a step.
+    stored = own.storage_options(videos, recipe)
+    name = stored.pop("name")
+    argv = ["data", "build", f"clip_folder/{name}", *files]
+    argv += _sets(f"{key}={json.dumps(value)}" for key, value in stored.items())
+    yield Step("data", "Read the videos", argv)
+    yield _pretrain(options, [], files)
+    is_held_out = "validation" in results["data"].info.splits
+    yield _retrieve(folder, "--split", "validation" if is_held_out else "train")
+    source = "pretrain"
+    if options.labels:
+        train = open_split(f"clip_folder/{name}", "train", f"{folder}/data")
+        has = {m: train.present(m).any() for m in ("audio", "video")}
+        for modality, words in _WORDS.items():
+            if all(has[part] for part in modality.split("_")):
+                source = f"finetune_{modality}"
+                keys = [f"model.modality={modality}"]
+                more = [*files, "--labels", options.labels]
+                yield from _classifier(options, modality, words, keys, more)
+    yield _export(folder, source, "own_videos")
 
 
-def _fitting(builder: Any, recipe: Any, options: Options) -> Iterator[str]:
-    """Changes of the recipe that a small data set needs."""
-    splits = builder.info.splits
-    count = splits["train"].num_examples
-    if count < 2:
-        raise UserError(
-            f"{options.videos} gives {count} clip of {recipe.data.clip_seconds:g} s to "
-            "train on; at least 2 are needed to tell one from another, add videos"
-        )
-    if count < recipe.data.batch_size:
-        yield f"data.batch_size={count}"
-    if "validation" not in splits:
-        yield "data.validation_split=null"
+def _classifier(
+    options: Options,
+    modality: str,
+    words: str,
+    keys: list[str],
+    files: Sequence[str] = (),
+) -> Iterator[Step]:
+    """Fine-tuning and evaluation of the classifier of a modality."""
+    folder = options.workdir
+    name = f"finetune_{modality}"
+    run_folder = f"{folder}/{name}"
+    argv = ["finetune", *_config(options, name, files), *files]
+    argv += ["--workdir", run_folder, "--from", f"{folder}/pretrain"]
+    argv += _sets([*keys, *_training_keys(options)])
+    yield Step(name, f"Fine-tune on {words}", argv)
+    argv = ["evaluate", "--workdir", run_folder]
+    # Views are other frames of a clip, which a model of audio does not see.
+    argv += [] if modality == "audio" else ["--views", str(NUM_VIEWS)]
+    yield Step(f"evaluate_{modality}", f"Classify by {words}", argv)
 
 
-def _pretrain(options: Options, data: list[str]) -> Step:
-    argv = ["pretrain", "--config", _recipe(options, "pretrain")]
+def _pretrain(options: Options, keys: list[str], files: Sequence[str] = ()) -> Step:
+    argv = ["pretrain", *_config(options, "pretrain", files), *files]
     argv += ["--workdir", f"{options.workdir}/pretrain"]
-    argv += _sets([*data, *_training_keys(options)])
+    argv += _sets([*keys, *_training_keys(options)])
     argv += _sets(_QUICK_PRETRAINING if options.is_quick else ())
     return Step("pretrain", "Pretrain without labels", argv)
 
@@ -207,12 +220,21 @@ def _export(folder: str, source: str, name: str) -> Step:
     return Step("export", "Export for TensorFlow Serving", argv)
 
 
+def _config(options: Options, stage: str, files: Sequence[str]) -> list[str]:
+    """`--config` and a recipe; nothing where the command has one of its own."""
+    is_chosen = options.recipe and stage == "pretrain"
+    return [] if files and not is_chosen else ["--config", _recipe(options, stage)]
+
+
 def _recipe(options: Options, stage: str) -> str:
     """Path of a recipe, as short as it can be written here."""
     if stage == "pretrain" and options.recipe:
         return options.recipe
     files = importlib.resources.files("tfavmae_configs")
-    path = str(files / "cav_mae" / f"{stage}_sounding_shapes_demo.yaml")
+    folder, name = "cav_mae", f"{stage}_sounding_shapes_demo.yaml"
+    if options.videos:
+        folder, name = "own_videos", f"{stage}.yaml"
+    path = str(files / folder / name)
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
@@ -225,6 +247,8 @@ def _data_keys(folder: str, builder: Any) -> list[str]:
 
 def _training_keys(options: Options) -> list[str]:
     quick = _QUICK_TRAINING if options.is_quick else ()
+    # Of a user's clips, the batch follows from their number.
+    quick = [key for key in quick if not (options.videos and "batch_size" in key)]
     return [*quick, f"trainer.seed={options.seed}", *options.overrides]
 
 
@@ -285,9 +309,9 @@ class Journal:
         """
         from rich.console import Console
 
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False, markup=False)
         console.rule(step.title, align="left")
-        console.print(f"$ {step.command}", style="bold", markup=False)
+        console.print(f"$ {step.command}", style="bold")
         with self.timed(step.name) as entry:
             entry |= {"title": step.title, "command": step.command}
             return run_command(step.argv)

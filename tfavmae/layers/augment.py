@@ -263,6 +263,20 @@ class DeviceAugmentation:
         ):  # fmt: skip
             self._check(name, getattr(self, name) >= 0, "0 or more")
 
+    def check_size(self, frames: int, bins: int) -> None:
+        """Refuses masks that could hide the whole of so large a spectrogram.
+
+        Raises:
+            ValueError: SpecAugment's mask is wider than the spectrogram.
+        """
+        # A mask is narrower than its bound, so that one of the same size leaves a rest.
+        for name, size, what in (
+            ("time_mask_frames", frames, "frames"),
+            ("frequency_mask_bins", bins, "mel bins"),
+        ):
+            rule = f"at most {size}, the {what} of the spectrogram"
+            self._check(name, getattr(self, name) <= size, rule)
+
     def _check(self, name: str, condition: bool, rule: str) -> None:
         if not condition:
             value = getattr(self, name)

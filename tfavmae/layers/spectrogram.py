@@ -43,19 +43,20 @@ VARIANTS = {
     ),
 }
 
-# Name: (mean, divisor of `LogMelSpectrogram`). MAViL and Audio-MAE divide by twice the
-# standard deviation, which is included. Sources: CAV-MAE's and Audio-MAE's code, the
-# table of hyper-parameters in MAViL, MBT's configuration for AudioSet.
+# Name: (mean, divisor of `LogMelSpectrogram`). Sources: CAV-MAE's and Audio-MAE's code,
+# MAViL's table 9, MBT's configuration for AudioSet. MAViL's paper divides by the
+# standard deviation; Audio-MAE's code, and the one that runs MAViL's published weights,
+# by twice that.
 STATISTICS = {
     "cav_mae_audioset": (-5.081, 4.4849),
     "cav_mae_vggsound": (-5.081, 4.4849),  # the authors use AudioSet's
     "audio_mae_audioset": (-4.2677393, 2 * 4.5689974),
     "audio_mae_esc50": (-6.6268077, 2 * 5.358466),
     "audio_mae_speech_commands": (-6.845978, 2 * 5.5654526),
-    "mavil_audioset": (-4.268, 2 * 4.569),
-    "mavil_vggsound": (-5.189, 2 * 3.260),
-    "mavil_esc50": (-6.627, 2 * 5.359),
-    "mavil_speech_commands": (-6.702, 2 * 5.448),
+    "mavil_audioset": (-4.268, 4.569),
+    "mavil_vggsound": (-5.189, 3.260),
+    "mavil_esc50": (-6.627, 5.359),
+    "mavil_speech_commands": (-6.702, 5.448),
     "mbt_audioset": (1.102, 2.762),
     "none": (0.0, 1.0),  # AV-MAE's pretraining
 }

@@ -73,6 +73,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def __init__(self, num_heads: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if num_heads < 1:
+            raise ValueError(
+                f"`num_heads` must be at least 1. Received: num_heads={num_heads}."
+            )
         self.num_heads = num_heads
 
     def build(self, input_shape: tuple) -> None:
@@ -216,8 +220,8 @@ class TransformerBlock(keras.layers.Layer):
         mlp_dim, approximate_gelu: see `MultiLayerPerceptron`.
         layer_norm_epsilon: 1e-6 in MAE and AV-MAE, 1e-5 in CAV-MAE's code.
         streams: names of the pairs of layer norms, one of which each call selects.
-            CAV-MAE's joint layer has `("joint", "audio", "video")` around one attention
-            and one MLP (paper, section 2.3).
+            CAV-MAE's joint layer (section 2.3) has `("joint", "audio", "video")` around
+            one attention and one MLP.
         drop_path_rate, drop_path_rescale: see `DropPath`.
 
     Call arguments:
@@ -337,6 +341,10 @@ class TransformerStack(keras.layers.Layer):
         self, num_layers: int, block: Mapping[str, Any], **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        if num_layers < 0:
+            raise ValueError(
+                f"`num_layers` must be at least 0. Received: num_layers={num_layers}."
+            )
         self.num_layers = num_layers
         self.block = dict(block)
 

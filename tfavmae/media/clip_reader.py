@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import av
 import numpy as np
 
+from tfavmae.media.audio_placement import REACH_SECONDS
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.frame_skipping import Skipper
 from tfavmae.media.frames import FrameSampler
@@ -17,16 +18,13 @@ from tfavmae.media.waveform import WaveformCollector
 
 Collector = FrameSampler | WaveformCollector
 
-# Decoding starts this much before a clip, for codecs with memory (AAC, Opus, MP3).
-_PREROLL_SECONDS = 0.25
+# Decoding starts this much before a clip: codecs with memory (AAC, Opus, MP3) settle,
+# and the timestamps around the first sample are known.
+_PREROLL_SECONDS = 0.25 + REACH_SECONDS
 # Where a container's index is bad, a second attempt starts this much earlier.
 _SECOND_PREROLL_SECONDS = 10.0
-# A track without packets for this long, while the other continues, has ended.
-_LONGEST_INTERLEAVE_SECONDS = 10.0
 # Headers are not exact: less than this may be missing at the ends of a track.
 _LONGEST_LOSS_SECONDS = 0.25
-# A clock that jumps further between two frames is broken.
-_LONGEST_JUMP_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +37,23 @@ class Clip:
         frames: JPEG bytes of each frame; empty where this part has no video.
         frame_rate: frames per second.
         duration_seconds: to the end of the longer of the two.
+
+    Raises:
+        ValueError: the audio has another form.
     """
 
     audio: np.ndarray | None
     frames: list[bytes]
     frame_rate: float
     duration_seconds: float
+
+    def __post_init__(self) -> None:
+        audio = self.audio
+        if audio is not None and (audio.dtype != np.int16 or audio.ndim != 1):
+            raise ValueError(
+                "`audio` must be int16 with one axis; received "
+                f"{audio.dtype}{list(audio.shape)}."
+            )
 
 
 def read_clip(
@@ -56,7 +65,9 @@ def read_clip(
     """Decodes one clip, entering the file as late as its index allows.
 
     Enters shortly before the clip; again further back if that was too late; and at
-    last reads from the beginning of the file.
+    last reads from the beginning of the file. Where the video is there but no audio,
+    the audio starts later, has ended already, or lies elsewhere in the file: it alone
+    is looked for, as far back as it can be.
 
     Args:
         path: the media file.
@@ -67,11 +78,15 @@ def read_clip(
         if start <= preroll:
             break
         reading = Reading(path, start, end, options, entry=start - preroll)
+        if reading.only_lacks_audio():
+            entry = start - reading.tracks.longest_lag
+            alone = Reading(
+                path, start, end, options, entry if entry > 0 else None, ("audio",)
+            )
+            reading.take_audio(alone)
+            return reading
         if reading.is_complete():
             return reading
-    # Where the frames are there, the audio starts later or has ended already.
-    if start > _SECOND_PREROLL_SECONDS and reading.only_lacks_audio():
-        return reading
     return Reading(path, start, end, options, entry=None)
 
 
@@ -81,6 +96,7 @@ class Reading:
     Args:
         path, start, end, options: as in `read_clip`.
         entry: seconds where to enter the file; None for its beginning.
+        kinds: the tracks to decode.
 
     Attributes:
         video, audio: `FrameSampler` and `WaveformCollector`; None without such a track.
@@ -93,6 +109,7 @@ class Reading:
         end: float | None,
         options: DecodeOptions,
         entry: float | None,
+        kinds: Collection[str] = ("video", "audio"),
     ) -> None:
         self.path, self.start, self.options = path, start, options
         self.clocks: dict[int, float] = {}  # time of each track's last frame
@@ -104,78 +121,115 @@ class Reading:
         with open_media(path) as container:
             self.tracks = tracks = Tracks(path, container)
             self.end = tracks.clip_end(start, end)
-            if tracks.video:
+            if tracks.video and "video" in kinds:
                 self.video = FrameSampler(start, self.end, tracks.video, options)
                 self.collectors[tracks.video.index] = self.video
                 if Skipper.suits(tracks.video):
                     self.skipper = Skipper(tracks, self.video)
-            if tracks.audio:
+            if tracks.audio and "audio" in kinds:
                 # Without the encoder's padding after a stated end (AAC in mp4).
                 audio_end = min(self.end, tracks.spans[tracks.audio.index][1])
                 self.audio = WaveformCollector(start, audio_end, options)
                 self.collectors[tracks.audio.index] = self.audio
             if entry is None or tracks.seek(entry):
-                self.read(readable_packets(container, tracks))
+                streams = [s for s in tracks.chosen if s.index in self.collectors]
+                self.read(streams, tracks.packets(streams))
 
-    def read(self, packets: Iterator[av.Packet]) -> None:
-        """Decodes packets until both tracks have what the clip needs."""
+    def read(self, streams: list[Any], packets: Iterator[av.Packet]) -> None:
+        """Decodes packets until the tracks have what the clip needs.
+
+        Packets lie in the order in which they are decoded (`dts`), which for video is
+        not that in which they are shown. Past the end by that order, none that is
+        shown in the clip can follow in the same track; others may still be behind.
+        """
         if self.skipper:
             packets = self.skipper.ahead(packets)
+        past: set[int] = set()  # the end of the clip, by the index of the track
         for packet in packets:
-            collector = self.collectors[packet.stream.index]
-            time = self.tracks.time(packet, packet.stream)
-            if time is not None and time > self.end + _LONGEST_INTERLEAVE_SECONDS:
+            stream = packet.stream
+            collector = self.collectors[stream.index]
+            time = self.tracks.seconds(packet.dts, stream)
+            if time is not None and time > self.end + self.tracks.longest_lag:
                 break
             if not collector.is_done:
-                self.decode(packet, collector, time)
-            if all(c.is_done for c in self.collectors.values()):
+                self.decode(packet, collector)
+            if time is not None and time > self.end + collector.lookahead:
+                past.add(stream.index)
+            if all(c.is_done or i in past for i, c in self.collectors.items()):
                 break
-        for collector in self.collectors.values():
+        for stream in streams:
+            collector = self.collectors[stream.index]
+            if not collector.is_done:
+                self.collect(stream.decode, stream, collector, counts=False)
             collector.finish()
 
-    def decode(
+    def decode(self, packet: av.Packet, collector: Collector) -> None:
+        """Hands the frames of one packet to their collector."""
+        time = self.tracks.time(packet, packet.stream)
+        if (
+            collector is self.audio
+            and time is not None
+            and time < self.start - 2 * _PREROLL_SECONDS
+        ):
+            return
+        # Not what precedes or follows the clip.
+        counts = time is None or self.start <= time < self.end
+        collector.num_packets += counts
+        if self.skipper and collector is self.video:
+            self.skipper.prepare(packet)
+        self.collect(packet.decode, packet.stream, collector, counts)
+
+    def collect(
         self,
-        packet: av.Packet,
+        decode: Callable[[], Any],
+        stream: Any,
         collector: Collector,
-        time: float | None,
+        counts: bool,
     ) -> None:
-        """Hands the frames of one packet to their collector; counts damage.
+        """Pushes what a decoder returns; counts damage if it is in the clip.
 
         Raises:
             MediaError: the clock of the track jumps.
         """
-        counts = time is None or time >= self.start  # not what precedes the clip
-        collector.num_packets += counts
-        if self.skipper and collector is self.video:
-            self.skipper.prepare(packet)
         try:
-            frames: Any = packet.decode()
+            frames = decode()
         except av.EOFError:
             return
         except av.FFmpegError:
             collector.num_damaged += counts
             return
-        index = packet.stream.index
         for frame in frames:
             collector.num_damaged += counts and frame.is_corrupt
-            frame_time = self.tracks.time(frame, packet.stream)
-            if frame_time is not None:
-                last = self.clocks.setdefault(index, frame_time)
-                if frame_time - last > _LONGEST_JUMP_SECONDS:
+            time = self.tracks.time(frame, stream)
+            if time is not None:
+                last = self.clocks.setdefault(stream.index, time)
+                if time - last > self.tracks.longest_jump:
                     raise MediaError(
                         self.path,
-                        f"its clock jumps from {last:.1f} s to {frame_time:.1f} s",
+                        f"its clock jumps from {last:.1f} s to {time:.1f} s",
                     )
-                self.clocks[index] = frame_time
-            collector.push(frame, frame_time)
+                self.clocks[stream.index] = time
+            collector.push(frame, time)
+
+    def take_audio(self, other: "Reading") -> None:
+        """Takes over the audio of another reading if that began earlier in it."""
+        mine, audio = self.audio, other.audio
+        if mine and audio and audio.decoded_from < mine.decoded_from:
+            self.collectors |= other.collectors
+            self.audio = audio
 
     def is_complete(self) -> bool:
         """Whether each track was decoded from the clip's start on."""
         return all(map(self._has_start, self.collectors.values()))
 
     def only_lacks_audio(self) -> bool:
-        """Whether the video at least was decoded from the clip's start on."""
-        return self.video is not None and self._has_start(self.video)
+        """Whether the video was decoded from the clip's start on, the audio not."""
+        return (
+            self.video is not None
+            and self.audio is not None
+            and self._has_start(self.video)
+            and not self._has_start(self.audio)
+        )
 
     def _has_start(self, collector: Collector) -> bool:
         in_time = collector.decoded_from <= self.start + collector.tolerance
@@ -232,20 +286,6 @@ class Reading:
                 f"too short: {seconds:.2f} s, the minimum is "
                 f"{self.options.min_seconds:g} s (min_seconds)",
             )
-
-
-def readable_packets(
-    container: av.container.InputContainer, tracks: Tracks
-) -> Iterator[av.Packet]:
-    """Packets of the chosen tracks, up to where the file cannot be read any further.
-
-    An error here ends the packets; `Reading.to_clip` judges what is missing.
-    """
-    try:
-        yield from container.demux(tracks.chosen)
-    except (av.FFmpegError, IndexError):
-        # PyAV raises IndexError at the end of a file in which a track turns up midway.
-        return
 
 
 def missing_share(promised: tuple[float, float], decoded: tuple[float, float]) -> float:

@@ -16,8 +16,19 @@ from typing import Any
 from tfavmae.media.clip_reader import Clip, read_clip
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.options import DecodeOptions
+from tfavmae.media.stills import STILL_EXTENSIONS, is_still, read_size, read_still
 
-__all__ = ["Clip", "DecodeOptions", "MediaError", "MediaInfo", "decode", "probe"]
+__all__ = [
+    "STILL_EXTENSIONS",
+    "Clip",
+    "DecodeOptions",
+    "MediaError",
+    "MediaInfo",
+    "decode",
+    "is_still",
+    "last_packet_end",
+    "probe",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +36,7 @@ class MediaInfo:
     """The header of a file.
 
     Attributes:
-        duration_seconds: length on the clip clock.
+        duration_seconds: length on the clip clock; 0 for a picture.
         has_audio, has_video: which tracks there are (cover pictures do not count).
         width, height: pixels of a frame with square pixels, before any rotation.
         frame_rate: average frames per second.
@@ -48,7 +59,7 @@ class MediaInfo:
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
-    """Reads the header of a file, without decoding anything.
+    """Reads the header of a file, without decoding anything; a still lasts 0 s.
 
     A header without a length (recordings of a browser) costs one pass over the file's
     packets.
@@ -56,12 +67,25 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     Raises:
         MediaError: it is not a media file, or has neither audio nor video.
     """
+    if is_still(path):
+        width, height = read_size(path)
+        return MediaInfo(0.0, False, True, width=width, height=height)
     with open_media(path) as container:
         tracks = Tracks(path, container)
         duration = tracks.stated_end
         if duration is None:
             duration = tracks.last_packet_end()
         return MediaInfo(duration_seconds=duration, **tracks.describe())
+
+
+def last_packet_end(path: str | os.PathLike) -> float:
+    """Where a file ends by its packets, in seconds; reads all of it, decodes nothing.
+
+    Raises:
+        MediaError: it is not a media file, or has neither audio nor video.
+    """
+    with open_media(path) as container:
+        return Tracks(path, container).last_packet_end()
 
 
 def decode(
@@ -76,7 +100,8 @@ def decode(
     on where in the file it is.
 
     Args:
-        path: a file in any container that FFmpeg reads.
+        path: a file in any container that FFmpeg reads, or a still picture, which is a
+            clip of one frame wherever it is cut.
         start_seconds: start of the clip.
         end_seconds: latest end of the clip; None for the end of the file.
         **options: the fields of `DecodeOptions`.
@@ -93,7 +118,9 @@ def decode(
     >>> clip.audio.shape, len(clip.frames)
     ((160000,), 80)
     """
+    chosen = DecodeOptions(**options)
+    if is_still(path):
+        return read_still(path, chosen)
     if end_seconds is not None and end_seconds <= start_seconds:
         raise MediaError(path, f"the clip ends at {end_seconds} s, before it starts")
-    chosen = DecodeOptions(**options)
     return read_clip(path, start_seconds, end_seconds, chosen).to_clip()

@@ -14,6 +14,9 @@ from tfavmae.media.options import DecodeOptions
 
 # Containers that count in milliseconds round frame times up by as much.
 _LONGEST_TICK_SECONDS = 0.001
+# Where FFmpeg does not know a rate, it names the clock (1000 or 90000 per second).
+_LOWEST_FRAME_RATE, _HIGHEST_FRAME_RATE = 1 / 600, 960
+_USUAL_FRAME_RATE = 25
 
 
 class FrameSampler:
@@ -36,6 +39,7 @@ class FrameSampler:
     """
 
     name = "video"
+    lookahead = 0.0  # seconds after the clip that decide what is stored
 
     def __init__(
         self,
@@ -48,7 +52,7 @@ class FrameSampler:
         self.stream, self.options = stream, options
         self._tick = float(stream.time_base or 0)
         self.tolerance = min(self._tick, _LONGEST_TICK_SECONDS) + 1e-6
-        self.usual_seconds = float(1 / (stream.guessed_rate or 25))
+        self.usual_seconds = 1 / (frame_rate(stream) or _USUAL_FRAME_RATE)
         self.frames: list[bytes] = []
         self.num_packets = self.num_damaged = 0
         self.is_done = False
@@ -144,6 +148,14 @@ class FrameSampler:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=self.options.jpeg_quality)
         return buffer.getvalue()
+
+
+def frame_rate(stream: av.VideoStream) -> float | None:
+    """Average frames per second; None where the file does not tell."""
+    rate = stream.guessed_rate
+    if rate is None or not _LOWEST_FRAME_RATE <= rate <= _HIGHEST_FRAME_RATE:
+        return None
+    return float(rate)
 
 
 def display_size(stream: av.VideoStream) -> tuple[int, int]:

@@ -6,10 +6,10 @@ from typing import Any
 import av
 import numpy as np
 
+from tfavmae.media.audio_placement import REACH_SECONDS, place_frames
 from tfavmae.media.options import DecodeOptions
 
-# Timestamps this far from the running sample count are a gap or an overlap; less is
-# rounding (containers that count in milliseconds) or jitter. Sync is kept to 10 ms.
+# Decoding that began at most this late did not miss the start of a clip.
 _TOLERANCE_SECONDS = 0.008
 # Input kept before the clip for the resampling filter to settle on.
 _FILTER_SECONDS = 0.02
@@ -27,8 +27,8 @@ _FORMATS: dict[str, tuple[Any, int]] = {
 class WaveformCollector:
     """Collects the audio of one clip at the track's own rate, then resamples it.
 
-    Samples lie where their timestamps put them: gaps are filled with zeros, overlaps
-    are cut. Input and output rates share a common grid, on which the collected input
+    Samples lie where `place_frames` puts them: gaps are filled with zeros, overlaps are
+    cut. Input and output rates share a common grid, on which the collected input
     starts, so a clip has the same samples wherever in the file decoding began.
 
     Args:
@@ -38,82 +38,107 @@ class WaveformCollector:
 
     Attributes:
         num_packets, num_damaged: packets of the clip, and those with damage.
+        num_inserted, num_removed: samples of the clip, at the track's rate, that were
+            zeros put into gaps, and that overlapped and were cut.
         is_done: whether further frames cannot change anything.
+        decoded_from, decoded_until: seconds on the clip clock; infinity and minus
+            infinity if nothing was decoded.
     """
 
     name = "audio"
     tolerance = _TOLERANCE_SECONDS
+    lookahead = REACH_SECONDS  # seconds after the clip that decide where samples lie
 
     def __init__(self, start: float, end: float, options: DecodeOptions) -> None:
         self.start, self.end, self.options = start, end, options
         self.num_packets = self.num_damaged = 0
+        self.num_inserted = self.num_removed = 0
         self.is_done = False
+        self.decoded_from, self.decoded_until = math.inf, -math.inf
         self._rate = 0  # the track's; 0 until its first frame
+        # Of each frame: time, number of samples, and these unless they lie well before
+        # the clip.
+        self._times: list[float] = []
+        self._sizes: list[int] = []
         self._chunks: list[np.ndarray] = []
-        # In samples of the track, counted from the clock's zero:
-        self._first = 0  # of the track
-        self._position = 0  # the next one to come
-        self._origin = 0  # the first one to keep, on the grid of both rates
-        self._end: int | None = None  # the first one not to keep, if the clip ends
-        self._missing = 0  # number of zeros put into gaps
+        self._samples: np.ndarray | None = None  # of the clip, from the origin
+        self._origin = 0  # the clip's first sample, on the grid of both rates
         self._mixer: Any = None
 
     @property
     def damage(self) -> float:
         """Share of the clip that could not be decoded, or is missing in between."""
         damaged = self.num_damaged / max(1, self.num_packets)
-        missing = self._missing / max(1, sum(map(len, self._chunks)))
-        return max(damaged, missing)
-
-    @property
-    def decoded_from(self) -> float:
-        """Seconds on the clip clock; infinity if nothing was decoded."""
-        return self._first / self._rate if self._rate else math.inf
-
-    @property
-    def decoded_until(self) -> float:
-        """Seconds on the clip clock; minus infinity if nothing was decoded."""
-        return self._position / self._rate if self._rate else -math.inf
+        num_samples = 0 if self._samples is None else self._samples.size
+        return max(damaged, self.num_inserted / max(1, num_samples))
 
     def push(self, frame: av.AudioFrame, time: float | None) -> None:
         """Takes the next frame, whose first sample is at `time` seconds."""
         if not self._rate:
-            self._rate = rate = frame.sample_rate
-            step = rate // math.gcd(rate, self.options.sample_rate_hz)
-            first = max(0, math.floor((self.start - _FILTER_SECONDS) * rate))
-            self._origin = first // step * step
-            if not math.isinf(self.end):
-                self._end = math.ceil((self.end + _FILTER_SECONDS) * rate)
-            self._first = round((self.start if time is None else time) * rate)
-            self._position = self._first
+            self._rate = frame.sample_rate
         if frame.sample_rate != self._rate:
             self.num_damaged += 1
             return
-        samples = self._to_mono(frame)
-        if not np.isfinite(samples.sum()):  # one number is quicker than all of them
-            self.num_damaged += 1
-            samples = np.nan_to_num(samples, posinf=0, neginf=0)
-        self._place(samples, time)
-        self.is_done = self._position >= self._end_position()
+        if time is None:  # it follows the one before
+            time = self.start
+            if self._times:
+                time = self._times[-1] + self._sizes[-1] / self._rate
+        samples = np.zeros(0, np.float32)
+        size, until = frame.samples, time + frame.samples / self._rate
+        if until > self.start - 2 * REACH_SECONDS:
+            samples = self._to_mono(frame)
+            if not np.isfinite(samples.sum()):  # one number is quicker than all of them
+                self.num_damaged += 1
+                samples = np.nan_to_num(samples, posinf=0, neginf=0)
+            size = samples.size
+        self._times.append(time)
+        self._sizes.append(size)
+        self._chunks.append(samples)
+        self.is_done = until >= self.end + self.lookahead
 
     def finish(self) -> None:
-        """Does nothing: no sample is held back. `FrameSampler` has the same method."""
+        """Places what was pushed; nothing can be pushed afterwards."""
+        if not self._times:
+            return
+        rate, sizes = self._rate, np.array(self._sizes)
+        firsts = place_frames(np.array(self._times), sizes, rate)
+        # Where each ends, and where all those before it end.
+        ends = np.maximum.accumulate(firsts + sizes)
+        ends_before = np.concatenate([firsts[:1], ends[:-1]])
+        self.decoded_from, self.decoded_until = firsts[0] / rate, ends[-1] / rate
+        step = rate // math.gcd(rate, self.options.sample_rate_hz)
+        earliest = max(0, math.floor((self.start - _FILTER_SECONDS) * rate))
+        self._origin = origin = earliest // step * step
+        stop = int(ends[-1])
+        if not math.isinf(self.end):
+            stop = min(stop, math.ceil((self.end + _FILTER_SECONDS) * rate))
+        stop = max(stop, origin)
+        samples, has_begun = np.zeros(stop - origin, np.float32), False
+        places = zip(firsts.tolist(), ends_before.tolist(), self._chunks, strict=True)
+        for first, before, chunk in places:
+            begin, end = max(first, before, origin), min(first + chunk.size, stop)
+            if has_begun:
+                self.num_inserted += max(0, min(first, stop) - before)
+                self.num_removed += max(0, min(before, end) - max(first, origin))
+            if begin < end:
+                kept = slice(begin - origin, end - origin)
+                samples[kept] = chunk[begin - first : end - first]
+                has_begun = True
+        self._chunks.clear()
+        if has_begun:
+            self._samples = samples
 
     def waveform(self) -> np.ndarray | None:
         """int16 `(samples,)` from the clip's start; None if the clip has no audio."""
-        if not self._chunks:
+        if self._samples is None:
             return None
         rate = self.options.sample_rate_hz
-        samples = np.concatenate(self._chunks)[: self._end_position() - self._origin]
-        resampled = resample(samples, self._rate, rate)
+        resampled = resample(self._samples, self._rate, rate)
         skipped = round(self.start * rate) - self._origin * rate // self._rate
         length = resampled.size - skipped
         if not math.isinf(self.end):
             length = min(length, round(self.end * rate) - round(self.start * rate))
         return resampled[skipped : skipped + length] if length > 0 else None
-
-    def _end_position(self) -> int:
-        return self._position + 1 if self._end is None else self._end
 
     def _to_mono(self, frame: av.AudioFrame) -> np.ndarray:
         if self.options.channels == "first" or frame.layout.nb_channels == 1:
@@ -125,47 +150,6 @@ class WaveformCollector:
             self._mixer = form, av.AudioResampler("s32p", "mono", rate)
         mixed = self._mixer[1].resample(frame)
         return np.concatenate([first_channel(part) for part in mixed])
-
-    def _place(self, samples: np.ndarray, time: float | None) -> None:
-        """Appends samples at their time, if they reach into the clip."""
-        expected = self._position if time is None else round(time * self._rate)
-        offset = expected - self._position
-        if abs(offset) > _TOLERANCE_SECONDS * self._rate:
-            if offset < 0:
-                samples = samples[-offset:]
-            elif self._chunks:
-                if not math.isinf(self.end):
-                    room = max(0, self._end_position() - self._position)
-                    offset = min(offset, room)
-                self._chunks.append(np.zeros(offset, np.float32))
-                self._position += offset
-                self._missing += offset
-            else:
-                self._position = expected
-        if not samples.size:
-            return
-        if not self._chunks:
-            samples = self._cut_before_origin(samples)
-        elif not math.isinf(self.end):
-            samples = samples[: max(0, self._end_position() - self._position)]
-        if samples.size:
-            self._chunks.append(samples)
-            self._position += samples.size
-
-    def _cut_before_origin(self, samples: np.ndarray) -> np.ndarray:
-        """The part from the origin on, with zeros before it if it starts later."""
-        before = self._origin - self._position
-        if before >= samples.size:
-            self._position += samples.size
-            return samples[:0]
-        if before >= 0:
-            self._position = self._origin
-            return samples[before:]
-        if self._position >= self._end_position():
-            self.is_done = True
-            return samples[:0]
-        self._chunks.append(np.zeros(-before, np.float32))
-        return samples
 
 
 def first_channel(frame: av.AudioFrame) -> np.ndarray:

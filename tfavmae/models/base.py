@@ -78,6 +78,9 @@ class AudioVisualModel(_Step, keras.Model):
         self.projection_initializer = projection_initializer
         self.seed = seed
         self.augmentation = DeviceAugmentation(**augmentation) if augmentation else None
+        heard = self.inputs_by_modality.get("audio")
+        if self.augmentation and heard:
+            self.augmentation.check_size(heard.num_frames, heard.num_mel_bins)
 
     @property
     def modalities(self) -> tuple[str, ...]:

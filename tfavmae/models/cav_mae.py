@@ -26,6 +26,11 @@ def cav_mae_encoder(
     **kwargs: Any,
 ) -> AudioVisualEncoder:
     """Separate encoders and a joint layer that runs three times (section 2.3)."""
+    if not 0 <= num_joint_layers <= num_layers:
+        raise ValueError(
+            "`num_joint_layers` must be among the `num_layers`. "
+            f"Received: num_joint_layers={num_joint_layers}, num_layers={num_layers}."
+        )
     block = {
         "num_heads": num_heads,
         "mlp_dim": mlp_dim,
@@ -59,9 +64,9 @@ class CAVMAE(PaperModel):
         audio, video: dicts of the fields of `AudioInput` and `VideoInput`.
         masking: dict of modality to keyword arguments of `TokenMasking`; the paper
             removes 75 % of both, at random.
-        contrast: `weight` (lambda_c of equation 3, 0.01 in the paper; 0 is the paper's
+        contrast: `weight` (lambda_c of equation 10, 0.01 in the paper; 0 is the paper's
             "AV-MAE"), `temperature` (0.05) and `bidirectional`: contrast both ways
-            instead of, for each video, over the batch's audio (equation 2).
+            instead of, for each video, over the batch's audio (equation 7).
         reconstruction_weight: 0 is the paper's "CAV" and has no decoder.
         target_normalization: see `MaskedAutoencoder`.
         chain_streams: see `AudioVisualEncoder`; matters for several joint layers only.

@@ -22,8 +22,8 @@ from tfavmae.layers.spectrogram import VARIANTS, LogMelSpectrogram, statistics
 class AudioInput:
     """A log-mel spectrogram, cut into patches.
 
-    The defaults are CAV-MAE's (section 2.1 and the authors' code); a paper's model file
-    states what differs.
+    The defaults are CAV-MAE's (section 2.1.1 and the authors' code); a paper's model
+    file states what differs.
 
     Attributes:
         num_frames: spectrogram frames, 10 ms apart.

@@ -160,6 +160,8 @@ class MAViL(PaperModel):
         "audio": {"mean": -4.268, "std": 4.569},
         "video": {"num_frames": 8, "tubelet_size": (2, 16, 16)},
     }
+    # Appendix B.1: "cyclically looping back to the beginning".
+    SHORT_CLIPS = {"audio": "pad", "video": "loop"}
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
     FINE_TUNING = FineTuning(
         mavil_classifier_encoder,

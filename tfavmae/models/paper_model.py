@@ -48,12 +48,15 @@ class PaperModel(MaskedAutoencoder):
         INPUTS: dict of modality to the fields of `AudioInput` and `VideoInput` that
             differ from their defaults.
         SIZES: dict of size to constructor arguments.
+        SHORT_CLIPS: dict of modality to what fills up a clip that is too short, see
+            `tfavmae.data.clip_spec.ClipSpec`.
         FINE_TUNING: a `FineTuning`.
     """
 
     PRESET: ClassVar[str]
     INPUTS: ClassVar[Mapping[str, Mapping[str, Any]]]
     SIZES: ClassVar[Mapping[str, Mapping[str, Any]]]
+    SHORT_CLIPS: ClassVar[Mapping[str, str]] = {"audio": "pad", "video": "hold"}
     FINE_TUNING: ClassVar[FineTuning]
 
     # Arguments of `MaskedAutoencoder` that a paper's constructor hands on unseen.

@@ -14,7 +14,7 @@ class Reconstruction(Objective):
     """Mean squared error over the masked patches of each modality.
 
     `sum_m weight_m / (masked patches) * sum over masked patches of mean (p - t)^2`:
-    CAV-MAE equations (8) to (10), AV-MAE section 3.4 (weights 0.5 and 0.5), MAViL
+    CAV-MAE equation (9), AV-MAE equation (1) (its code: weights 0.5 and 0.5), MAViL
     equation (1).
 
     Reads `{modality}_masked_prediction` and `{modality}_masked_target`, or the same

@@ -90,15 +90,18 @@ def shown_frames(frames: np.ndarray | None) -> np.ndarray:
     Returns:
         uint8 `(at most 12, height, width, 3)`; no frames for None.
     """
+    from PIL import Image
+
     if frames is None or not len(frames):
         return np.zeros((0, 1, 1, 3), "uint8")
     count = min(len(frames), MAX_FRAMES)
     chosen = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
-    step = -(-max(chosen.shape[1:3]) // MAX_SIDE)
-    if step == 1:
+    scale = MAX_SIDE / max(chosen.shape[1:3])
+    if scale >= 1:
         return chosen
-    # Means over step x step pixels; rows and columns that do not fill one are dropped.
-    height, width = chosen.shape[1] // step, chosen.shape[2] // step
-    cut = chosen[:, : height * step, : width * step]
-    blocks = cut.reshape(count, height, step, width, step, 3)
-    return blocks.mean((2, 4)).round().astype("uint8")
+    height, width = (max(round(scale * side), 1) for side in chosen.shape[1:3])
+    resized = [
+        Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)
+        for frame in chosen
+    ]
+    return np.stack([np.asarray(image) for image in resized])

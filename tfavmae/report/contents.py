@@ -20,6 +20,7 @@ class Clip:
         audio: int16 `(samples,)`; None if the clip has none.
         sample_rate_hz: of the audio.
         label: its class in words, if it has one.
+        file: the media file that it was cut from, if several clips may share one.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Clip:
     audio: np.ndarray | None = None
     sample_rate_hz: int = 16000
     label: str = ""
+    file: str = ""
 
 
 @dataclasses.dataclass
@@ -88,6 +90,8 @@ class Report:
         subtitle: one sentence below it.
         headlines: figures at the top; by default derived from the results below.
         histories: rows of `history.jsonl` by stage, e.g. `{"pretraining": rows}`.
+        passes: how often each stage saw its training clips.
+        chances: by stage, the value by chance of the curves for which there is one.
         reconstructions: from `reconstructions.reconstruct`.
         retrieval: from `tasks.retrieval.evaluate`.
         retrieval_examples: from `tasks.retrieval.examples`.
@@ -101,12 +105,17 @@ class Report:
         durations: seconds by step.
         notes: caveats, one paragraph each.
         is_held_out: whether the evaluated clips were kept out of training.
+        num_files: media files that the clips of `retrieval` were cut from; None if
+            each clip is a recording of its own.
+        advice: what to do if the figures are no better than chance.
     """
 
     title: str
     subtitle: str = ""
     headlines: list[Headline] | None = None
     histories: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
+    passes: dict[str, float] = dataclasses.field(default_factory=dict)
+    chances: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     reconstructions: list[Reconstruction] = dataclasses.field(default_factory=list)
     retrieval: RetrievalResult | None = None
     retrieval_examples: list[RetrievalExample] = dataclasses.field(default_factory=list)
@@ -122,3 +131,5 @@ class Report:
     durations: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     is_held_out: bool = True
+    num_files: int | None = None
+    advice: str = ""

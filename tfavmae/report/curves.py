@@ -11,18 +11,33 @@ from tfavmae.tasks.classification import ClassificationResult
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.retrieval import RetrievalResult
 
-# Entries of a history row that are not curves, and curves that come last.
-NOT_CURVES = ("step", "epoch", "kind", "clips_per_second", "input_wait")
-LAST_CURVES = ("gradient_norm", "learning_rate")
+# Entries of a history row that are not curves, and curves that say how the run went
+# rather than what was learned.
+NOT_CURVES = ("step", "epoch", "kind")
+RUN_CURVES = (
+    *("gradient_norm", "learning_rate", "skipped_steps"),
+    *("clips_per_second", "input_wait"),
+)
 VALIDATION = "val_"
 ARROWS = {"audio_to_video": "audio → video", "video_to_audio": "video → audio"}
 
 
-def curve_names(history: Sequence[dict]) -> list[str]:
-    """Names of the curves in a history, `loss` first."""
+def curve_names(history: Sequence[dict]) -> tuple[list[str], list[str]]:
+    """Names of the curves in a history: what was learned, and the rest.
+
+    Among the rest are terms that repeat `loss`, as the only term does.
+    """
     named = {key.removeprefix(VALIDATION): None for row in history for key in row}
-    names = [name for name in named if name not in NOT_CURVES]
-    return sorted(names, key=lambda name: (name != "loss", name in LAST_CURVES))
+    names = sorted(set(named) - set(NOT_CURVES), key=[*named].index)
+    _, loss = series(history, "loss")
+    rest = [name for name in RUN_CURVES if name in names]
+    for name in names:
+        if name != "loss" and name not in rest and len(loss):
+            _, values = series(history, name)
+            if np.array_equal(values, loss):
+                rest.append(name)
+    learned = [name for name in names if name not in rest]
+    return sorted(learned, key=lambda name: name != "loss"), rest
 
 
 def series(history: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -37,12 +52,15 @@ def series(history: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(values[np.isfinite(values[:, 1])].T)
 
 
-def loss_curve(history: Sequence[dict], name: str) -> Markup:
+def loss_curve(
+    history: Sequence[dict], name: str, chance: float | None = None
+) -> Markup:
     """SVG of one term, training and validation.
 
     Args:
         history: rows with `step` and named values; validation has the prefix `val_`.
         name: of the term.
+        chance: what the term is without a model, drawn as a dashed line.
     """
     with new_axes(3.7, 2.05) as axes:
         lines = (
@@ -62,11 +80,14 @@ def loss_curve(history: Sequence[dict], name: str) -> Markup:
                     markersize=3.5,
                     label=f"{label} {values[-1]:.3g}",
                 )
+        if chance is not None:
+            line = {"color": COLORS["ink"], "ls": "dashed", "lw": 1.2}
+            axes.axhline(chance, label=f"chance {chance:.3g}", **line)
         axes.grid(axis="y")
         axes.set_xlabel("step")
         axes.margins(x=0.02, y=0.12)
         if axes.lines:
-            axes.legend(frameon=False, handlelength=1.2, ncols=2, loc="best")
+            _legend_above(axes)
         return to_svg(axes, f"{name.replace('_', ' ')} over training steps")
 
 
@@ -95,7 +116,7 @@ def recall_bars(result: RetrievalResult) -> Markup:
         axes.set_ylim(0, min(1.15 * axes.get_ylim()[1], 112))
         axes.set_yticks([t for t in axes.get_yticks() if 0 <= t <= 100])
         axes.grid(axis="y")
-        axes.legend(frameon=False, loc="upper left", handlelength=1.2)
+        _legend_above(axes)
         return to_svg(axes, "recall in both directions against chance")
 
 
@@ -107,7 +128,8 @@ def _bars_with_intervals(
     low = values - [100 * e.low for e in estimates]
     high = np.array([100 * e.high for e in estimates]) - values
     axes.bar(x, values, 0.36, color=color, label=label)
-    errors = np.maximum([low, high], 0)
+    # Where there is no interval, its ends are NaN: the bar stands alone.
+    errors = np.nan_to_num(np.maximum([low, high], 0))
     axes.errorbar(x, values, errors, fmt="none", ecolor=COLORS["ink"], lw=1, capsize=3)
     for place, value, above in zip(x, values, errors[1], strict=True):
         axes.annotate(
@@ -132,7 +154,7 @@ def accuracy_bars(
     """
     names = [name for name in LABELS if name in results and results[name].accuracy]
     with new_axes(4.6, 0.55 * len(names) + 0.7) as axes:
-        chance = 100 / len(results[names[0]].classes)
+        chance = 100 * results[names[0]].chance
         for row, name in enumerate(names):
             ceiling = (ceilings or {}).get(name)
             _accuracy_bar(axes, row, name, results[name].accuracy, chance, ceiling)
@@ -157,7 +179,10 @@ def _accuracy_bar(
     ceiling: float | None,
 ) -> None:
     """A bar with its interval, number and ceiling, placed so that none overlaps."""
-    value, low, high = (100 * v for v in (estimate.value, estimate.low, estimate.high))
+    ends = (estimate.value, estimate.low, estimate.high)
+    if np.isnan(estimate.low):  # no interval: the bar stands alone
+        ends = (estimate.value,) * 3
+    value, low, high = (100 * v for v in ends)
     axes.barh(row, value, 0.56, color=COLORS[name])
     axes.hlines(row, low, high, COLORS["ink"], lw=1)
     # The number stands inside the bar if there is room between the line of chance and
@@ -212,12 +237,15 @@ def class_recall(
             )
         axes.set_yticks(range(len(classes)), [_safe(c.name) for c in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
+        if results[names[-1]].accuracy:
+            # A class that is named at random is named so often.
+            chance = 100 / len(results[names[-1]].classes)
+            line = {"color": COLORS["ink"], "ls": "dashed", "lw": 1.2}
+            axes.axvline(chance, label="chance", **line)
         axes.set_xlim(-2, 102)
         axes.set_xticks(range(0, 101, 20), [f"{t}%" for t in range(0, 101, 20)])
         axes.grid(axis="x")
-        axes.legend(
-            frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1.0)
-        )
+        _legend_above(axes)
         return to_svg(axes, "recall of each class by modality")
 
 
@@ -262,6 +290,17 @@ def confusion_matrix(result: ClassificationResult, name: str) -> Markup:
         axes.set_xticks(ticks, labels, rotation=90, fontsize=7)
         axes.set_yticks(ticks, labels, fontsize=7)
         return to_svg(axes, f"confusion matrix, {LABELS[name]}")
+
+
+def _legend_above(axes: Any) -> None:
+    """A legend in one line over the axes, where it hides nothing."""
+    axes.figure.legend(
+        frameon=False,
+        handlelength=1.2,
+        columnspacing=1.2,
+        ncols=4,
+        loc="outside upper left",
+    )
 
 
 def _safe(label: str, length: int = 26) -> str:

@@ -1,22 +1,28 @@
 """Headline figures of a report, each with a sentence on what it means."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
+from tfavmae.report import verdicts
 from tfavmae.report.contents import Headline, Report
-from tfavmae.tasks.classification import ClassificationResult
+from tfavmae.report.verdicts import MODALITY_WORDS, Finding
 from tfavmae.tasks.retrieval import RetrievalResult
-
-MODALITY_WORDS = {"audio": "sound", "video": "picture"}
 
 
 def derive(report: Report) -> list[Headline]:
-    """The figures that the parts of `report` allow, the most telling first."""
+    """The figures that the parts of `report` allow, the most telling first.
+
+    A figure that chance could have brought about is none of them; the verdict names it.
+    """
     found: list[Headline] = []
     clips = "held-out clips" if report.is_held_out else "training clips"
+    above = {one.key: one for one in verdicts.findings(report) if one.is_above_chance}
     if report.retrieval:
-        found += _retrieval(report.retrieval, clips)
-    if report.classification:
-        found += _accuracy(report.classification, report.ceilings, clips)
+        for name in report.retrieval.directions:
+            if name in above:
+                found.append(_recall(above[name], report.retrieval, clips))
+    if "audio_video" in above:
+        found.append(_accuracy(above["audio_video"], report, clips))
+    found += _precision(report)
     if report.verification:
         found.append(
             Headline(
@@ -39,44 +45,49 @@ def derive(report: Report) -> list[Headline]:
     return found
 
 
-def _retrieval(result: RetrievalResult, clips: str) -> Iterator[Headline]:
-    for name, one in result.directions.items():
-        query, target = (MODALITY_WORDS[word] for word in name.split("_to_"))
-        k = max(one.recall)
-        recall, chance = one.recall[k], one.chance[k]
-        yield Headline(
-            _percent(recall.value),
-            f"R@{k}, {query} → {target}",
-            f"of {result.num_clips} {clips} find their own {target} among the "
-            f"first {k} when asked with the {query}; chance is {_percent(chance, 1)}, "
-            f"so {recall.value / chance:.0f}× chance. No label was used.",
-        )
+def _recall(one: Finding, result: RetrievalResult, clips: str) -> Headline:
+    query, target = (MODALITY_WORDS[word] for word in one.key.split("_to_"))
+    k, recall = one.figure.removeprefix("R@"), one.estimate.value
+    return Headline(
+        _percent(recall),
+        f"{one.figure}, {one.task}",
+        f"of {result.num_clips} {clips} find their own {target} among the "
+        f"first {k} when asked with the {query}; chance is {_percent(one.chance, 1)}, "
+        f"so {recall / one.chance:.0f}× chance. No label was used.",
+    )
 
 
-def _accuracy(
-    results: Mapping[str, ClassificationResult],
-    ceilings: Mapping[str, float],
-    clips: str,
-) -> Iterator[Headline]:
-    accuracies = {n: r.accuracy.value for n, r in results.items() if r.accuracy}
-    if "audio_video" in accuracies:
-        both, num_clips = accuracies["audio_video"], results["audio_video"].num_clips
-        singles = [v for n, v in accuracies.items() if n != "audio_video"]
-        meaning = f"with sound and picture on {num_clips} {clips}"
-        if singles:
-            gain = 100 * (both - max(singles))
+def _accuracy(both: Finding, report: Report, clips: str) -> Headline:
+    meaning = (
+        f"with sound and picture on {both.num_clips} {clips}; chance is "
+        f"{_percent(both.chance, 1)}"
+    )
+    singles = {n: r.accuracy for n, r in report.classification.items() if r.accuracy}
+    del singles["audio_video"]
+    if singles:
+        better = max(singles.values(), key=lambda estimate: estimate.value)
+        if both.estimate.low > better.high or both.estimate.high < better.low:
+            gain = 100 * (both.estimate.value - better.value)
             meaning += f"; {gain:+.0f} points against the better single modality"
-        if "audio_video" in ceilings:
-            meaning += (
-                f"; an ideal observer reaches {_percent(ceilings['audio_video'])}"
-            )
-        yield Headline(_percent(both), "audio-visual accuracy", f"{meaning}.")
-    for name, result in results.items():
+        else:
+            share = _percent(better.value)
+            meaning += f"; no different from the better single modality ({share})"
+    if "audio_video" in report.ceilings:
+        ceiling = _percent(report.ceilings["audio_video"])
+        meaning += f"; an ideal observer reaches {ceiling}"
+    value = _percent(both.estimate.value)
+    return Headline(value, "audio-visual accuracy", f"{meaning}.")
+
+
+def _precision(report: Report) -> Iterator[Headline]:
+    """Of multi-label sets, which have no accuracy."""
+    for name, result in report.classification.items():
         if result.accuracy is None:
             yield Headline(
                 f"{result.mean_average_precision:.3f}",
                 f"mean average precision, {name.replace('_', ' + ')}",
-                f"over {len(result.classes)} classes and {result.num_clips} clips.",
+                f"over {len(result.classes)} classes and {result.num_clips} clips; "
+                f"chance is {result.chance_precision:.3f}.",
             )
 
 

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from tfavmae.pages import rendering
-from tfavmae.report import sections
+from tfavmae.report import sections, verdicts
 from tfavmae.report.cards import AudioLibrary, make_card
 from tfavmae.report.contents import (
     Clip,
@@ -35,12 +35,6 @@ SECTIONS = (
         sections.figures,
     ),
     (
-        "training",
-        "How it learned",
-        "Every term of the loss over the steps of training.",
-        sections.training,
-    ),
-    (
         "reconstructions",
         "What it imagines",
         "Some patches are removed; the model sees the rest and fills the holes. It "
@@ -61,6 +55,12 @@ SECTIONS = (
         "The pretrained encoder, fine-tuned with labels on sound alone, picture alone, "
         "and both.",
         sections.classification,
+    ),
+    (
+        "training",
+        "How it learned",
+        "Every term of the loss over the steps of training.",
+        sections.training,
     ),
     ("dataset", "The data", "", sections.dataset),
     (
@@ -110,6 +110,7 @@ def contents(report: Report) -> dict[str, Any]:
     return {
         "title": report.title,
         "subtitle": report.subtitle,
+        "verdict": verdicts.derive(report),
         "wall": wall,
         "sections": shown,
         # Last: the cards above have put their audio there.

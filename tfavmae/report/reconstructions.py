@@ -11,6 +11,7 @@ from tfavmae.layers.embedding import unpatchify_audio, unpatchify_video
 from tfavmae.report import resynthesis
 
 HIDDEN_GREY = 128
+_TILE_HEIGHT = 128
 _NEEDED = {
     f"{modality}_{name}"
     for modality in ("audio", "video")
@@ -106,13 +107,15 @@ def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
     # Patches need not fill the input: what is left over at its end was never tokens.
     original = outputs["audio_input"][:, : hidden.shape[1], : hidden.shape[2]]
     for x, y, h in zip(original, predicted, hidden, strict=True):
+        # Padding after a short clip is a constant, which may be above all that sounds.
+        sounds = np.ptp(x, axis=1, keepdims=True) > 0
         # Without its extremes, of which digital silence is one, the rest has contrast.
-        low, high = np.quantile(x, [0.01, 0.995])
+        low, high = np.quantile(x[sounds[:, 0]] if sounds.any() else x, [0.01, 0.995])
         filled = np.where(h > 0, y, x)
         before, after = (
             _to_uint8(colors((v - low) / max(high - low, 1e-6))[..., :3])
             # Time from left to right, low notes below.
-            for v in (x.T[::-1], filled.T[::-1])
+            for v in (np.where(sounds, values, low).T[::-1] for values in (x, filled))
         )
         yield _triptych(before, after, h.T[::-1], filled)
 
@@ -163,10 +166,18 @@ def figure(clips: list[Reconstruction]) -> np.ndarray:
         uint8 `(height, width, 3)`. Columns: original, visible, reconstructed; audio to
         the left of video.
     """
-    rows = [
-        np.concatenate([_tile(clip.audio), _tile(clip.video)], axis=1) for clip in clips
-    ]
-    return np.concatenate(rows, axis=0)
+    columns = []
+    for modality in ("audio", "video"):
+        triptychs = [getattr(clip, modality) for clip in clips]
+        shown = [one for one in triptychs if one is not None]
+        if not shown:
+            continue
+        height, width = shown[0].original.shape[:2]
+        # Pictures keep their shape; a short spectrogram is widened, to be legible.
+        ratio = max(width / height, 1.0) if modality == "audio" else width / height
+        tiles = [_tile(one, width=round(_TILE_HEIGHT * ratio)) for one in triptychs]
+        columns.append(np.concatenate(tiles, axis=0))
+    return np.concatenate(columns, axis=1)
 
 
 def tensorboard_media(
@@ -193,12 +204,11 @@ def tensorboard_media(
     return media
 
 
-def _tile(
-    triptych: Triptych | None, height: int = 128, width: int = 160, gap: int = 4
-) -> np.ndarray:
-    """Three images of `height` x `width` side by side, with white gaps."""
+def _tile(triptych: Triptych | None, width: int, gap: int = 4) -> np.ndarray:
+    """Three images of this width side by side, with white gaps."""
     from PIL import Image
 
+    height = _TILE_HEIGHT
     canvas = np.full((height + gap, 3 * (width + gap), 3), 255, "uint8")
     if triptych is None:
         return canvas

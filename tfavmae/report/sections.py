@@ -8,12 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tfavmae.report import curves, headlines, media_html
+from tfavmae.report import curves, headlines, media_html, verdicts
 from tfavmae.report.cards import AudioLibrary, make_card
-from tfavmae.report.contents import Clip, Report
+from tfavmae.report.contents import Report
 from tfavmae.report.figures import LABELS
-from tfavmae.report.headlines import MODALITY_WORDS, duration
+from tfavmae.report.headlines import duration
 from tfavmae.report.reconstructions import Reconstruction
+from tfavmae.report.verdicts import MODALITY_WORDS
 from tfavmae.tasks.classification import ClassificationResult
 from tfavmae.tasks.retrieval import RetrievalExample, RetrievalResult
 
@@ -28,17 +29,25 @@ def figures(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
     return {"headlines": found, "notes": report.notes}
 
 
-def training(report: Report, library: AudioLibrary) -> dict[str, dict[str, Markup]]:
-    """Stage to name of a curve to its chart."""
-    stages = {}
+def training(report: Report, library: AudioLibrary) -> list[dict[str, Any]]:
+    """Each stage's charts, those of the run itself apart."""
+    stages = []
     for stage, history in report.histories.items():
-        charts = {
-            name.replace("_to_", " → ").replace("_", " "): chart
-            for name in curves.curve_names(history)
-            if (chart := curves.loss_curve(history, name))
-        }
-        if charts:
-            stages[stage] = charts
+        chances = report.chances.get(stage, {})
+        learned, rest = (
+            {
+                name.replace("_to_", " → ").replace("_", " "): curves.loss_curve(
+                    history, name, chances.get(name)
+                )
+                for name in names
+            }
+            for names in curves.curve_names(history)
+        )
+        if learned or rest:
+            notes = verdicts.overfitting(history, stage, report.passes.get(stage))
+            stages.append(
+                {"name": stage, "notes": notes, "learned": learned, "rest": rest}
+            )
     return stages
 
 
@@ -59,15 +68,14 @@ def _reconstruction(one: Reconstruction) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for kind, caption in captions.items():
         pixels = {name: getattr(t, kind) for name, t in parts.items()}
-        # The spectrogram of a short clip is drawn wider than it is, to be legible.
-        images = [
-            {
-                "name": name,
-                "uri": media_html.png_uri(image),
-                "ratio": max(image.shape[1] / image.shape[0], 1.0),
-            }
-            for name, image in pixels.items()
-        ]
+        images = []
+        for name, image in pixels.items():
+            ratio = image.shape[1] / image.shape[0]
+            if name == "spectrogram":
+                # That of a short clip is drawn wider than it is, to be legible.
+                ratio = max(ratio, 1.0)
+            uri = media_html.png_uri(image)
+            images.append({"name": name, "uri": uri, "ratio": ratio})
         rows.append({"kind": kind, "caption": caption, "images": images})
     # A video of many frames makes a long strip: give it the width of the page.
     is_long = sum(image["ratio"] for image in rows[0]["images"]) > 6
@@ -78,24 +86,47 @@ def retrieval(report: Report, library: AudioLibrary) -> dict[str, Any] | None:
     """Recall, and the examples of both directions."""
     directions = []
     for modality, target in (("audio", "video"), ("video", "audio")):
-        rows = [
-            _retrieval_row(one, report.clips, library)
-            for one in report.retrieval_examples
-            if one.direction == f"{modality}_to_{target}"
-        ]
-        if rows:
+        name = f"{modality}_to_{target}"
+        chosen = [one for one in report.retrieval_examples if one.direction == name]
+        if chosen:
             directions.append(
                 {
                     "modality": modality,
                     "query": MODALITY_WORDS[modality],
                     "target": MODALITY_WORDS[target],
-                    "rows": rows,
+                    "groups": _by_success(chosen, report, library),
                 }
             )
     if not report.retrieval and not directions:
         return None
     recall = report.retrieval and _recall(report.retrieval)
     return {"recall": recall, "directions": directions}
+
+
+def _by_success(
+    examples: list[RetrievalExample], report: Report, library: AudioLibrary
+) -> list[dict[str, Any]]:
+    """Examples that succeed and examples that fail, each with the share of such."""
+    top = len(examples[0].results)
+    direction = report.retrieval and report.retrieval.directions[examples[0].direction]
+    groups = []
+    for is_found in (True, False):
+        rows = [
+            _retrieval_row(one, report, library)
+            for one in examples
+            if (one.rank <= top) == is_found
+        ]
+        if not rows:
+            continue
+        title = f"{'' if is_found else 'not '}among the first {top}"
+        if direction and top in direction.recall:
+            share, chance = direction.recall[top].value, direction.chance[top]
+            if not is_found:
+                share, chance = 1 - share, 1 - chance
+            title += f": {100 * share:.0f} % of all queries"
+            title += f" ({100 * chance:.0f} % by chance)"
+        groups.append({"title": title, "rows": rows})
+    return groups
 
 
 def _recall(result: RetrievalResult) -> dict[str, Any]:
@@ -120,21 +151,32 @@ def _recall(result: RetrievalResult) -> dict[str, Any]:
 
 
 def _retrieval_row(
-    one: RetrievalExample, clips: dict[int, Clip], library: AudioLibrary
+    one: RetrievalExample, report: Report, library: AudioLibrary
 ) -> dict[str, Any]:
-    query, results = clips[one.query], []
+    query, results = report.clips[one.query], []
     for index, similarity in zip(one.results, one.similarities, strict=True):
-        clip, kind = clips[index], "wrong"
+        clip, kind = report.clips[index], "other"
         if index == one.query:
             kind = "right"
+        # Another moment of the same video may well look and sound like this one.
+        elif clip.file and clip.file == query.file:
+            kind = "same_video"
         elif clip.label and clip.label == query.label:
-            kind = "near"
+            kind = "same_class"
         card = make_card(clip, library)
         results.append({"card": card, "kind": kind, "similarity": similarity})
+    rank, outcome = f"rank {one.rank}", "wrong"
+    if one.rank <= len(one.results):
+        outcome = "right"
+    if report.retrieval:
+        count = report.retrieval.num_clips
+        rank += f" of {count} ({(count + 1) / 2:g} by chance)"
+        if outcome == "right" and one.rank >= (count + 1) / 2:
+            outcome = ""  # in a gallery this small, that is no success
     return {
         "query": make_card(query, library),
-        "rank": one.rank,
-        "is_found": one.rank <= len(one.results),
+        "rank": rank,
+        "outcome": outcome,
         "results": results,
     }
 
@@ -162,7 +204,8 @@ def classification(report: Report, library: AudioLibrary) -> dict[str, Any] | No
                 f"{r.d_prime:.3f}",
             ]
             for name, r in results.items()
-        ],
+        ]
+        + [_chance_row(first)],
         "class_recall": curves.class_recall(results),
         "confusions": {
             LABELS[name]: curves.confusion_matrix(result, name)
@@ -179,6 +222,12 @@ def classification(report: Report, library: AudioLibrary) -> dict[str, Any] | No
             for i, one in enumerate(first.classes)
         ],
     }
+
+
+def _chance_row(result: ClassificationResult) -> list[str]:
+    """What guessing reaches, in the columns of the table of classification."""
+    accuracy = f"{100 * result.chance:.1f} %" if result.accuracy else "–"
+    return ["chance", accuracy, f"{result.chance_precision:.3f}", "0.500", "0.000"]
 
 
 def _counts(results: dict[str, ClassificationResult]) -> str:

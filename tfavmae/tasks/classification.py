@@ -1,7 +1,6 @@
 """Classification scores of a fine-tuned model, overall and per class."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -19,7 +18,7 @@ from tfavmae.tasks.forward import (
     mean_over_views,
 )
 from tfavmae.tasks.metrics import Estimate
-from tfavmae.tasks.results import Result
+from tfavmae.tasks.results import Result, clips_of_files
 
 
 @dataclasses.dataclass
@@ -55,6 +54,8 @@ class ClassificationResult(Result):
         d_prime: d-prime of `mean_auc`.
         classes: scores of each class.
         confusion: counts `(true, predicted)`; `None` for multi-label sets.
+        num_files: files that the clips were cut from, over which the intervals are
+            drawn; `None` if that was not asked for.
     """
 
     modalities: tuple[str, ...]
@@ -68,6 +69,18 @@ class ClassificationResult(Result):
     d_prime: float
     classes: list[ClassScore]
     confusion: np.ndarray | None
+    num_files: int | None = None
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of naming the most frequent class every time."""
+        return max(one.num_clips for one in self.classes) / self.num_clips
+
+    @property
+    def chance_precision(self) -> float:
+        """Mean average precision of random scores: the mean share of positives."""
+        shares = [one.num_clips / self.num_clips for one in self.classes]
+        return float(np.mean([share for share in shares if share]))
 
     def table(self) -> Table:
         num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
@@ -75,7 +88,8 @@ class ClassificationResult(Result):
             "figure",
             "value",
             title=f"classification from {' and '.join(self.modalities)}",
-            caption=f"{self.num_clips} clips evaluated, {self.num_left_out} left out; "
+            caption=f"{clips_of_files(self.num_clips, self.num_files)} evaluated, "
+            f"{self.num_left_out} left out; "
             f"{self.num_views:g} views a clip; "
             f"{num_defined} of {len(self.classes)} classes occur",
         )
@@ -104,6 +118,7 @@ def evaluate(
     label: str = "label",
     class_names: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
+    files: np.ndarray | None = None,
 ) -> ClassificationResult:
     """Scores a classifier on every clip that has the modalities and a label.
 
@@ -118,6 +133,8 @@ def evaluate(
         class_names: names of the classes.
         modalities: modalities that a clip must have to be evaluated; default: those
             of the model.
+        files: int, the file of each clip of the split, by `example_index`
+            (`Split.files`); intervals are drawn over files then, over clips if None.
 
     Raises:
         UserError: no clip can be evaluated, or the names are those of other classes.
@@ -127,16 +144,9 @@ def evaluate(
     rows = forward(model, batches, ["logits"], keep)
     index = rows["example_index"]
     targets = first_views(rows[label], index)
-    if targets.ndim == 2:
-        activation = scipy.special.expit
-        usable = np.ones(len(targets), bool)
-    else:
-        activation = functools.partial(scipy.special.softmax, axis=-1)
-        usable = targets >= 0
-    # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
-    # depend on the order alone.
-    probabilities = activation(rows["logits"].astype("float64"))
-    probabilities = mean_over_views(probabilities, index)
+    is_single = targets.ndim == 1
+    usable = targets >= 0 if is_single else np.ones(len(targets), bool)
+    probabilities = mean_probabilities(rows["logits"], index, multi_label=not is_single)
     for modality in modalities:
         usable &= first_views(rows[f"{modality}_present"], index) > 0
     if not usable.any():
@@ -144,7 +154,9 @@ def evaluate(
             f"None of the {len(usable)} clips has {' and '.join(modalities)} and a "
             f"{label!r}, so nothing can be evaluated; check the labels of the split."
         )
-    result = score(probabilities[usable], targets[usable], class_names)
+    if files is not None:
+        files = files[np.unique(index)][usable]
+    result = score(probabilities[usable], targets[usable], class_names, files)
     return dataclasses.replace(
         result,
         modalities=modalities,
@@ -153,10 +165,55 @@ def evaluate(
     )
 
 
+def predict(
+    model: keras.Model, batches: Iterable[Batch], *, multi_label: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Classifies every clip, whether or not it has a label.
+
+    Args:
+        model: a classifier with the output `logits` `(batch, classes)`.
+        batches: evaluation batches.
+        multi_label: whether a clip may have several classes.
+
+    Returns:
+        Probabilities as of `mean_probabilities`; and by modality whether a clip has it,
+        bool `(clips,)`: the model reads zeros where it does not.
+
+    Raises:
+        UserError: the batches hold no clip.
+    """
+    keep = ["example_index", *[f"{m}_present" for m in MODALITIES]]
+    rows = forward(model, batches, ["logits"], keep)
+    index = rows["example_index"]
+    present = {m: first_views(rows[f"{m}_present"], index) > 0 for m in MODALITIES}
+    return mean_probabilities(rows["logits"], index, multi_label), present
+
+
+def mean_probabilities(
+    logits: np.ndarray, example_index: np.ndarray, multi_label: bool
+) -> np.ndarray:
+    """Probabilities of each clip, averaged over its views: float64 `(clips, classes)`.
+
+    Args:
+        logits: `(views, classes)`.
+        example_index: int `(views,)`, the clip of each row.
+        multi_label: sigmoid rather than softmax.
+    """
+    # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
+    # depend on the order alone.
+    logits = logits.astype("float64")
+    if multi_label:
+        probabilities = scipy.special.expit(logits)
+    else:
+        probabilities = scipy.special.softmax(logits, axis=-1)
+    return mean_over_views(probabilities, example_index)
+
+
 def score(
     probabilities: np.ndarray,
     targets: np.ndarray,
     class_names: Sequence[str] | None = None,
+    files: np.ndarray | None = None,
 ) -> ClassificationResult:
     """Scores from arrays, without a model.
 
@@ -164,6 +221,7 @@ def score(
         probabilities: `(clips, classes)`.
         targets: class numbers `(clips,)` or 0/1 `(clips, classes)`.
         class_names: names of the classes; default: their numbers.
+        files: int `(clips,)`, the file of each clip; None to take each for its own.
 
     Raises:
         UserError: the number of names is not that of the classes.
@@ -185,11 +243,11 @@ def score(
     recalls = (is_hit * onehot).sum(0) / np.where(counts, counts, np.nan)
     accuracy = top5_accuracy = confusion = None
     if is_single:
-        accuracy = _accuracy(probabilities, targets, 1)
+        accuracy = _accuracy(probabilities, targets, 1, files)
         confusion = metrics.confusion_matrix(predicted, targets, num_classes)
     # Of fewer classes, guessing five finds half of them or more.
     if is_single and num_classes >= 10:
-        top5_accuracy = _accuracy(probabilities, targets, 5)
+        top5_accuracy = _accuracy(probabilities, targets, 5, files)
     mean_auc = metrics.mean_over_classes(aucs)
     return ClassificationResult(
         modalities=(),
@@ -208,8 +266,10 @@ def score(
             )
         ],
         confusion=confusion,
+        num_files=None if files is None else len(np.unique(files)),
     )
 
 
-def _accuracy(probabilities, targets, k):
-    return metrics.bootstrap(metrics.top_k_hits(probabilities, targets, k))
+def _accuracy(probabilities, targets, k, files):
+    hits = metrics.top_k_hits(probabilities, targets, k)
+    return metrics.bootstrap(hits, groups=files)

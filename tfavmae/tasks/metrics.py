@@ -17,13 +17,19 @@ TIES = ("expected", "pessimistic", "repeated")
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean and its bootstrap confidence interval, all as fractions in [0, 1]."""
+    """A mean and its bootstrap confidence interval, all as fractions in [0, 1].
+
+    The ends of the interval are NaN where all clips come from one file: they say
+    nothing about other files.
+    """
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{100 * self.value:.1f} % (one file: no interval)"
         low, high = 100 * self.low, 100 * self.high
         return f"{100 * self.value:.1f} % [{low:.1f}, {high:.1f}]"
 
@@ -164,14 +170,18 @@ def recall_at_k(ranks: Ranks, k: int, ties: str = "expected") -> float:
 def bootstrap(
     values: np.ndarray,
     *,
+    groups: np.ndarray | None = None,
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Mean over clips with a percentile interval over resampled clips.
+    """Mean over clips with a percentile interval over resampled clips or groups.
 
     Args:
         values: `(clips,)`, one score per clip.
+        groups: int `(clips,)`, the group of each clip, such as its file; whole groups
+            are resampled (the cluster bootstrap of Davison and Hinkley, 1997, section
+            3.8). None if every clip is one of its own.
         num_resamples: resamples with replacement.
         confidence: probability that the interval is to cover.
         seed: seed of the resamples.
@@ -185,9 +195,18 @@ def bootstrap(
             "`values` must be a vector with one number per clip; received "
             f"values.shape={values.shape}."
         )
+    sums, counts = values, np.ones(len(values))
+    if groups is not None and len(np.unique(groups)) < len(values):
+        _, members = np.unique(groups, return_inverse=True)
+        sums, counts = np.bincount(members, values), np.bincount(members)
+        if len(counts) == 1:
+            return Estimate(float(values.mean()), np.nan, np.nan)
     rng = np.random.default_rng(seed)
-    size = len(values)
-    means = [values[rng.integers(size, size=size)].mean() for _ in range(num_resamples)]
+    size = len(counts)
+    means = []
+    for _ in range(num_resamples):
+        drawn = rng.integers(size, size=size)
+        means.append(sums[drawn].sum() / counts[drawn].sum())
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Estimate(float(values.mean()), float(low), float(high))

@@ -39,7 +39,14 @@ class Result(abc.ABC):
 
     def print(self, console: Console | None = None) -> None:
         """Prints `table` to the terminal."""
-        (console or Console()).print(self.table())
+        (console or Console(markup=False)).print(self.table())
+
+
+def clips_of_files(num_clips: int, num_files: int | None) -> str:
+    """`"15 clips of 3 files"`, or without the files if they are clips of their own."""
+    if num_files in (None, num_clips):
+        return f"{num_clips} clips"
+    return f"{num_clips} clips of {num_files} file{'' if num_files == 1 else 's'}"
 
 
 def plain(value: Any) -> Any:

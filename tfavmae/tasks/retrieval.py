@@ -10,7 +10,7 @@ from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.tasks.metrics import Estimate
-from tfavmae.tasks.results import Result
+from tfavmae.tasks.results import Result, clips_of_files
 
 DIRECTIONS = {
     "audio_to_video": ("audio", "video"),
@@ -41,6 +41,8 @@ class RetrievalResult(Result):
         ties: convention for ties, see `metrics.recall_at_k`.
         directions: `audio_to_video` and `video_to_audio`.
         num_misses: further queries that count as failed, see `COUNTS_AS_MISS`.
+        num_files: files that the queries were cut from, over which the intervals are
+            drawn; `None` if that was not asked for.
     """
 
     num_clips: int
@@ -48,10 +50,12 @@ class RetrievalResult(Result):
     ties: str
     directions: dict[str, Direction]
     num_misses: int = 0
+    num_files: int | None = None
 
     def table(self) -> Table:
         ks = list(next(iter(self.directions.values())).recall)
-        caption = f"{self.num_clips} clips evaluated, {self.num_left_out} left out"
+        clips = clips_of_files(self.num_clips, self.num_files)
+        caption = f"{clips} evaluated, {self.num_left_out} left out"
         if self.num_misses:
             caption = f"{self.num_misses} counted as misses, {caption}"
         table = Table(
@@ -59,7 +63,8 @@ class RetrievalResult(Result):
             *[f"R@{k}" for k in ks],
             "median rank",
             title="zero-shot retrieval",
-            caption=f"{caption} (a modality is missing); 95 % intervals over queries",
+            caption=f"{caption} (a modality is missing); 95 % intervals over "
+            f"{'queries' if clips == f'{self.num_clips} clips' else 'files'}",
         )
         for name, one in self.directions.items():
             cells = [str(one.recall[k]) for k in ks]
@@ -95,6 +100,7 @@ def evaluate(
     *,
     ties: str = "expected",
     num_resamples: int = 1000,
+    files: np.ndarray | None = None,
 ) -> RetrievalResult:
     """Recall and median rank in both directions over the clips with both modalities.
 
@@ -104,24 +110,36 @@ def evaluate(
         ks: lengths of the result lists.
         ties: see `metrics.recall_at_k`.
         num_resamples: bootstrap resamples of the queries (the gallery stays).
+        files: int, the file of each clip of the split, by `example_index`
+            (`Split.files`); whole files are resampled then.
 
     Raises:
         UserError: see `paired`.
     """
-    pairs = paired(embeddings)
-    num_clips, num_misses = len(pairs["example_index"]), int(_misses(embeddings).sum())
+    pairs, misses = paired(embeddings), _misses(embeddings)
+    num_clips, num_misses = len(pairs["example_index"]), int(misses.sum())
+    groups = None
+    if files is not None:
+        missed = embeddings["example_index"][misses]
+        groups = files[np.concatenate([pairs["example_index"], missed])]
     directions = {}
     for name, (query, target) in DIRECTIONS.items():
         ranks = metrics.paired_ranks(pairs[query], pairs[target])
         ranks = ranks.with_misses(num_misses)
+        of_hits = groups
+        if groups is not None and ties == "repeated":  # a hit for each tie
+            of_hits = np.repeat(groups, ranks.num_equal)
         recall = {
-            k: metrics.bootstrap(ranks.hits(k, ties), num_resamples=num_resamples)
+            k: metrics.bootstrap(
+                ranks.hits(k, ties), groups=of_hits, num_resamples=num_resamples
+            )
             for k in ks
         }
         chance = {k: min(k, num_clips) / (num_clips + num_misses) for k in ks}
         directions[name] = Direction(recall, chance, ranks.median(ties))
     left_out = len(embeddings["example_index"]) - num_clips - num_misses
-    return RetrievalResult(num_clips, left_out, ties, directions, num_misses)
+    num_files = None if groups is None else len(np.unique(groups))
+    return RetrievalResult(num_clips, left_out, ties, directions, num_misses, num_files)
 
 
 def _misses(embeddings):
@@ -136,12 +154,15 @@ def examples(
     top: int = 5,
     seed: int = 0,
 ) -> list[RetrievalExample]:
-    """Example queries in both directions, drawn at random, not chosen by result.
+    """Example queries in both directions: half of them succeed, half of them fail.
+
+    Within each half they are drawn at random; where there are too few of one kind, the
+    other fills up. How often each kind occurs is `evaluate`'s to say.
 
     Args:
         embeddings: from `embedding.embed`.
-        num_queries: queries per direction; the same clips in both.
-        top: results per query.
+        num_queries: queries per direction.
+        top: results per query; a query succeeds if its own clip is among them.
         seed: seed of the draw.
 
     Raises:
@@ -150,13 +171,16 @@ def examples(
     pairs = paired(embeddings)
     index = pairs["example_index"]
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(index))[:num_queries]
+    drawn = rng.permutation(len(index))
     found = []
     for direction, (query, target) in DIRECTIONS.items():
-        ranks = metrics.paired_ranks(pairs[query], pairs[target])
-        for row in rows:
+        ranks = metrics.paired_ranks(pairs[query], pairs[target]).num_better + 1
+        hits, misses = drawn[ranks[drawn] <= top], drawn[ranks[drawn] > top]
+        num_misses = min(num_queries // 2, len(misses))
+        hits = hits[: num_queries - num_misses]
+        for row in (*hits, *misses[: num_queries - len(hits)]):
             order, similarity = search(pairs[query][row], pairs[target], top)
-            rank = int(ranks.num_better[row] + 1)
+            rank = int(ranks[row])
             results = [int(i) for i in index[order]]
             found.append(
                 RetrievalExample(
@@ -197,12 +221,7 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         UserError: there is no such clip, a modality has no embeddings, or they are not
             finite.
     """
-    missing = [m for m in MODALITIES if f"{m}_embedding" not in embeddings]
-    if missing:
-        raise UserError(
-            f"Retrieval needs embeddings of both modalities, {missing[0]} is absent; "
-            "use a model that was pretrained on both."
-        )
+    _check_has_both(embeddings)
     both = embeddings["audio_present"] & embeddings["video_present"]
     both &= ~_misses(embeddings)
     if not both.any():
@@ -210,11 +229,54 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             f"None of the {len(both)} clips has both audio and video, which retrieval "
             "compares; use another split."
         )
-    chosen = {m: embeddings[f"{m}_embedding"][both] for m in MODALITIES}
-    for modality, values in chosen.items():
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"The {modality} embeddings are not finite: the training diverged. "
-                "Lower optimizer.learning_rate and train again."
-            )
+    chosen = {m: _embeddings_of(embeddings, m, both) for m in MODALITIES}
     return chosen | {"example_index": embeddings["example_index"][both]}
+
+
+def gallery(
+    embeddings: dict[str, np.ndarray], modality: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of all clips that have a modality, whether or not they have the other.
+
+    Args:
+        embeddings: from `embedding.embed`.
+        modality: to search in.
+
+    Returns:
+        `(clips, hidden_dim)`, and the `example_index` `(clips,)`.
+
+    Raises:
+        UserError: there is no such clip, there are no embeddings of the modality, or
+            they are not finite.
+    """
+    _check_has_both(embeddings)
+    present = embeddings[f"{modality}_present"]
+    if not present.any():
+        raise UserError(
+            f"None of the {len(present)} clips to search has {modality}; use another "
+            "split, or search --by it."
+        )
+    values = _embeddings_of(embeddings, modality, present)
+    return values, embeddings["example_index"][present]
+
+
+def _check_has_both(embeddings: dict[str, np.ndarray]) -> None:
+    missing = [m for m in MODALITIES if f"{m}_embedding" not in embeddings]
+    if missing:
+        raise UserError(
+            f"Retrieval needs embeddings of both modalities, {missing[0]} is absent; "
+            "use a model that was pretrained on both."
+        )
+
+
+def _embeddings_of(
+    embeddings: dict[str, np.ndarray], modality: str, rows: np.ndarray
+) -> np.ndarray:
+    """The embeddings of a modality at some rows, which must be finite."""
+    values = embeddings[f"{modality}_embedding"][rows]
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"The {modality} embeddings are not finite: the training diverged. "
+            "Lower optimizer.learning_rate and train again."
+        )
+    return values

@@ -70,10 +70,12 @@ def run(
     )
     distribution.check(trainer, strategy)
     is_chief = distribution.is_chief(strategy)
-    console = Console(stderr=True, quiet=not (progress and is_chief), soft_wrap=True)
+    # Without markup: a path may hold `[/x]`.
+    is_quiet = not (progress and is_chief)
+    console = Console(stderr=True, quiet=is_quiet, soft_wrap=True, markup=False)
     with workdir.locked() if is_chief else contextlib.nullcontext():
         if is_chief:
-            workdir.claim(config)
+            workdir.check_config(config)
         try:
             return _train(config, workdir, strategy, console, make_media)
         except Stopped as stopped:
@@ -131,7 +133,8 @@ def _train(
             "num_parameters": model.count_params(),
             "config": config.as_dict(),
         }
-        workdir.note_session(facts, session_facts(description, start.step))
+        session = session_facts(description, start.step)
+        workdir.begin_session(config, facts, session)
     best = _fit(config, workdir, loop, start, console, make_media)
     step = _save_results(config, workdir, loop, best, say)
     history = read_rows(workdir.history_file) if is_chief else []

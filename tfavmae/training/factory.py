@@ -36,6 +36,8 @@ def clip_spec(data: DataConfig, model: ModelConfig, train: bool) -> ClipSpec:
             frame_size=(model.video.height, model.video.width),
             shorter_side=data.shorter_side,
             frame_stride_seconds=data.frame_stride_seconds,
+            short_audio=data.short_audio,
+            short_video=data.short_video,
             labels=(data.label,) if data.label else (),
             modalities=tuple(model.modality.split("_")),
             train=train,
@@ -153,7 +155,7 @@ class TrainingData:
         )
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Data set, split, size and fingerprint of each split, for `run.json`."""
+        """Where each split comes from and how its clips are stored, for `run.json`."""
         splits = {"train": self.train_split, "validation": self.validation_split}
         return {
             name: {
@@ -161,6 +163,7 @@ class TrainingData:
                 "split": split.name,
                 "num_examples": split.num_examples,
                 "fingerprint": split.fingerprint,
+                "stored_as": split.metadata.get("stored_as", {}),
             }
             for name, split in splits.items()
             if split is not None

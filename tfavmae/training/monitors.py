@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import resource
@@ -19,8 +20,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from tfavmae.training.callbacks import StepCallback, sync_state
@@ -43,30 +42,45 @@ class HistoryLogger:
 
 
 class TensorBoardLogger:
-    """Writes media and scalars: `train/...` per interval, `validation/...` per epoch.
+    """Writes media and scalars as the runs `train` and `validation`.
+
+    As with Keras, both use the same tags, so that TensorBoard draws a term of both into
+    one chart: `train` per interval, `validation` per epoch.
 
     Args:
-        directory: of the event files.
+        directory: of both runs.
         config_text: shown under the text tab.
     """
 
     def __init__(self, directory: str | os.PathLike, config_text: str = "") -> None:
-        self.writer = tf.summary.create_file_writer(str(directory))
+        self.directory = pathlib.Path(directory)
+        self.writer = self._open("train")
         with self.writer.as_default():
             tf.summary.text("config", f"```yaml\n{config_text}\n```", step=0)
 
     def on_row(self, row: Row) -> None:
-        with self.writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                if name in _NOT_SHOWN:
-                    continue
-                if row["kind"] == "train":
-                    tf.summary.scalar(f"train/{name}", value)
-                elif name.startswith("val_"):
-                    tf.summary.scalar(f"validation/{name.removeprefix('val_')}", value)
-            self._add_memory()
+        if row["kind"] == "train":
+            values = {k: v for k, v in row.items() if k not in _NOT_SHOWN}
+            self._add(self.writer, row["step"], values | _peak_memory())
+        elif values := validation_of(row):
+            self._add(self.validation_writer, row["step"], values)
+
+    @functools.cached_property
+    def validation_writer(self) -> tf.summary.SummaryWriter:
+        """Of the run `validation`, which exists if there is any."""
+        return self._open("validation")
+
+    def _open(self, run: str) -> tf.summary.SummaryWriter:
+        return tf.summary.create_file_writer(str(self.directory / run))
+
+    def _add(
+        self, writer: tf.summary.SummaryWriter, step: int, values: dict[str, float]
+    ) -> None:
+        with writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
         # A run that is killed keeps its rows, and one that is watched shows them.
-        self.writer.flush()
+        writer.flush()
 
     def add_images(self, images: dict[str, np.ndarray], step: int) -> None:
         """Writes `{name: uint8 (count, height, width, 3)}`."""
@@ -84,19 +98,31 @@ class TensorBoardLogger:
                 scaled = tf.cast(value, tf.float32)[..., None] / 32768
                 tf.summary.audio(name, scaled, sample_rate_hz, max_outputs=len(scaled))
 
-    def _add_memory(self) -> None:
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Bytes on macOS, KiB elsewhere.
-        unit = 1 if sys.platform == "darwin" else 2**10
-        tf.summary.scalar("device/peak_host_memory_gib", resident * unit / 2**30)
-        for device in tf.config.list_logical_devices("GPU"):
-            index = device.name.rpartition(":")[2]
-            peak = tf.config.experimental.get_memory_info(f"GPU:{index}")["peak"]
-            tf.summary.scalar(f"device/peak_memory_gib_{index}", peak / 2**30)
+
+def _peak_memory() -> dict[str, float]:
+    """Peak memory so far by device, in GiB."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, KiB elsewhere.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    peaks = {"device/peak_host_memory_gib": resident * unit / 2**30}
+    for device in tf.config.list_logical_devices("GPU"):
+        index = device.name.rpartition(":")[2]
+        peak = tf.config.experimental.get_memory_info(f"GPU:{index}")["peak"]
+        peaks[f"device/peak_memory_gib_{index}"] = peak / 2**30
+    return peaks
+
+
+def validation_of(row: Row) -> dict[str, float]:
+    """The numbers of a row that are of validation, by their names in training."""
+    prefix = "val_"
+    return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
 
 class ProgressLogger(StepCallback):
-    """A progress bar with losses and remaining time; without a terminal, lines.
+    """Step, bar, remaining time and loss in one line; without a terminal, lines.
+
+    The line fits a terminal of 80 columns. Without a terminal there is a line per
+    interval, and with either one per validation.
 
     Args:
         first_step: steps made before.
@@ -113,28 +139,33 @@ class ProgressLogger(StepCallback):
         console: Console | None = None,
     ) -> None:
         super().__init__(first_step)
-        self.num_steps = num_steps
-        self.console = console or Console(file=sys.stderr)
+        self.first_step, self.num_steps = first_step, num_steps
+        self.console = console or Console(file=sys.stderr, markup=False)
         self.title = title
-        self.started, self.first_step = time.monotonic(), first_step
+        # The first step, which compiles, does not count.
+        self.timed_from: tuple[int, float] | None = None
+        self.losses: dict[str, str] = {}
         self.bar = None
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
+                BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
+                TextColumn("eta {task.fields[eta]}"),
                 TextColumn("{task.fields[losses]}"),
                 console=self.console,
+                expand=True,
             )
 
     def __enter__(self) -> "ProgressLogger":
         if self.bar:
             self.bar.start()
             self.task = self.bar.add_task(
-                self.title, total=self.num_steps, completed=self.step, losses=""
+                self.title,
+                total=self.num_steps,
+                completed=self.step,
+                losses="",
+                eta=self._remaining(self.step),
             )
         return self
 
@@ -143,25 +174,40 @@ class ProgressLogger(StepCallback):
             self.bar.stop()
 
     def after_step(self, logs: dict | None) -> None:
+        if self.timed_from is None:
+            self.timed_from = self.step, time.monotonic()
         if self.bar:
-            self.bar.update(self.task, completed=self.step)
+            eta = self._remaining(self.step)
+            self.bar.update(self.task, completed=self.step, eta=eta)
 
     def on_row(self, row: Row) -> None:
-        losses = {k: v for k, v in row.items() if k not in _NOT_SHOWN}
-        text = " ".join(f"{k} {v:.4g}" for k, v in losses.items())
-        if row["kind"] == "epoch":
-            done = max(row["step"] - self.first_step, 1)
-            seconds = time.monotonic() - self.started
-            remaining = round(seconds / done * (self.num_steps - row["step"]))
-            minutes, seconds = divmod(remaining, 60)
-            line = (
-                f"{self.title} step {row['step']}/{self.num_steps}"
-                f" eta {minutes // 60}:{minutes % 60:02}:{seconds:02} {text}"
-            )
-            # In a log file a line is a line, however long.
-            self.console.print(line, highlight=False, soft_wrap=True)
-        elif self.bar:
-            self.bar.update(self.task, losses=text)
+        where = f"{self.title} {row['step']}/{self.num_steps}"
+        if row["kind"] == "train":
+            self.losses["loss"] = f"loss {row['loss']:.4g}"
+            if not self.bar:
+                # The watch comes before this callback: `self.step` is one behind.
+                eta = self._remaining(row["step"])
+                self._print(f"{where}  eta {eta}  {self.losses['loss']}")
+        elif found := validation_of(row):
+            self.losses["val"] = f"val {found['loss']:.4g}"
+            shown = [name for name in ("loss", "accuracy") if name in found]
+            text = "  ".join(f"{name} {found[name]:.4g}" for name in shown)
+            self._print(f"{where}  validation  {text}")
+        if self.bar:
+            self.bar.update(self.task, losses=" ".join(self.losses.values()))
+
+    def _remaining(self, step: int) -> str:
+        """Time from `step` to the last one as `h:mm:ss`, if two steps were made."""
+        if self.timed_from is None or step == self.timed_from[0]:
+            return "-:--:--"
+        first, started = self.timed_from
+        seconds_per_step = (time.monotonic() - started) / (step - first)
+        minutes, seconds = divmod(round(seconds_per_step * (self.num_steps - step)), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+    def _print(self, line: str) -> None:
+        # In a log file a line is a line.
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import keras
@@ -57,10 +58,10 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
                 f"{workdir.path} has no average of its weights; set"
                 " optimizer.average_decay and train to the end."
             )
-        model = keras.saving.load_model(workdir.average_file, compile=False)
+        model = _load_model(workdir.average_file)
         step = facts["average_step"]
     elif workdir.model_file.is_file():
-        model = keras.saving.load_model(workdir.model_file, compile=False)
+        model = _load_model(workdir.model_file)
         step = facts["final_step"]
     else:
         model = build_model(config, labels)
@@ -71,3 +72,17 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
             raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
         step = state["step"]
     return Run(model, config, history, workdir.path, labels, step)
+
+
+def _load_model(path: pathlib.Path) -> keras.Model:
+    """The model in a file that a run wrote."""
+    try:
+        # Keras says of a file that is not a ZIP archive that it is not there.
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it was cut short, or is not a Keras file")
+        return keras.saving.load_model(path, compile=False)
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"{path}: is damaged ({error}); restore it, or remove it and run the same "
+            "training command again, which continues from the newest checkpoint."
+        ) from error

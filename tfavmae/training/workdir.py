@@ -98,10 +98,19 @@ class Workdir:
         """Contents of `run.json`."""
         if not self.run_file.is_file():
             raise UserError(f"{self.path} holds no run: {self.run_file} is missing.")
-        return json.loads(self.run_file.read_text())
+        try:
+            facts = dict(json.loads(self.run_file.read_text(encoding="utf-8")))
+            if missing := {"labels", "data", "sessions"} - facts.keys():
+                raise ValueError(f"without {', '.join(sorted(missing))}")
+            return facts
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{self.run_file}: is damaged ({error}); restore it, or train into "
+                "another --workdir."
+            ) from error
 
-    def claim(self, config: ExperimentConfig) -> None:
-        """Writes `config.yaml`, or checks that it holds the same experiment.
+    def check_config(self, config: ExperimentConfig) -> None:
+        """Checks that `config.yaml`, if it is there, holds the same experiment.
 
         Raises:
             UserError: it holds another one; lists the keys that differ.
@@ -119,7 +128,6 @@ class Workdir:
                     f"{self.path} holds a run of another config ({'; '.join(changes)});"
                     " use another --workdir or the same config."
                 )
-        files.write_atomically(self.config_file, config_lib.to_yaml(config))
 
     def check_data(self, data: dict[str, dict]) -> None:
         """Checks that a run continues with the clips it began with.
@@ -140,8 +148,20 @@ class Workdir:
                     " use another --workdir."
                 )
 
-    def note_session(self, facts: dict[str, Any], session: dict[str, Any]) -> None:
-        """Adds a session to `run.json`, beside the facts that all sessions share."""
+    def begin_session(
+        self, config: ExperimentConfig, facts: dict[str, Any], session: dict[str, Any]
+    ) -> None:
+        """Writes `config.yaml`, and adds a session to `run.json`.
+
+        Called when everything that can be refused has been checked: these files are
+        what makes a folder a run.
+
+        Args:
+            config: the resolved config.
+            facts: what all sessions share.
+            session: `session_facts`.
+        """
+        files.write_atomically(self.config_file, config_lib.to_yaml(config))
         sessions = self.read_run()["sessions"] if self.run_file.is_file() else []
         run = {**facts, "sessions": [*sessions, session]}
         files.write_atomically(self.run_file, json.dumps(run, indent=1) + "\n")
@@ -214,10 +234,25 @@ class History:
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Rows of a `.jsonl` file; a last line cut short by a kill is left out."""
+    """Rows of a `.jsonl` file; a last line cut short by a kill is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
     path = pathlib.Path(path)
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    content = path.read_bytes() if path.is_file() else b""
+    rows = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "step" not in row:
+                raise ValueError("it is no row of numbers with a step")
+            rows.append(row)
+        except ValueError as error:
+            raise UserError(
+                f"{path}: line {number} is damaged ({error}); remove it."
+            ) from error
+    return rows
 
 
 def session_facts(strategy_line: str, step: int) -> dict[str, Any]:

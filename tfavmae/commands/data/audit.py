@@ -1,10 +1,10 @@
 """`tfavmae data audit`: check the files of a published data set before a build."""
 
 import argparse
-import sys
+import functools
 from typing import TYPE_CHECKING, Any
 
-from tfavmae.commands.arguments import add_command, add_set
+from tfavmae.commands.arguments import add_command, add_set, seconds
 from tfavmae.commands.data import published_data, settings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     add("--workers", type=int, metavar="N", help="processes; default: one per core")
     add(
         "--min-seconds",
-        type=float,
+        type=seconds,
         default=0.5,
         metavar="S",
         help="shorter clips are too short (default: 0.5)",
@@ -48,12 +48,13 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> "Manifest":
     """Runs the command."""
     from tfavmae.building import audit
+    from tfavmae.building.progress import Progress
 
     family, _, selection = args.name.partition("/")
     kind = published_data.source_of(family)
     options = settings.read_options(args.set, kind)
     source = kind(selection or None, **options)
-    with _Progress(f"Auditing {source.full_name}") as progress:
+    with Progress() as progress:
         manifest = audit.audit(
             source,
             args.annotations,
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> "Manifest":
             thorough=not args.quick,
             min_seconds=args.min_seconds,
             num_workers=args.workers,
-            progress=progress,
+            progress=functools.partial(progress, f"auditing {source.full_name}"),
         )
     published_data.print_counts(manifest.splits)
     print(f"fingerprint: {manifest.fingerprint}")
@@ -71,30 +72,3 @@ def run(args: argparse.Namespace) -> "Manifest":
     print(f"to read: {manifest.folder / 'index.html'}")
     print(f"next: tfavmae data build {source.full_name} --manifest {manifest.folder}")
     return manifest
-
-
-class _Progress:
-    """A progress bar on terminals; elsewhere a line for every ten per cent."""
-
-    def __init__(self, title: str) -> None:
-        self.title, self.is_terminal = title, sys.stderr.isatty()
-        self.num_said = 0
-
-    def __enter__(self) -> "_Progress":
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.bar = Progress(console=Console(stderr=True), disable=not self.is_terminal)
-        self.bar.start()
-        self.task = self.bar.add_task(self.title)
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total)
-        tenth = 10 * done // total
-        if not self.is_terminal and tenth > self.num_said:
-            self.num_said = tenth
-            print(f"{self.title}: {done}/{total}", file=sys.stderr, flush=True)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()

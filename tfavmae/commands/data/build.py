@@ -1,15 +1,12 @@
 """`tfavmae data build`: decode media files into TFRecords."""
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
-import sys
-from collections.abc import Iterator
 from typing import Any
 
-from tfavmae.commands.arguments import add_command, add_set, refuse
-from tfavmae.commands.data import location, published_data, settings
+from tfavmae.commands.arguments import add_command, add_set, refuse, seconds
+from tfavmae.commands.data import describe, location, published_data, settings
 from tfavmae.errors import UserError, did_you_mean
 
 # Options that only some data sets read.
@@ -41,7 +38,9 @@ def add_parser(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="sounding_shapes: which set of clips")
     add("--videos", metavar="DIR", help="clip_folder: media files, also in subfolders")
     add("--labels", metavar="CSV", help="clip_folder: table with columns file, label")
-    add("--clip-seconds", type=float, metavar="S", help="clip_folder: length of clips")
+    add(
+        "--clip-seconds", type=seconds, metavar="S", help="clip_folder: length of clips"
+    )
     add(
         "--strict",
         action="store_true",
@@ -60,23 +59,9 @@ def run(args: argparse.Namespace) -> Any:
             f"no builder is named {name!r}; {did_you_mean(family, makers)} See "
             "docs/data.md"
         )
-    with _progress_on_terminals():
-        builder = makers[family](args, name, selection, data_dir)
+    builder = makers[family](args, name, selection, data_dir)
     print(f"{builder.info.full_name} is in {builder.data_dir}")
     return builder
-
-
-@contextlib.contextmanager
-def _progress_on_terminals() -> Iterator[None]:
-    """TFDS's bars redraw themselves, which would make a mess of a log file."""
-    import tensorflow_datasets as tfds
-
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    try:
-        yield
-    finally:
-        tfds.enable_progress_bar()
 
 
 def _sounding_shapes(
@@ -106,7 +91,7 @@ def _clip_folder(
     from tfavmae_datasets.clip_folder import ClipFolderConfig, build_clip_folder
 
     refuse(args, (*_OF_SOUNDING_SHAPES, *_OF_PUBLISHED), name)
-    if args.videos is None:
+    if not args.videos:
         raise UserError("clip_folder needs the folder of media files: --videos DIR")
     given = {
         "name": selection or None,
@@ -162,7 +147,7 @@ def _published_config(
         "strict": args.strict or None,
         "options": settings.read_options(of_source, source),
     }
-    changes |= {key: value for key, value in given.items() if value}
+    changes |= {k: value for k, value in given.items() if value not in (None, {})}
     has_folders = changes.get("annotations") and changes.get("media")
     if not (args.manual_dir or args.manifest or has_folders):
         raise UserError(
@@ -185,6 +170,7 @@ def _download_config(args: argparse.Namespace) -> Any:
 
 
 def _print_summary(builder: Any) -> None:
-    for key, value in builder.info.metadata.get("summary", {}).items():
-        print(f"{key.replace('_', ' ')}: {value}")
-    print(f"files left out, with reasons: {builder.bad_files_path}")
+    summary = builder.info.metadata.get("summary", {})
+    describe.print_summary(builder.info.metadata)
+    if summary.get("num_bad") or summary.get("num_skipped"):
+        print(f"files left out, with reasons: {builder.bad_files_path}")

@@ -1,6 +1,7 @@
 """`tfavmae data describe`: the contents of a built data set."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from tfavmae.commands.arguments import add_command
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         cells = (split.num_examples, *missing, split.fingerprint[:12])
         table.add_row(split_name, *[str(cell) for cell in cells])
     print(f"{info.full_name} in {info.data_dir} ({info.dataset_size})")
-    Console().print(table)
+    Console(markup=False).print(table)
     # Labels and metadata are those of the data set: any split has them.
     for label in split.label_features:
         if names := split.label_names(label):
@@ -44,5 +45,13 @@ def run(args: argparse.Namespace) -> None:
     for modality, accuracy in split.metadata.get("ceilings", {}).items():
         given = modality.replace("_", " and ")
         print(f"best possible accuracy from {given}: {accuracy:.1%}")
-    for key, value in split.metadata.get("summary", {}).items():
-        print(f"{key.replace('_', ' ')}: {value}")
+    print_summary(split.metadata)
+
+
+def print_summary(metadata: Mapping[str, Any]) -> None:
+    """Prints the counts of a build and what it has to say about them."""
+    for key, value in metadata.get("summary", {}).items():
+        number = f"{value:.1f}" if isinstance(value, float) else value
+        print(f"{key.replace('_', ' ')}: {number}")
+    for remark in metadata.get("remarks", []):
+        print(f"note: {remark}")

@@ -1,6 +1,7 @@
 """Values of `--set` that belong to a data set, not to a recipe."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ def read_settings(overrides: Iterable[str], kind: type) -> dict[str, Any]:
         if key not in types:
             near = did_you_mean(key, types)
             raise UserError(f"--set {text}: no setting is named {key!r}; {near}")
-        settings[key] = _as_type(types[key], yaml_text.parse_yaml(value), text)
+        value = yaml_text.parse_yaml(value, f"--set {text}")
+        settings[key] = _as_type(types[key], value, text)
     return settings
 
 
@@ -50,6 +52,8 @@ def _as_type(annotation: Any, value: Any, text: str) -> Any:
     if type(value) not in kinds:
         names = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
         raise UserError(f"--set {text}: the value must be {names}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--set {text}: the value must be finite")
     return value
 
 
@@ -74,5 +78,5 @@ def read_options(overrides: Iterable[str], source: "type[Source]") -> dict[str, 
             near = did_you_mean(key, source.OPTIONS)
             name = source.NAME
             raise UserError(f"--set {text}: {name} has no option {key!r}; {near}")
-        options[key] = yaml_text.parse_yaml(value)
+        options[key] = yaml_text.parse_yaml(value, f"--set {text}")
     return options

@@ -1,0 +1,228 @@
+"""A trained model and the clips to ask it about, from data sets and media files."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfavmae.config.experiment import ExperimentConfig
+from tfavmae.data.pipeline import ClipSplit, naming_damage, open_split
+from tfavmae.data.splits import open_info
+from tfavmae.errors import UserError
+from tfavmae.media.decode import DecodeOptions
+from tfavmae.tasks import classification, embedding, media
+from tfavmae.tasks.forward import MODALITIES
+from tfavmae.training import factory, runs
+from tfavmae.training.workdir import Workdir
+
+Path = str | os.PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer of a classifier to a media file.
+
+    Attributes:
+        file: name of the file.
+        probabilities: by class, highest first. They are the means over the windows,
+            and sum to 1 unless a clip may have several classes.
+        num_windows: windows of the model's clip length that the file was cut into and
+            that have the modalities that the model reads.
+    """
+
+    file: str
+    probabilities: dict[str, float]
+    num_windows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that was loaded, and the recipe that names the clips; see `load`.
+
+    Args:
+        run: the run; its `model` has its weights.
+        config: of the run, or a recipe that names other clips.
+
+    Example:
+
+    >>> run = tfavmae.load("runs/finetune")
+    >>> run.classify("dog.mp4").probabilities
+    {'dog': 0.93, 'cat': 0.07}
+    """
+
+    run: runs.Run
+    config: ExperimentConfig
+
+    # --- Media files ---
+
+    def embed(self, file: Path) -> dict[str, np.ndarray]:
+        """Embeds a media file; the embeddings of its windows are averaged.
+
+        Args:
+            file: a video, an audio file or a still picture.
+
+        Returns:
+            `audio_embedding` and `video_embedding`, float32 `(hidden_dim,)`, of the
+            modalities that both the file and the model have.
+
+        Raises:
+            UserError: the file cannot be decoded, or has nothing that the model reads.
+        """
+        with self.open_files([file]) as clips:
+            vectors = self.embed_split(clips.split)
+        found = {}
+        for modality in MODALITIES:
+            present, name = vectors[f"{modality}_present"], f"{modality}_embedding"
+            if name in vectors and present.any():
+                found[name] = vectors[name][present].mean(0)
+        if not found:
+            raise UserError(f"{file}: has nothing that this model reads")
+        return found
+
+    def classify(self, file: Path) -> Prediction:
+        """Classifies a media file with a fine-tuned model.
+
+        Args:
+            file: a video, an audio file or a still picture.
+
+        Raises:
+            UserError: the file cannot be decoded or lacks a modality that the model
+                reads, or the model has no classes.
+        """
+        self.check_has_classes()
+        with self.open_files([file]) as clips:
+            predictions, refused = self.classify_clips(clips)
+        if refused:
+            raise UserError(": ".join(refused[0]))
+        return predictions[0]
+
+    @contextlib.contextmanager
+    def open_files(
+        self, paths: Iterable[Path], *, strict: bool = False
+    ) -> Iterator[media.MediaClips]:
+        """Media files as clips, made as the clips of the training were.
+
+        Args:
+            paths: of media files and folders.
+            strict: whether a file that cannot be decoded is an error.
+
+        Yields:
+            The clips, which exist as long as the block.
+
+        Raises:
+            UserError: there is no such file, or nothing can be decoded.
+        """
+        facts = Workdir(self.run.workdir).read_run()["data"]["train"]
+        # Of a training clip, the shortest is a matter of the data set; an answer to a
+        # short file is better than none.
+        stored = {**facts.get("stored_as", {}), "min_seconds": 0.0}
+        options = DecodeOptions(**stored)
+        files = media.find_files(paths)
+        seconds = self.config.data.clip_seconds
+        with media.clips_of_files(files, seconds, options, strict=strict) as clips:
+            yield clips
+
+    def classify_clips(
+        self, clips: media.MediaClips
+    ) -> tuple[list[Prediction], list[tuple[str, str]]]:
+        """Classifies every file of `open_files`.
+
+        Returns:
+            `(predictions, refused)` in the order of the files; the second has the name
+            of each file that lacks a modality, and the reason.
+        """
+        model, labels = self.run.model, self.check_has_classes()
+        names = labels.names or [f"class {i}" for i in range(labels.num_classes)]
+        with naming_damage():
+            answers, present = classification.predict(
+                model, self.batches(clips.split), multi_label=labels.multi_label
+            )
+        usable = np.all([present[m] for m in model.modalities], axis=0)
+        predictions, refused = [], []
+        for index, file in enumerate(clips.files):
+            windows = clips.file_of_clip == index
+            if not windows.any():
+                continue  # could not be decoded: in `clips.bad_files`
+            if not (windows & usable).any():
+                absent = [m for m in model.modalities if not present[m][windows].any()]
+                lacks = " and ".join(absent) or "at no time both audio and video"
+                refused.append((file, f"has no {lacks}, which this model needs"))
+                continue
+            means = answers[windows & usable].mean(0)
+            order = np.argsort(-means, kind="stable")
+            found = {names[i]: float(means[i]) for i in order}
+            predictions.append(Prediction(file, found, int((windows & usable).sum())))
+        return predictions, refused
+
+    # --- Data sets ---
+
+    def open_split(self, name: str | None = None) -> ClipSplit:
+        """The split called `name`, by default the recipe's validation split."""
+        data = self.config.data
+        name = name or data.validation_split or data.train_split
+        return open_split(data.dataset, name, data.data_dir)
+
+    def open_all(self) -> ClipSplit:
+        """All splits of the data set as one."""
+        data = self.config.data
+        return self.open_split("+".join(open_info(data.dataset, data.data_dir).splits))
+
+    def batches(
+        self, split: ClipSplit, labels: Sequence[str] = (), **options: Any
+    ) -> tf.data.Dataset:
+        """Evaluation batches of `split`, of both modalities whatever the model uses.
+
+        Args:
+            split: clips.
+            labels: names of the labels that the batches hold.
+            **options: of `ClipSplit.evaluation_batches`.
+        """
+        spec = factory.clip_spec(self.config.data, self.config.model, train=False)
+        spec = dataclasses.replace(spec, labels=tuple(labels), modalities=MODALITIES)
+        return split.evaluation_batches(spec, self.config.data.batch_size, **options)
+
+    def embed_split(
+        self, split: ClipSplit, labels: Sequence[str] = (), indices: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Embeddings as of `tasks.embedding.embed`.
+
+        Args:
+            split: clips.
+            labels: names of labels to return as well.
+            indices: rows of the split; all by default.
+        """
+        batches = self.batches(split, labels, indices=indices)
+        with naming_damage():
+            return embedding.embed(self.run.model, batches, labels=labels)
+
+    def check_has_classes(self) -> factory.Labels:
+        """What the classifier was trained to tell apart.
+
+        Raises:
+            UserError: the model is no classifier.
+        """
+        if self.run.labels is None:
+            raise UserError(
+                f"{self.run.workdir} holds a model without classes, from `tfavmae "
+                "pretrain`; fine-tune it with `tfavmae finetune`, or search with "
+                "`tfavmae retrieve`"
+            )
+        return self.run.labels
+
+
+def load(workdir: Path) -> Trained:
+    """Loads a run, to ask its model about media files.
+
+    Args:
+        workdir: folder of a run of `tfavmae pretrain` or `tfavmae finetune`.
+
+    Raises:
+        UserError: there is no run, or its weights cannot be read.
+    """
+    run = runs.load(pathlib.Path(workdir).expanduser())
+    return Trained(run, run.config)
