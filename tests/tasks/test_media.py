@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfavmae.data.splits import place_of
 from tfavmae.errors import UserError
 from tfavmae.media.decode import DecodeOptions
 from tfavmae.tasks import media
-from tfavmae_datasets.clip_folder.listing import clip_id
 
 OPTIONS = DecodeOptions(shorter_side=32)
 

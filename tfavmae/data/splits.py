@@ -143,16 +143,6 @@ def files_of(ids: Sequence[str]) -> np.ndarray:
     return np.unique(names, return_inverse=True)[1]
 
 
-def place_of(clip: str) -> tuple[str, float]:
-    """File and start in seconds of a clip, from its id.
-
-    >>> place_of("a.mp4@12.5")
-    ('a.mp4', 12.5)
-    """
-    match = _PLACE.search(clip)
-    return (clip[: match.start()], float(match[1])) if match else (clip, 0.0)
-
-
 class Split:
     """A split of a data set: ids, labels and modalities of its clips, kept in memory.
 
