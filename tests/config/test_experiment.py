@@ -88,7 +88,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         ("model.audio=0", "model.audio must be a mapping of keys. Received: 0."),
         ("stage=null", "stage must be str. Received: None."),
         ("model.name=cavmae", "Unknown model 'cavmae'; did you mean 'cav_mae'?"),
-        ("data.clip_seconds=1e-9", "data.clip_seconds must be at least 0.1"),
+        ("data.clip_seconds=1e-9", "data.clip_seconds must be at least 0.01"),
         ("trainer.seed=!!int x", "line 1, column 1: tags (!) are not allowed"),
         ("trainer.seed=0x_", "not readable as YAML: invalid literal for int()"),
         ("trainer.seed=2024-13-45", "trainer.seed must be int. Received: '2024-13-45'"),
@@ -239,6 +239,19 @@ def test_short_clips_are_filled_up_as_in_the_paper(name, audio, video):
         values | {"data": data | {"short_audio": "pad", "short_video": "hold"}}
     )
     assert (config.data.short_audio, config.data.short_video) == ("pad", "hold")
+
+
+@pytest.mark.parametrize(
+    ("model", "seconds"),
+    [
+        ({"name": "cav_mae"}, 10.0),
+        ({"name": "av_mae"}, 8.0),
+        ({"name": "cav_mae", "audio": {"num_frames": 192}}, 1.935),
+    ],
+)
+def test_a_clip_is_as_long_as_its_spectrogram_by_default(model, seconds):
+    config = config_lib.from_dict(MINIMAL | {"model": model})
+    assert config.data.clip_seconds == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("held", [1.935, 10.095])

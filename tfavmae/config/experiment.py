@@ -126,6 +126,8 @@ class DataConfig(Config):
             clips of rare classes.
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
+        clip_seconds: length of a clip; by default 10, or what the spectrogram holds
+            where that is less.
         short_audio, short_video: what fills up a clip that is shorter than
             `clip_seconds`: `pad` (audio) and `hold` (video), or `loop`, see `ClipSpec`;
             by default as in the model's paper.
@@ -143,7 +145,7 @@ class DataConfig(Config):
     validation_split: str | None = "validation"
     batch_size: int = field(default=32, metadata={"minimum": 1})
     clip_seconds: float = field(
-        default=10.0, metadata={"minimum": 0.1, "maximum": 3600.0}
+        default=10.0, metadata={"minimum": 0.01, "maximum": 3600.0}
     )
     frame_stride_seconds: float | None = field(default=None, metadata={"above": 0.0})
     short_audio: str | None = field(default=None, metadata={"choices": SHORT_AUDIO})
@@ -373,6 +375,9 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
     for modality, default in paper.SHORT_CLIPS.items():
         if data.get(f"short_{modality}") is None:
             data[f"short_{modality}"] = default
+    if "clip_seconds" not in data:
+        held = INPUTS["audio"](**model["audio"]).clip_seconds
+        data["clip_seconds"] = min(DataConfig.clip_seconds, held)
     return {**values, "model": model, "data": data}
 
 
