@@ -287,9 +287,8 @@ def test_bad_options_are_named(small_config):
     config.model.options.override({"contrasst": {"weight": 1.0}}, is_strict=False)
     with pytest.raises(UserError, match=r"model: .*contrasst.*contrast"):
         factory.build_model(config)
-    config = small_config(**{"data.augment": {"flip": 1.0}})
-    with pytest.raises(UserError, match=r"Config section data: .*flip"):
-        factory.clip_spec(config.data, config.model, train=True)
+    with pytest.raises(UserError, match=r"data.augment.flip; .*flip_probability"):
+        small_config(**{"data.augment": {"flip": 1.0}})
 
 
 @pytest.mark.parametrize(
