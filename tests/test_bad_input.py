@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,13 @@ def test_labels_that_are_not_there(build, videos, tmp_path):
         ("frame_rte=4", ("frame_rte", "frame_rate")),
         ("frame_rate=fast", ("frame_rate", "float")),
         ("frame_rate", ("key=value",)),
+        ("frame_rate=[", ("frame_rate=[", "YAML")),
+        ("frame_rate=.nan", ("frame_rate", "finite")),
+        ("name=../../esc", ("'../../esc' cannot name a data set",)),
+        ("name=..", ("'..' cannot name a data set",)),
+        ("name='/abs'", ("'/abs' cannot name a data set",)),
+        ("name=''", ("'' cannot name a data set",)),
+        ("name='1.2.3'", ("'1.2.3' cannot name a data set",)),
     ],
 )
 def test_a_misspelt_setting_of_a_data_set(setting, words, build, videos):
@@ -189,6 +197,10 @@ def test_a_misspelt_setting_of_a_data_set(setting, words, build, videos):
         (("no_such_builder",), ("no_such_builder", "clip_folder")),
         ((), ("name a data set",)),
         (("clip_folder",), ("--videos",)),
+        (("clip_folder", "--videos", ""), ("--videos",)),
+        (("clip_folder", "--set", "videos="), ("--videos",)),
+        (("sounding_shapes/demo", "--set", "name=../../esc"), ("cannot name a data",)),
+        (("clip_folder/..", "--videos", "x"), ("'..' cannot name a data set",)),
         (("clip_folder", "--videos", "x", "--seed", "1"), ("--seed",)),
         (("sounding_shapes/demo", "--videos", "x"), ("--videos",)),
         (("sounding_shapes/dmo",), ("dmo", "demo")),
@@ -221,6 +233,35 @@ def test_a_recipe_with_a_mistake(line, words, cli, tmp_path):
 def test_a_recipe_that_is_not_there(cli, tmp_path):
     done = cli("pretrain", "--config", "cav_mae/pretain.yaml", "--workdir", tmp_path)
     said_in_one_line(done, "cav_mae/pretain.yaml", PRETRAIN)
+
+
+@pytest.mark.parametrize("name", ["", "below"])
+def test_a_folder_that_cannot_be_written(name, cli, build, videos, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    folder = tmp_path / "file" / name
+    done = cli("pretrain", "--config", PRETRAIN, "--workdir", folder)
+    said_in_one_line(done, folder, "cannot be written")
+    done = cli("data", "build", "clip_folder", "--videos", videos, "--data-dir", folder)
+    said_in_one_line(done, folder, "cannot be written")
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_a_folder_whose_name_looks_like_markup(cli, quick_demo, tmp_path):
+    folder = tmp_path / "w" / "[" / "x]"
+    shutil.copytree(quick_demo / "pretrain", folder)
+    done = cli("pretrain", "--workdir", folder)
+    assert done.status == 0
+    assert f"{folder} is finished; nothing to do." in done.err
+
+
+def test_a_clip_that_is_longer_than_the_spectrogram(cli, tmp_path):
+    done = cli(
+        "pretrain",
+        *("--config", PRETRAIN, "--workdir", tmp_path / "run"),
+        *("--set", "data.clip_seconds=10"),
+    )
+    said_in_one_line(done, "data.clip_seconds=10", "1.935 s", "num_frames=1008")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_of_the_other_stage(cli, tmp_path):

@@ -74,6 +74,12 @@ def test_help_shows_an_example_that_parses(command, capsys):
         (["pretrain"], "--workdir"),
         (["evaluate", "--workdir", "x", "--vews", "3"], "--vews"),
         (["data", "build", "x", "--workers", "many"], "many"),
+        (["data", "build", "x", "--clip-seconds", "nan"], "positive number of seconds"),
+        (["statistics", "x", "--clip-seconds", "inf"], "positive number of seconds"),
+        (["statistics", "x", "--mel-bins", "0"], "whole number of at least 1"),
+        (["export", "--workdir", "x", "--version", "-1"], "received '-1'"),
+        (["export", "--workdir", "x", "--version", "9" * 30], "received '999"),
+        (["retrieve", "--workdir", "x", "--top", "1.5"], "received '1.5'"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, complaint, cli):

@@ -112,6 +112,7 @@ def shrunk(config):
     values = config.as_dict()
     values["model"]["options"] = options
     audio, video = values["model"]["audio"], values["model"]["video"]
+    values["data"]["clip_seconds"] = 1.6
     audio |= {"num_frames": 160, "num_mel_bins": 32, "patch_size": [16, 16]}
     frames = video["tubelet_size"][0]
     video |= {"num_frames": 2 * frames if frames > 1 else 1, "height": 48, "width": 96}

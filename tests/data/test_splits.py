@@ -15,6 +15,7 @@ from tfavmae.data import index as index_lib
 from tfavmae.data import splits
 from tfavmae.data.pipeline import naming_damage, open_split
 from tfavmae.errors import UserError
+from tfavmae_datasets.clip_folder.listing import clip_id
 
 # --- Opening ---
 
@@ -137,6 +138,8 @@ def test_a_damaged_index_is_made_again(copy, split, monkeypatch):
     cache = cache_of(copy)
     content = cache.read_bytes()
     monkeypatch.setattr(index_lib, "_write_cache", lambda *_: None)
+    scans = []
+    monkeypatch.setattr(index_lib, "_scan", lambda *_: scans.append(1) or split.index)
     # Cut short anywhere, or a byte changed: in the arrays, which have checksums, and in
     # the entries of the archive, which have none.
     cuts = [content[: len(content) * k // 12] for k in range(12)]
@@ -155,6 +158,7 @@ def test_a_damaged_index_is_made_again(copy, split, monkeypatch):
         np.testing.assert_array_equal(index.offset, split.index.offset)
         np.testing.assert_array_equal(index.columns["id"], split.index.columns["id"])
         assert index.columns.keys() == split.index.columns.keys()
+    assert len(cuts) < len(scans) <= len(cuts + flips)
 
 
 def test_the_index_is_kept_and_renewed(copy, split, monkeypatch):
@@ -326,3 +330,11 @@ def test_looking_for_a_data_set_does_not_search_the_disk(tmp_path, monkeypatch):
 def test_files_of_clips():
     ids = ["b.mp4", "a/x@2.wav", "b.mp4@10", "a/x@2.wav@1.5", "b.mp4@100000.5", "id_7"]
     assert splits.files_of(ids).tolist() == [1, 0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a@b.mp4", 0.0), ("a.mp4", 12.5), ("a.mp4@2", 4.0), ("a.mp4", 100000.5)],
+)
+def test_places_of_clips_are_read_back(name, start):
+    assert splits.place_of(clip_id(name, start)) == (name, start)

@@ -265,6 +265,10 @@ def test_one_file_is_enough_and_one_bad_file_does_not_empty_a_split(tmp_path):
     media_files.write_truncated(folder / "b.mp4", seconds=1.0)
     builder = build_clip_folder(folder, tmp_path, name="two", num_workers=1)
     assert set(builder.info.splits) == {"train"}
+    assert builder.info.metadata["num_files_stored"] == {"train": 1}
+    assert builder.info.metadata["remarks"] == [
+        "there is no split validation: train has the only file"
+    ]
 
 
 def test_strict(videos, tmp_path):

@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfavmae.data.splits import place_of
 from tfavmae.errors import UserError
 from tfavmae.media.decode import DecodeOptions
 from tfavmae.tasks import media
-from tfavmae_datasets.clip_folder.listing import clip_id
 
 OPTIONS = DecodeOptions(shorter_side=32)
 
@@ -80,21 +78,3 @@ def test_files_that_cannot_be_asked_about(folder, tmp_path):
 )
 def test_clock(seconds, text):
     assert media.clock(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("name", "start"), [("a@b.mp4", 0.0), ("a.mp4", 12.5), ("a.mp4@2", 4.0)]
-)
-def test_places_are_read_back(name, start):
-    assert place_of(clip_id(name, start)) == (name, start)
-
-
-def test_a_file_that_ends_before_its_header_says_is_given_up(folder, tmp_path):
-    """The header says 5.5 s; behind 2 s there is nothing."""
-    content = (folder / "tone.wav").read_bytes()
-    lying = content[:40] + (2**31 - 1).to_bytes(4, "little") + content[44:]
-    (tmp_path / "lying.wav").write_bytes(lying)
-    files = media.find_files([tmp_path / "lying.wav", folder / "tone.wav"])
-    with media.clips_of_files(files, 0.25, OPTIONS) as clips:
-        assert (clips.file_of_clip == 1).sum() == 4
-        assert len(clips.bad_files) < 50

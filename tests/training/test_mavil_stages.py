@@ -65,3 +65,33 @@ def test_a_teacher_without_a_source_is_refused(config, tmp_path):
     both = config_lib.from_dict(values)
     with pytest.raises(UserError, match="makes the teachers itself"):
         mavil_stages.run(both, tmp_path / "both", progress=False)
+
+
+def test_every_stage_starts_from_pretrained_weights_but_for_the_heads(config, tmp_path):
+    values = config.as_dict() | {"teacher_iterations": 0}
+    source = tmp_path / "source"
+    pretrained = experiment.run(config_lib.from_dict(values), source, progress=False)
+    values |= {"teacher_iterations": 1, "initialize_from": str(source)}
+    values["optimizer"]["learning_rate"] = 1e-30
+    mavil_stages.run(config_lib.from_dict(values), tmp_path / "run", progress=False)
+    there = weights(pretrained.model)
+    for name in ("stage_1", "stage_2_iteration_1"):
+        here = weights(experiment.load(tmp_path / "run" / name).model)
+        shared = [a for a in there if here[a].shape == there[a].shape]
+        heads = {a for a in there if a not in shared}
+        assert all("_head/" in a for a in heads)
+        assert bool(heads) == (name != "stage_1")
+        for a in shared:
+            if "_head/" not in a:
+                np.testing.assert_allclose(here[a], there[a], atol=1e-6, err_msg=a)
+
+
+def test_what_no_stage_could_use_is_refused_before_the_first(config, tmp_path):
+    values = config.as_dict() | {"teacher_iterations": 0}
+    source = tmp_path / "source"
+    experiment.run(config_lib.from_dict(values), source, progress=False)
+    values |= {"teacher_iterations": 1, "initialize_from": str(source)}
+    values["model"]["options"]["mlp_dim"] = 20
+    with pytest.raises(UserError, match=r"initialize_from=.*shape"):
+        mavil_stages.run(config_lib.from_dict(values), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

@@ -55,14 +55,14 @@ def pack(value: Any) -> bytes:
         TypeError: it holds something else.
         BadMessage: it would exceed `MAX_BYTES`.
     """
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     text = json.dumps(_to_json(value, parts), separators=(",", ":")).encode("ascii")
     sizes = _SIZES.pack(len(text), sum(map(len, parts)))
     _check_length(sizes)
     return b"".join((sizes, text, *parts))
 
 
-def _to_json(value: Any, parts: list[bytes]) -> Any:
+def _to_json(value: Any, parts: list[bytes | memoryview]) -> Any:
     """JSON of a value; every JSON object in it is one of the three forms below."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -80,7 +80,7 @@ def _to_json(value: Any, parts: list[bytes]) -> Any:
     if isinstance(value, np.ndarray):
         value = np.asarray(value, value.dtype.newbyteorder("<"), order="C")
         if value.dtype.str in _DTYPES:
-            parts.append(value.tobytes())
+            parts.append(value.reshape(-1).view(np.uint8).data)
             return {"array": [value.dtype.str, list(value.shape)]}
     raise TypeError(f"a message cannot hold {type(value).__name__}")
 

@@ -28,6 +28,7 @@ class Progress:
         self._step: str | None = None
         self._started = self._said = 0.0
         self._first = self._done = self._total = 0
+        self._said_done = -1
         self._bar: Any = None
         self._task: Any = None
 
@@ -67,6 +68,7 @@ class Progress:
             self._end_step()
             self._step, self._first, self._unit = step, done, unit
             self._started = self._said = now
+            self._said_done = -1
             if self._bar:
                 self._bar.reset(self._task, description=step, visible=True)
         self._done, self._total = done, max(done, total)
@@ -83,7 +85,7 @@ class Progress:
         return f"{done / seconds:.1f} {self._unit}/s" if seconds >= 1 else ""
 
     def _say(self, now: float) -> None:
-        self._said = now
+        self._said, self._said_done = now, self._done
         said = f"{self._step}: {self._done}/{self._total} {self._unit}"
         rate = self._rate(now)
         remaining = self._total - self._done
@@ -94,6 +96,7 @@ class Progress:
         print(f"{said}, {rate}" if rate else said, file=sys.stderr, flush=True)
 
     def _end_step(self) -> None:
-        if self._is_shown and self._step and not self._bar:
+        is_new = self._done != self._said_done
+        if self._is_shown and self._step and is_new and not self._bar:
             self._say(time.monotonic())
         self._step = None

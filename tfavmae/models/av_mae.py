@@ -100,7 +100,8 @@ class AVMAE(PaperModel):
         audio, video: dicts of the fields of `AudioInput` and `VideoInput`. As in the
             authors' code, log-mel values are not normalised.
         masking: dict of modality to keyword arguments of `TokenMasking`; `random` for
-            both, `tube` is VideoMAE's. Ratios 0.5 (audio; 0.7 on AudioSet) and 0.9.
+            both, `tube` is VideoMAE's. Ratios 0.5 (audio) and 0.9 (section 4.1); the
+            authors' configuration for AudioSet has 0.7 for audio.
         reconstruction_weight: of the joint reconstruction; 0 leaves it out.
         inpainting: `weight` of the modality inpainting, 0 leaves it out (with both
             objectives it is the future work of section 5); `modalities` that it
@@ -116,8 +117,8 @@ class AVMAE(PaperModel):
     """
 
     PRESET = "av_mae"
-    # Sections 4.1 and 4.2: 8 seconds of audio, 16 frames, pixels in [-1, 1]. The code
-    # does not normalise the spectrogram.
+    # Section 4.1: 8 seconds of audio, 16 frames. Appendix B.1: pixels are centred on
+    # zero, and the spectrogram is not normalised.
     INPUTS = {
         "audio": {"num_frames": 800, "variant": "av_mae", "mean": 0.0, "std": 1.0},
         "video": {
@@ -129,7 +130,7 @@ class AVMAE(PaperModel):
     }
     # Not in the paper; its loader (DMVR, `sample_sequence`) repeats either sequence.
     SHORT_CLIPS = {"audio": "loop", "video": "loop"}
-    # Appendix B.1: the decoder's width and heads follow the encoder's.
+    # Table 21: the decoder's width and heads follow the encoder's.
     SIZES = {
         "tiny": {**VIT_SIZES["tiny"], "decoder": MAE_DECODERS["tiny"]},
         "base": {
@@ -230,7 +231,7 @@ def _objectives(
     shares: Mapping[str, float],
     **options: bool,
 ) -> list[Reconstruction | Inpainting]:
-    """Joint reconstruction (section 3.3), modality inpainting (3.4), or both."""
+    """Joint reconstruction, modality inpainting, or both (section 3.4)."""
     objectives: list[Reconstruction | Inpainting] = []
     if reconstruction_weight:
         objectives.append(Reconstruction(reconstruction_weight, shares, **options))

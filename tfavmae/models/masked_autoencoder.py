@@ -86,6 +86,17 @@ class MaskedAutoencoder(AudioVisualModel):
         self.build()
 
     @property
+    def new_weights(self) -> tuple[str, ...]:
+        """Addresses below which no weights are copied from a pretrained model.
+
+        A student's heads predict features; those of a model that reconstructs predict
+        patches, in another number of values.
+        """
+        if self.teacher is None:
+            return ()
+        return tuple(f"decoder/{m}_head" for m in self.modalities)
+
+    @property
     def num_views(self) -> int:
         """2 where something is contrasted with, or decoded from, a second masking."""
         asked = any("second_view" in x.requires for x in self.objectives)

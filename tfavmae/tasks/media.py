@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,16 +150,19 @@ def _rows(
     clip_seconds: float,
     report: BadFiles,
     pool: WorkerPool,
-    ended: Collection[str],
+    ended: Container[str],
 ) -> Iterator[Row]:
-    """The windows of all files; reports those whose header cannot be read."""
+    """The windows of all files; reports those whose header cannot be read.
+
+    No more are made of a file that is in `ended` by then: its header has lied.
+    """
     outcomes = probe_files(pool, [file.path for file in files])
     for index, (file, outcome) in enumerate(zip(files, outcomes, strict=True)):
         if outcome.reason is not None:
             report.add(file.path, outcome.reason)
             continue
         for start, end in cut(outcome.value.duration_seconds or 0.0, clip_seconds):
-            if os.fspath(file.path) in ended:  # its header promised more
+            if os.fspath(file.path) in ended:
                 break
             labels = {"file": index, "start_seconds": start}
             yield Row(clip_id(file.name, start), file.path, start, end, labels)

@@ -7,6 +7,7 @@ complete, and named in `latest`; so a process killed at any moment leaves only w
 ones.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -31,6 +32,7 @@ _PREFIX = "step-"
 _VARIABLES = "variables"
 _STATE = "state.json"
 _CHECKSUMS = "checksums.json"
+_STEP = re.compile(rf"{_PREFIX}(\d{{8,18}})", re.ASCII)
 _GENERATOR = re.compile(r"(^|/)seed_generator(_\d+)?/")
 
 
@@ -94,8 +96,8 @@ class CheckpointStore:
     def steps(self) -> list[int]:
         """Steps of the checkpoints present, newest first."""
         names = [p.name for p in self.directory.glob(f"{_PREFIX}*") if p.is_dir()]
-        numbers = [name.removeprefix(_PREFIX) for name in names]
-        return sorted((int(n) for n in numbers if n.isdigit()), reverse=True)
+        found = [match for name in names if (match := _STEP.fullmatch(name))]
+        return sorted((int(match[1]) for match in found), reverse=True)
 
     def newest_step(self) -> int:
         """Step of the newest checkpoint, intact or not; 0 where there is none."""
@@ -165,7 +167,8 @@ class CheckpointStore:
             Its state, or `None` where there is no checkpoint at all.
 
         Raises:
-            UserError: every checkpoint is damaged, or it belongs to another model.
+            UserError: every checkpoint is damaged, or the newest intact one belongs to
+                another model or was not written by `save`.
         """
         damages: list[str] = []
         for step in self.steps():
@@ -173,7 +176,8 @@ class CheckpointStore:
             if damage is None:
                 for line in damages:
                     self.report(f"{line}; going back to step {step}.")
-                return _read(self.path(step), variables, partly)
+                with _naming_checkpoint(self.path(step)):
+                    return _read(self.path(step), step, variables, partly)
             damages.append(f"Checkpoint {self.path(step)} is damaged ({damage})")
         if damages:
             raise UserError(
@@ -183,8 +187,31 @@ class CheckpointStore:
         return None
 
 
-def _read(path: pathlib.Path, variables: Variables, partly: bool) -> dict[str, Any]:
+@contextlib.contextmanager
+def _naming_checkpoint(path: pathlib.Path) -> Iterator[None]:
+    """Turns an error of reading a checkpoint into a one-line `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    # Files that pass their own checksums and still are not what `save` writes, such as
+    # those of somebody else. JSON, NumPy and TensorFlow have errors of their own.
+    except Exception as error:
+        # Without the name that TensorFlow gives to its own operation.
+        text = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(error))
+        reason = f"{type(error).__name__}: {text.split(chr(10))[0]}"
+        raise UserError(
+            f"Checkpoint {path} cannot be read ({reason}); delete it to go back to the "
+            "one before."
+        ) from error
+
+
+def _read(
+    path: pathlib.Path, step: int, variables: Variables, partly: bool
+) -> dict[str, Any]:
     state = json.loads((path / _STATE).read_text())
+    if type(state["step"]) is not int or state["step"] != step:
+        raise ValueError(f"{_STATE} is of step {state['step']!r}")
     saved = state["variables"]
     if partly:
         saved = {a: shape for a, shape in saved.items() if a in variables}
@@ -194,14 +221,33 @@ def _read(path: pathlib.Path, variables: Variables, partly: bool) -> dict[str, A
             for address, variable in variables.items():
                 variable.assign(values[address])
         return state
-    reader = tf.train.Checkpoint(variables=variables)
-    status = reader.read(str(path / _VARIABLES))
-    # Both are checked again: `read` itself passes over what does not match.
-    if partly:
-        status.assert_existing_objects_matched().expect_partial()
-    else:
-        status.assert_consumed()
+    # Not `tf.train.Checkpoint`, which follows the graph of objects that the checkpoint
+    # brings along: that may point at other tensors or at none, and a false length in it
+    # ends the process, as a false entry does with `tf.train.load_checkpoint`
+    # (TensorFlow 2.20). This operation compares shapes and dtypes before it makes room
+    # for a tensor.
+    keys = [_key(address) for address in variables]
+    # Each tensor as a whole; a scalar has no such form, and no shape to compare.
+    slices = [
+        " ".join([*map(str, v.shape), ":".join("-" * len(v.shape))])
+        for v in variables.values()
+    ]
+    with tf.device("CPU:0"):
+        values = tf.raw_ops.RestoreV2(
+            prefix=str(path / _VARIABLES),
+            tensor_names=keys,
+            shape_and_slices=slices,
+            dtypes=[variable.dtype for variable in variables.values()],
+        )
+    for variable, value in zip(variables.values(), values, strict=True):
+        variable.assign(value)
     return state
+
+
+def _key(address: str) -> str:
+    """The name of a variable's tensor in a file of `tf.train.Checkpoint`."""
+    escaped = address.replace(".", "..").replace("/", ".S")
+    return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def _is_tensorflow() -> bool:
@@ -244,9 +290,13 @@ def _damage(path: pathlib.Path) -> str | None:
         # Its own damage shows as an error of JSON, or as a checksum that does not fit.
         sums = json.loads((path / _CHECKSUMS).read_text())
         for name, expected in sums.items():
-            if _checksum(path / name) != expected:
+            file = path / name
+            # A path to elsewhere could be one to a device, which never ends.
+            if file.parent != path or not file.is_file() or file.is_symlink():
+                return f"{name} is not a file of it"
+            if _checksum(file) != expected:
                 return f"{name} has changed"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
     return None if _STATE in sums else f"{_STATE} is missing"
 

@@ -7,6 +7,8 @@ from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
 from tfavmae.training import experiment, monitors
+from tfavmae.training.factory import build_model
+from tfavmae.training.warm_start import initialize
 
 
 def stage_configs(
@@ -65,7 +67,31 @@ def run(
     Returns:
         The last stage's finished `Run`.
     """
-    for path, stage in stage_configs(config, workdir).items():
+    stages = stage_configs(config, workdir)
+    _check_transfers(*list(stages.values())[:2])
+    for path, stage in stages.items():
         media = None if stage.teacher_from else make_media
         finished = experiment.run(stage, path, progress=progress, make_media=media)
     return finished
+
+
+def _check_transfers(first: ExperimentConfig, student: ExperimentConfig) -> None:
+    """Tries every transfer of weights before weeks of training, on untrained models.
+
+    Later students differ from the first in nothing but seed and teacher.
+
+    Raises:
+        UserError: the weights of `initialize_from` do not fit a stage, or those of
+            stage 1 do not fill its student's teacher.
+    """
+    teacher = build_model(first)
+    for stage, model in ((first, teacher), (student, build_model(student))):
+        if stage.initialize_from:
+            initialize(
+                model, stage.initialize_from, stage.model, stage.data, lambda line: None
+            )
+        if model.teacher is not None:
+            try:
+                model.assign_teacher(teacher)
+            except ValueError as error:
+                raise UserError(f"teacher_iterations: {error}") from error
