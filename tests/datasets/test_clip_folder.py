@@ -518,6 +518,7 @@ def test_each_class_is_in_both_splits_and_what_is_missing_is_said(tmp_path):
 
 def test_a_build_speaks_of_clips_alone(cli, videos, tmp_path):
     """Without a terminal: a line for each step, nothing of TFDS, no scratch folders."""
+    tfds.enable_progress_bar()  # another test may have turned it off
     done = cli(
         *("data", "build", "clip_folder", "--videos", videos, "--data-dir", tmp_path),
         *("--workers", 2, "--clip-seconds", 2),
