@@ -25,6 +25,16 @@ def test_a_lock_has_one_holder(tmp_path):
         pass
 
 
+def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
+    # As where the folder is there and may not be written to.
+    (tmp_path / "lock").mkdir()
+    with (
+        pytest.raises(UserError, match=f"^{tmp_path}: cannot be written: Is a dir"),
+        files.exclusive(tmp_path / "lock"),
+    ):
+        pass
+
+
 def test_a_file_is_replaced_whole(tmp_path):
     path = tmp_path / "folder" / "facts.json"
     files.write_atomically(path, "old")

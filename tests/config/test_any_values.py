@@ -118,3 +118,13 @@ def test_values_are_shortened_in_messages(tmp_path, value):
     with pytest.raises(UserError, match=r"trainer.seed must") as error:
         config_lib.load(recipe)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("key", ["name", "size", "modality", "audio.statistics"])
+def test_long_names_are_shortened_in_messages(key):
+    values = {"trainer": {"num_steps": 1}, "model": {"audio": {}}}
+    section, name = values["model"], key.split(".")[-1]
+    (section["audio"] if "." in key else section)[name] = "9" * 5000
+    with pytest.raises(UserError) as error:
+        config_lib.from_dict(values)
+    assert len(str(error.value)) < 500

@@ -18,7 +18,7 @@ from tfavmae.config import checks as checks
 from tfavmae.config import model_options
 from tfavmae.config import yaml_text as text
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, shown
 from tfavmae.models import presets
 from tfavmae.models.inputs import INPUTS
 
@@ -358,7 +358,7 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
         sizes = ", ".join(paper.SIZES)
         raise UserError(
             f"model.size must be one of {sizes} for {model['name']}. "
-            f"Received: {model['size']!r}."
+            f"Received: {shown(model['size'])}."
         )
     _check_model(model, paper, values.get("stage", "pretrain"))
     for modality, kind in INPUTS.items():

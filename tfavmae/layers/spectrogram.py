@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
+from tfavmae.errors import shown
 from tfavmae.layers.exact_matmul import ExactMatmul
 
 FLOOR = 1.1920929e-07  # float32 epsilon, Kaldi's floor before the logarithm
@@ -70,7 +71,7 @@ def statistics(name: str) -> tuple[float, float]:
     """
     if name not in STATISTICS:
         raise ValueError(
-            f"There are no spectrogram statistics named {name!r}. "
+            f"There are no spectrogram statistics named {shown(name)}. "
             f"Known: {', '.join(sorted(STATISTICS))}."
         )
     return STATISTICS[name]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfavmae import models
-from tfavmae.errors import did_you_mean
+from tfavmae.errors import did_you_mean, shown
 from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.classifier import AudioVisualClassifier
 from tfavmae.models.paper_model import PaperModel, arguments_of
@@ -37,7 +37,7 @@ def paper(name: str) -> type[PaperModel]:
 def _look_up(table: Mapping[str, Any], what: str, name: str) -> Any:
     if name not in table:
         raise ValueError(
-            f"Unknown {what} {name!r}; {did_you_mean(name, table)} "
+            f"Unknown {what} {shown(name)}; {did_you_mean(name, table)} "
             f"Known: {', '.join(table)}."
         )
     return table[name]
