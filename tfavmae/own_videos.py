@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfavmae.building.decoding import probe_files
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.data.pipeline import ClipSplit, open_split
@@ -21,7 +22,6 @@ from tfavmae.errors import UserError
 from tfavmae.layers.spectrogram import LogMelSpectrogram
 from tfavmae_datasets.clip_folder.listing import list_folder
 
-_PROBE = "tfavmae.media.decode:probe"
 _NUM_PROBED = 200  # files whose lengths are looked at
 _NUM_MEASURED = 500  # clips whose spectrograms are measured
 _MIN_MONITORED = 20  # validation clips by which weights are chosen
@@ -83,7 +83,7 @@ def storage_options(
     step = max(1, len(names) // _NUM_PROBED)
     paths = [os.fspath(listing.folder / name) for name in names[::step]]
     with WorkerPool() as pool:
-        outcomes = list(pool.map(_PROBE, paths))
+        outcomes = list(probe_files(pool, paths))
     lengths = [o.value.duration_seconds or 0.0 for o in outcomes if o.value is not None]
     if not lengths:
         raise UserError(f"{paths[0]}: {outcomes[0].reason}; so are all others tried")

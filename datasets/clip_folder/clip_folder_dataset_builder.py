@@ -54,36 +54,16 @@ class Builder(DecodingBuilder):
         listing = listing_lib.list_folder(videos, config.pictures)
         for name, reason in listing.unusable:
             self.bad_files.add(listing.folder / name, reason)
-        files, facts, remarks = listing.files, {}, []
         labels = listing_lib.Labels({}, [], [])
         if config.labels is not None:
             labels = listing_lib.read_labels(
                 config.labels,
                 config.file_column,
                 config.label_column,
-                files,
+                listing.files,
                 listing.folder,
             )
-            for name, line in labels.missing:
-                where = f"named in line {line} of {config.labels}"
-                self.bad_files.add(name, f"{where}, but not in {listing.folder}")
-            unlabelled = [file for file in files if file not in labels.by_file]
-            if config.unlabelled == "skip":
-                files = tuple(file for file in files if file in labels.by_file)
-            facts["num_unlabelled"] = len(unlabelled)
-            if not files:
-                raise UserError(
-                    f"{config.labels}: names no media file in {listing.folder}, where "
-                    f"{listing.files[0]} is one. File names are relative to that "
-                    "folder or to the CSV."
-                )
-            if unlabelled:
-                is_kept = config.unlabelled == "keep"
-                remarks.append(
-                    f"{len(unlabelled)} of {len(listing.files)} files have no label in "
-                    f"{config.labels} and were {'kept' if is_kept else 'left out'}: "
-                    f"{listing_lib.some_of(unlabelled)}"
-                )
+        files, remarks = self.labelled_files(listing, labels)
         pictures = [
             count
             for extension, count in listing.ignored.items()
@@ -111,14 +91,46 @@ class Builder(DecodingBuilder):
             facts={
                 "videos": os.fspath(listing.folder),
                 "num_files": len(listing.files),
+                "num_unlabelled": len(set(listing.files) - labels.by_file.keys()),
                 "ignored": listing.ignored,
-                **facts,
             },
             if_empty=(
                 f"{listing.folder}: none of its {len(listing.files)} media files could "
                 f"be decoded. {self.bad_files_path} says why."
             ),
         )
+
+    def labelled_files(
+        self, listing: listing_lib.Listing, labels: listing_lib.Labels
+    ) -> tuple[tuple[str, ...], list[str]]:
+        """The files to build, and a remark on those without a label.
+
+        Raises:
+            UserError: labels were given, and none is of a file.
+        """
+        config, files = self.builder_config, listing.files
+        if config.labels is None:
+            return files, []
+        for name, line in labels.missing:
+            where = f"named in line {line} of {config.labels}"
+            self.bad_files.add(name, f"{where}, but not in {listing.folder}")
+        if not labels.by_file and config.unlabelled == "skip":
+            raise UserError(
+                f"{config.labels}: names no media file in {listing.folder}, where "
+                f"{files[0]} is one. File names are relative to that folder or to the "
+                "CSV."
+            )
+        unlabelled = [file for file in files if file not in labels.by_file]
+        if not unlabelled:
+            return files, []
+        is_kept = config.unlabelled == "keep"
+        if not is_kept:
+            files = tuple(file for file in files if file in labels.by_file)
+        return files, [
+            f"{len(unlabelled)} of {len(listing.files)} files have no label in "
+            f"{config.labels} and were {'kept' if is_kept else 'left out'}: "
+            f"{listing_lib.some_of(unlabelled)}"
+        ]
 
     def count_example(self, split: str, example: dict[str, Any]) -> None:
         key = example["id"]
@@ -127,11 +139,12 @@ class Builder(DecodingBuilder):
         self._stored.setdefault(split, {})[file] = example["label"]
 
     def closing_facts(self) -> dict[str, Any]:
-        remarks = list(self._remarks)
+        stored, remarks = self._stored, list(self._remarks)
+        if list(stored) == ["validation"]:  # see `open_splits`
+            stored = {"train": stored["validation"]}
         if self.builder_config.validation_fraction:
-            names = self._labels.names
-            remarks += listing_lib.remarks_on_splits(self._stored, names)
-        num_files = {split: len(files) for split, files in self._stored.items()}
+            remarks += listing_lib.remarks_on_splits(stored, self._labels.names)
+        num_files = {split: len(files) for split, files in stored.items()}
         return {"num_files_stored": num_files, "remarks": remarks}
 
     def probe_files(self, files: tuple[str, ...], pool: WorkerPool) -> dict[str, float]:

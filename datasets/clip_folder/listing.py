@@ -270,7 +270,7 @@ def count_clips(duration: float, clip_seconds: float | None) -> int:
 def clip_id(file: str, start_seconds: float) -> str:
     """Id of a clip: the name of its file, and `@` with its start unless that is 0.
 
-    `tfavmae.data.splits.files_of` reads the file back.
+    `tfavmae.data.splits.place_of` reads it.
     """
     start = f"{start_seconds:.6f}".rstrip("0").rstrip(".")
     return file if start == "0" else f"{file}@{start}"
@@ -287,7 +287,8 @@ def remarks_on_splits(
     """
     if not files.get("validation"):
         count = len(files.get("train", {}))
-        return [f"there is no split validation: train has all {_count(count, 'file')}"]
+        noun = "the only file" if count == 1 else f"all {count} files"
+        return [f"there is no split validation: train has {noun}"]
     remarks, validation = [], files["validation"]
     if len(validation) == 1:
         remarks.append(
@@ -306,10 +307,6 @@ def remarks_on_splits(
                 f"{some_of(missing)}"
             )
     return remarks
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def some_of(names: Iterable[str], count: int = 5) -> str:

@@ -66,7 +66,7 @@ def test_what_contrast_gathers(scaling):
     sizes = {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 32, "num_layers": 2}
     options = {
         **sizes,
-        **{f"decoder_{k}": v for k, v in sizes.items()},
+        "decoder": sizes,
         "audio": {"num_frames": 32, "num_mel_bins": 32},
         "video": {
             "num_frames": 1,

@@ -108,7 +108,10 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         ),
         ("data.augment.flip_probability=7", "data.augment: `flip_probability` must be"),
         ("data.augment.crop_scale=3", "data.augment: cannot unpack"),
-        ("data.augment.flip=1", "data.augment: Augmentation.__init__() got an unexp"),
+        (
+            "data.augment.flip=1",
+            "Unknown key data.augment.flip; known: crop_scale, crop_aspect,",
+        ),
         ("data.short_video=pad", "data.short_video must be one of hold, loop"),
         ("model.options.a=[1, [2]]", "model.options.a[1] must be a finite number"),
         (
@@ -285,10 +288,10 @@ def test_shipped_recipes_load_and_say_how_to_run_them(path):
     lines = path.read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("#"))
     assert lines[0].startswith("#")
-    assert (
-        f"tfavmae {config.stage} --config configs/{path.parent.name}/{path.name}"
-        in header
-    )
+    given = f"--config configs/{path.parent.name}/{path.name}"
+    if path.parent.name == "own_videos":  # found by the command itself
+        given = "--videos my_videos"
+    assert f"tfavmae {config.stage} {given}" in header
     assert "Hardware and time:" in header
     assert "Score:" in header
 

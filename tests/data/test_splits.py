@@ -15,6 +15,7 @@ from tfavmae.data import index as index_lib
 from tfavmae.data import splits
 from tfavmae.data.pipeline import naming_damage, open_split
 from tfavmae.errors import UserError
+from tfavmae_datasets.clip_folder.listing import clip_id
 
 # --- Opening ---
 
@@ -329,3 +330,11 @@ def test_looking_for_a_data_set_does_not_search_the_disk(tmp_path, monkeypatch):
 def test_files_of_clips():
     ids = ["b.mp4", "a/x@2.wav", "b.mp4@10", "a/x@2.wav@1.5", "b.mp4@100000.5", "id_7"]
     assert splits.files_of(ids).tolist() == [1, 0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a@b.mp4", 0.0), ("a.mp4", 12.5), ("a.mp4@2", 4.0), ("a.mp4", 100000.5)],
+)
+def test_places_of_clips_are_read_back(name, start):
+    assert splits.place_of(clip_id(name, start)) == (name, start)

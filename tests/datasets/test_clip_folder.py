@@ -265,6 +265,10 @@ def test_one_file_is_enough_and_one_bad_file_does_not_empty_a_split(tmp_path):
     media_files.write_truncated(folder / "b.mp4", seconds=1.0)
     builder = build_clip_folder(folder, tmp_path, name="two", num_workers=1)
     assert set(builder.info.splits) == {"train"}
+    assert builder.info.metadata["num_files_stored"] == {"train": 1}
+    assert builder.info.metadata["remarks"] == [
+        "there is no split validation: train has the only file"
+    ]
 
 
 def test_strict(videos, tmp_path):
@@ -514,6 +518,7 @@ def test_each_class_is_in_both_splits_and_what_is_missing_is_said(tmp_path):
 
 def test_a_build_speaks_of_clips_alone(cli, videos, tmp_path):
     """Without a terminal: a line for each step, nothing of TFDS, no scratch folders."""
+    tfds.enable_progress_bar()  # another test may have turned it off
     done = cli(
         *("data", "build", "clip_folder", "--videos", videos, "--data-dir", tmp_path),
         *("--workers", 2, "--clip-seconds", 2),

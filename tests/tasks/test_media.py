@@ -78,10 +78,3 @@ def test_files_that_cannot_be_asked_about(folder, tmp_path):
 )
 def test_clock(seconds, text):
     assert media.clock(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("name", "start"), [("a@b.mp4", 0.0), ("a.mp4", 12.5), ("a.mp4@2", 4.0)]
-)
-def test_places_are_read_back(name, start):
-    assert media.place_of(media.clip_name(name, start)) == (name, start)

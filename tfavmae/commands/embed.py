@@ -95,4 +95,5 @@ def _print_summary(ids: list[str], vectors: "dict[str, np.ndarray]") -> None:
     if len(ids) > _NUM_SHOWN:
         table.add_row(f"... and {len(ids) - _NUM_SHOWN} more")
     Console(markup=False).print(table)
-    print(f"{len(ids)} clips; --output vectors.npz (or .csv) writes the numbers")
+    count = f"{len(ids)} clip{'' if len(ids) == 1 else 's'}"
+    print(f"{count}; --output vectors.npz (or .csv) writes the numbers")

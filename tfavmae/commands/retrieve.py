@@ -151,7 +151,8 @@ def _search(
 
 def _placed(clip: "Clip", split: "ClipSplit") -> "Clip":
     """A clip named by its file, with its place there as label."""
-    from tfavmae.tasks.media import clock, place_of
+    from tfavmae.data.splits import place_of
+    from tfavmae.tasks.media import clock
 
     if not _is_cut(split):
         return clip
@@ -210,7 +211,8 @@ def _print_table(one: Search, file: str, split: "ClipSplit") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tfavmae.tasks.media import clock, place_of
+    from tfavmae.data.splits import place_of
+    from tfavmae.tasks.media import clock
 
     mean = f" (mean of {one.num_windows} windows)" if one.num_windows > 1 else ""
     title = f"{_OTHER[one.modality]} that fits the {one.modality} of {file}{mean}"

@@ -141,7 +141,7 @@ def fit_to_videos(
     from rich.table import Table
 
     from tfavmae import own_videos
-    from tfavmae.building.bad_files import read_bad_files
+    from tfavmae.commands.data.build import print_summary
     from tfavmae.training.workdir import Workdir
     from tfavmae_datasets.clip_folder import build_clip_folder
 
@@ -163,12 +163,7 @@ def fit_to_videos(
         keeps_length=args.config is not None,
         keeps_inputs=bool(source),
     )
-    splits = builder.info.splits
-    counts = ", ".join(f"{s.num_examples} {name}" for name, s in splits.items())
-    num_bad = len(read_bad_files(builder.bad_files_path))
-    print(f"{args.videos}: {counts} clips of {options['clip_seconds']:g} s")
-    if num_bad:
-        print(f"{num_bad} left out, with reasons: {builder.bad_files_path}")
+    print_summary(builder)
     if source:
         print(f"model and inputs are those of {source}")
     table = Table("key", "reason", title="What follows from the files", box=None)

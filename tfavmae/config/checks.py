@@ -173,10 +173,7 @@ def check_combinations(config) -> None:
     _check_length(config)
     _check_patterns(config.optimizer)
     _check_clip_seconds(config)
-    try:
-        Augmentation(**config.data.augment.as_dict())
-    except (TypeError, ValueError) as error:
-        raise UserError(f"data.augment: {error}") from error
+    _check_augmentation(config.data.augment.as_dict())
     optimizer, trainer = config.optimizer, config.trainer
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
@@ -219,6 +216,19 @@ def _check_patterns(optimizer) -> None:
         name = f"optimizer.learning_rate_factors.{_shown_key(pattern)}"
         if as_float(name, factor) < 0:
             raise UserError(f"{name} must be at least 0. Received: {shown(factor)}.")
+
+
+def _check_augmentation(options: Mapping[str, Any]) -> None:
+    """The values of `data.augment`, which its class checks, and their names."""
+    known = [field.name for field in dataclasses.fields(Augmentation)]
+    for key in options:
+        if key not in known:
+            near = did_you_mean(key, known)
+            raise UserError(f"Unknown key data.augment.{_shown_key(key)}; {near}")
+    try:
+        Augmentation(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.augment: {error}") from error
 
 
 def _check_clip_seconds(config) -> None:

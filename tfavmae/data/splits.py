@@ -21,8 +21,8 @@ STORED_SAMPLE_RATE_HZ = 16_000
 # The features of every stored example. `building.features` writes them; the two rooms
 # share no import, so that reading needs none of the decoding.
 _STORED_FORM = ("id", "audio", "frames", "frame_rate", "has_audio", "has_video")
-# What `clip_folder` appends to the name of a file for a clip that begins later in it.
-_PLACE = re.compile(r"@\d+(\.\d+)?$")
+# Ids of clips that begin later in their file, as `clip_folder` writes them.
+_PLACE = re.compile(r"(?P<file>.+)@(?P<start>\d+(\.\d+)?)", re.DOTALL)
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.]+)?")  # name[/config][:version]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -123,6 +123,13 @@ def _newest_version(path: str, has_configs: bool = True) -> str | None:
     return _newest_version(os.path.join(path, configs[0]), False) if configs else None
 
 
+def place_of(clip: str) -> tuple[str, float]:
+    """File and start in seconds of a clip, from its id: `file`, or `file@seconds`."""
+    if match := _PLACE.fullmatch(clip):
+        return match["file"], float(match["start"])
+    return clip, 0.0
+
+
 def files_of(ids: Sequence[str]) -> np.ndarray:
     """The file that each clip was cut from, as a number: int `(clips,)`.
 
@@ -130,9 +137,9 @@ def files_of(ids: Sequence[str]) -> np.ndarray:
     over files.
 
     Args:
-        ids: of the clips; `file@seconds` is of `file`, others stand for themselves.
+        ids: of the clips; see `place_of`.
     """
-    names = [_PLACE.sub("", clip) for clip in ids]
+    names = [place_of(clip)[0] for clip in ids]
     return np.unique(names, return_inverse=True)[1]
 
 

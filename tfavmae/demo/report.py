@@ -12,12 +12,12 @@ from tfavmae.building.bad_files import read_bad_files
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import DataConfig, ExperimentConfig
 from tfavmae.data.pipeline import ClipSplit, open_split
+from tfavmae.data.splits import place_of
 from tfavmae.demo.steps import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
 from tfavmae.report.stored_clips import stored_clip
 from tfavmae.tasks import retrieval
-from tfavmae.tasks.media import place_of
 from tfavmae.training import experiment, factory
 from tfavmae.training.runs import Run
 

@@ -3,9 +3,10 @@
 import numpy as np
 
 from tfavmae.data.pipeline import ClipSplit
+from tfavmae.data.splits import place_of
 from tfavmae.report.cards import MAX_SECONDS
 from tfavmae.report.contents import Clip
-from tfavmae.tasks.media import MediaClips, place_of
+from tfavmae.tasks.media import MediaClips
 
 
 def stored_clip(split: ClipSplit, row: int) -> Clip:

@@ -8,8 +8,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tfavmae.building.bad_files import read_bad_files
-from tfavmae.building.decoding import BadFiles, Row, decode_rows
+from tfavmae.building.decoding import BadFiles, Row, decode_rows, probe_files
 from tfavmae.building.features import example_features
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.errors import UserError
 from tfavmae.files import scratch_folder
 from tfavmae.media.decode import DecodeOptions
-from tfavmae_datasets.clip_folder.listing import cut, list_folder
+from tfavmae_datasets.clip_folder.listing import clip_id, cut, list_folder
 
-_PROBE = "tfavmae.media.decode:probe"
-_PLACE = re.compile(r"(?P<file>.+)@(?P<start>\d+(\.\d+)?(e[+-]\d+)?)", re.DOTALL)
 _LABELS = {"file": np.int64, "start_seconds": np.float32}
 
 
@@ -89,18 +86,6 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[MediaFile]:
     return found
 
 
-def clip_name(file: str, start_seconds: float) -> str:
-    """The id of a window of a file, as `clip_folder` names its clips."""
-    return file if start_seconds == 0 else f"{file}@{start_seconds:g}"
-
-
-def place_of(clip: str) -> tuple[str, float]:
-    """File and start in seconds of a clip, from its id."""
-    if match := _PLACE.fullmatch(clip):
-        return match["file"], float(match["start"])
-    return clip, 0.0
-
-
 def clock(seconds: float) -> str:
     """Seconds as `h:mm:ss`, with a fraction where there is one.
 
@@ -134,11 +119,13 @@ def clips_of_files(
     """
     with scratch_folder() as scratch, WorkerPool() as pool:
         report = BadFiles(scratch / "bad_files.csv", strict=strict)
+        ended: set[str] = set()
         decoded = decode_rows(
-            _rows(files, clip_seconds, report, pool),
+            _rows(files, clip_seconds, report, pool, ended),
             options,
             pool=pool,
             bad_files=report,
+            ended=ended,
         )
         with decoded:
             count = _write_split(scratch / "clips", (example for _, example in decoded))
@@ -163,16 +150,22 @@ def _rows(
     clip_seconds: float,
     report: BadFiles,
     pool: WorkerPool,
+    ended: Container[str],
 ) -> Iterator[Row]:
-    """The windows of all files; reports those whose header cannot be read."""
-    outcomes = pool.map(_PROBE, [os.fspath(file.path) for file in files])
+    """The windows of all files; reports those whose header cannot be read.
+
+    No more are made of a file that is in `ended` by then: its header has lied.
+    """
+    outcomes = probe_files(pool, [file.path for file in files])
     for index, (file, outcome) in enumerate(zip(files, outcomes, strict=True)):
         if outcome.reason is not None:
             report.add(file.path, outcome.reason)
             continue
         for start, end in cut(outcome.value.duration_seconds or 0.0, clip_seconds):
+            if os.fspath(file.path) in ended:
+                break
             labels = {"file": index, "start_seconds": start}
-            yield Row(clip_name(file.name, start), file.path, start, end, labels)
+            yield Row(clip_id(file.name, start), file.path, start, end, labels)
 
 
 def _write_split(folder: pathlib.Path, examples: Iterable[dict[str, Any]]) -> int:

@@ -107,7 +107,9 @@ def _train(
     store = CheckpointStore(
         workdir.checkpoints, trainer.keep_checkpoints, is_chief, report=say
     )
-    if store.newest_step() >= plan.num_steps and workdir.model_file.is_file():
+    # Without checkpoints, which may have been removed to save space, the model counts.
+    is_unfinished = 0 < store.newest_step() < plan.num_steps
+    if workdir.model_file.is_file() and not is_unfinished:
         say(f"{workdir.path} is finished; nothing to do.")
         return load(workdir.path)
     # Before the model, which takes longer to build than this takes to fail.

@@ -108,7 +108,7 @@ def _clip_folder(
         **options,
         overwrite=args.overwrite,
     )
-    _print_summary(builder)
+    print_summary(builder)
     return builder
 
 
@@ -122,7 +122,7 @@ def _published(
     builder = kind(config=config, data_dir=data_dir)
     builder.download_and_prepare(download_config=_download_config(args))
     published_data.print_counts(builder.info.metadata["manifest"]["splits"])
-    _print_summary(builder)
+    print_summary(builder)
     return builder
 
 
@@ -169,7 +169,8 @@ def _download_config(args: argparse.Namespace) -> Any:
     return tfds.download.DownloadConfig(download_mode=mode, manual_dir=manual_dir)
 
 
-def _print_summary(builder: Any) -> None:
+def print_summary(builder: Any) -> None:
+    """Says what a build stored, what it left out, and what a user should know."""
     summary = builder.info.metadata.get("summary", {})
     describe.print_summary(builder.info.metadata)
     if summary.get("num_bad") or summary.get("num_skipped"):
