@@ -23,6 +23,7 @@ import tensorflow as tf
 from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
 from tfavmae.models.keras_file import load_model
+from tfavmae.serving.export import export
 from tfavmae.training import runs
 from tfavmae.training.checkpoint import CheckpointStore
 from tfavmae.training.workdir import Workdir
@@ -444,3 +445,18 @@ def test_folders_that_are_not_checkpoints(store):
     (store.directory / "latest").write_text("../../elsewhere\n")
     assert store.steps() == [2]
     assert store.restore(zeros())["step"] == 2
+
+
+# --- Requests ---
+
+
+def test_an_exported_model_touches_no_files(tmp_path):
+    path = export(small_models.classifier(), tmp_path / "model")
+    used = set()
+    for signature in tf.saved_model.load(str(path)).signatures.values():
+        graph = signature.graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        used |= {node.op for node in nodes}
+    assert {"MatMul", "ReadVariableOp"} < used
+    bad = re.compile("File|PyFunc|Save|Restore|Dataset|Iterator|Record|Table|Print")
+    assert not [op for op in used if bad.search(op)]
