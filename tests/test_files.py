@@ -35,6 +35,17 @@ def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
         pass
 
 
+def test_a_lock_is_not_a_link_to_a_file_of_the_user(tmp_path):
+    (tmp_path / "precious").write_text("keep me")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with (
+        pytest.raises(UserError, match="symbolic links"),
+        files.exclusive(tmp_path / "lock") as file,
+    ):
+        file.truncate(0)
+    assert (tmp_path / "precious").read_text() == "keep me"
+
+
 def test_a_file_is_replaced_whole(tmp_path):
     path = tmp_path / "folder" / "facts.json"
     files.write_atomically(path, "old")

@@ -33,7 +33,7 @@ def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO
     path = Path(path)
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b")  # noqa: SIM115 - closed below
+        file = open(path, "a+b", opener=_open_no_link)  # noqa: SIM115 - closed below
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,6 +43,14 @@ def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO
                 "finish, or choose another folder."
             ) from error
         yield file
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Opens a file, but not through a symbolic link.
+
+    The folder may be somebody else's, and holders write into the file that they lock.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ def make_report():
             ),
             page.Command(
                 "Serve",
-                "docker run -p 8501:8501 \\\n"
+                "docker run -p 127.0.0.1:8501:8501 \\\n"
                 '  -v "$PWD/runs/demo/export/shapes:/models/shapes" \\\n'
                 "  -e MODEL_NAME=shapes tensorflow/serving",
                 "The exported model was run here with TensorFlow itself, not with TF "

@@ -2,8 +2,8 @@
 
 import json
 
-import keras
 import pytest
+import small_models
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.errors import UserError
@@ -21,8 +21,7 @@ def workdir(tmp_path):
     workdir.config_file.write_text(config_lib.to_yaml(config))
     workdir.run_file.write_text(json.dumps(FACTS))
     workdir.history_file.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
-    model.save(workdir.model_file)
+    small_models.pretraining("cav_mae").save(workdir.model_file)
     return workdir
 
 

@@ -25,17 +25,12 @@ def check_features(directory: str) -> None:
         directory: folder or URL of the data set.
 
     Raises:
-        UserError: it names another class, or cannot be read.
+        UserError: it names another class.
+        Exception: it is missing, or not JSON.
     """
     path = f"{directory.rstrip('/')}/features.json"
-    try:
-        with tf.io.gfile.GFile(path) as file:
-            names = list(_class_names(json.loads(file.read())))
-    except (ValueError, RecursionError, tf.errors.OpError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}); restore it, or "
-            "build the data set again."
-        ) from error
+    with tf.io.gfile.GFile(path) as file:
+        names = _class_names(json.loads(file.read()))
     foreign = sorted({n for n in names if not n.startswith(_FEATURE_CLASSES)})
     if foreign:
         raise UserError(

@@ -38,8 +38,8 @@ def open_info(dataset: str, data_dir: str | None = None) -> tfds.core.DatasetInf
             tfavmae.
     """
     directory = find_dataset(dataset, data_dir)
-    description_lib.check_features(directory)
     try:
+        description_lib.check_features(directory)
         description = remote.local_description(directory)
         info = tfds.builder_from_directory(description).info
         names, _ = set(info.features), info.metadata  # TFDS reads each when asked

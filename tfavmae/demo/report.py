@@ -179,7 +179,7 @@ def _commands(journal: Journal, export_path: pathlib.Path) -> list[page.Command]
     ]
     model = pathlib.Path(export_path).parent
     serve = (
-        f"docker run -p 8501:8501 -v {model.resolve()}:/models/{model.name} "
+        f"docker run -p 127.0.0.1:8501:8501 -v {model.resolve()}:/models/{model.name} "
         f"-e MODEL_NAME={model.name} tensorflow/serving"
     )
     ask = f"curl http://localhost:8501/v1/models/{model.name}/metadata"

@@ -15,6 +15,7 @@ from tfavmae.layers.augment import DeviceAugmentation
 from tfavmae.layers.embedding import Tokenizer
 from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
+from tfavmae.models.keras_file import load_model
 from tfavmae.models.train_step import train_step_for
 from tfavmae.models.transfer import TransferReport, copy_matching_weights
 from tfavmae.objectives.base import Objective, Term
@@ -158,9 +159,10 @@ class AudioVisualModel(_Step, keras.Model):
 
         Raises:
             ValueError: nothing matches, or a weight has another shape in the source.
+            UserError: the file cannot be loaded; see `keras_file.load_model`.
         """
         if not isinstance(source, keras.Model):
-            source = keras.saving.load_model(os.fspath(source), compile=False)
+            source = load_model(source)
         report = copy_matching_weights(source, self)
         if not report.copied:
             raise ValueError(

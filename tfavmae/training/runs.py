@@ -3,13 +3,13 @@
 import dataclasses
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import keras
 
 from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
+from tfavmae.models.keras_file import load_model
 from tfavmae.training.checkpoint import CheckpointStore, collect_variables
 from tfavmae.training.factory import Labels, build_model
 from tfavmae.training.workdir import Workdir, read_rows
@@ -46,7 +46,8 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
             a run that has ended, not the weights.
 
     Raises:
-        UserError: there is no run, or it has no checkpoint yet, or no average.
+        UserError: there is no run, or it has no checkpoint yet, or no average, or a
+            file is damaged or asks for foreign classes.
     """
     workdir = Workdir(workdir)
     config, facts = workdir.read_config(), workdir.read_run()
@@ -58,10 +59,10 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
                 f"{workdir.path} has no average of its weights; set"
                 " optimizer.average_decay and train to the end."
             )
-        model = _load_model(workdir.average_file)
+        model = load_model(workdir.average_file)
         step = facts["average_step"]
     elif workdir.model_file.is_file():
-        model = _load_model(workdir.model_file)
+        model = load_model(workdir.model_file)
         step = facts["final_step"]
     else:
         model = build_model(config, labels)
@@ -72,17 +73,3 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
             raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
         step = state["step"]
     return Run(model, config, history, workdir.path, labels, step)
-
-
-def _load_model(path: pathlib.Path) -> keras.Model:
-    """The model in a file that a run wrote."""
-    try:
-        # Keras says of a file that is not a ZIP archive that it is not there.
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("it was cut short, or is not a Keras file")
-        return keras.saving.load_model(path, compile=False)
-    except zipfile.BadZipFile as error:
-        raise UserError(
-            f"{path}: is damaged ({error}); restore it, or remove it and run the same "
-            "training command again, which continues from the newest checkpoint."
-        ) from error
