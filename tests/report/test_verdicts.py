@@ -118,7 +118,8 @@ def test_overfitting_is_said_with_its_numbers():
     rows = history([2.88, 3.4, 4.2, 4.93], FALLING)
     (text,) = verdicts.overfitting(rows, "pretraining", 109.2)
     assert "rose from 2.88 at step 80 to 4.93 at step 320" in text
-    assert "training loss fell to 0.50 in 109 passes over the training clips" in text
+    # Means of 3.0 to 0.5 over the steps 50 to 80 and 90 to 320.
+    assert "mean training loss fell from 2.56 to 1.43 in 109 passes" in text
     report = report_of(15, 1e9)
     report = dataclasses.replace(
         report, histories={"pretraining": rows}, passes={"pretraining": 109.2}

@@ -166,7 +166,8 @@ def overfitting(
     before = (trained_steps <= steps[best]) & (trained_steps > 0.5 * steps[best])
     if losses[-1] < _RISE * losses[best] or not since.any() or not before.any():
         return []
-    if trained[since].mean() >= trained[before].mean():
+    earlier, later = trained[before].mean(), trained[since].mean()
+    if later >= earlier:
         return []
     _, accuracies = curves.series(history, f"{curves.VALIDATION}accuracy")
     # A classifier that grows too sure of itself loses nothing by it.
@@ -176,8 +177,8 @@ def overfitting(
     return [
         f"Overfitting in {stage}: the validation loss rose from {losses[best]:.2f} at "
         f"step {steps[best]:.0f} to {losses[-1]:.2f} at step {steps[-1]:.0f}, while "
-        f"the training loss fell to {trained[-1]:.2f}{during}. Fewer steps or more "
-        "clips would help."
+        f"the mean training loss fell from {earlier:.2f} to {later:.2f}{during}. Fewer "
+        "steps or more clips would help."
     ]
 
 
