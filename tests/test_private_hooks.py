@@ -223,6 +223,18 @@ def test_a_record_is_read_at_its_offset(tmp_path):
         read(path, tf.constant(3, tf.int64), tf.constant(100, tf.int64))
 
 
+def test_tensors_are_read_by_name_and_shape(tmp_path):
+    variables = {"a": tf.Variable([[1.0, 2.0]]), "b": tf.Variable(3, dtype=tf.int32)}
+    prefix = tf.train.Checkpoint(**variables).write(str(tmp_path / "file"))
+    name = "{}/.ATTRIBUTES/VARIABLE_VALUE".format
+    wanted = {name("b"): ((), tf.int32), name("a"): ((1, 2), tf.float32)}
+    b, a = private_hooks.read_tensors(prefix, wanted)
+    assert (int(b), a.numpy().tolist()) == (3, [[1.0, 2.0]])
+    for shape, dtype in (((2, 1), tf.float32), ((1, 2), tf.float64)):
+        with pytest.raises(tf.errors.OpError):
+            private_hooks.read_tensors(prefix, {name("a"): (shape, dtype)})
+
+
 def test_the_workers_of_a_dispatcher_are_counted():
     service = tf.data.experimental.service
     server = service.DispatchServer()

@@ -245,6 +245,36 @@ def read_record(file: Any, offset: Any, size: Any) -> Any:
     return ops.DatasetToSingleElement(dataset=first, **spec)[0]
 
 
+def read_tensors(prefix: str, wanted: dict[str, tuple[Any, Any]]) -> list:
+    """Tensors of a checkpoint file, by name, without its graph of objects.
+
+    `tf.raw_ops.RestoreV2` (TensorFlow 2.20) compares shape and dtype with those asked
+    for before it makes room for a tensor; the public readers trust the file. Can go
+    when `tf.train.load_checkpoint` survives a file that lies.
+
+    Args:
+        prefix: path of the checkpoint without `.index`.
+        wanted: dict of name to shape and dtype.
+
+    Raises:
+        tf.errors.OpError: a tensor is missing, or another than the one asked for.
+    """
+    import tensorflow as tf
+
+    # Each tensor as a whole; a scalar has no such form, and no shape to compare.
+    slices = [
+        " ".join([*map(str, shape), ":".join("-" * len(shape))])
+        for shape, _ in wanted.values()
+    ]
+    with tf.device("CPU:0"):
+        return tf.raw_ops.RestoreV2(
+            prefix=prefix,
+            tensor_names=list(wanted),
+            shape_and_slices=slices,
+            dtypes=[dtype for _, dtype in wanted.values()],
+        )
+
+
 def num_joined_workers(server: Any) -> int:
     """Workers that have joined a `tf.data.experimental.service.DispatchServer`.
 

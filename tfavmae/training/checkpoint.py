@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from tfavmae import files
 from tfavmae.errors import UserError
-from tfavmae.private_hooks import tf_variable
+from tfavmae.private_hooks import read_tensors, tf_variable
 
 Variables = dict[str, tf.Variable | keras.Variable]
 
@@ -224,21 +224,9 @@ def _read(
     # Not `tf.train.Checkpoint`, which follows the graph of objects that the checkpoint
     # brings along: that may point at other tensors or at none, and a false length in it
     # ends the process, as a false entry does with `tf.train.load_checkpoint`
-    # (TensorFlow 2.20). This operation compares shapes and dtypes before it makes room
-    # for a tensor.
-    keys = [_key(address) for address in variables]
-    # Each tensor as a whole; a scalar has no such form, and no shape to compare.
-    slices = [
-        " ".join([*map(str, v.shape), ":".join("-" * len(v.shape))])
-        for v in variables.values()
-    ]
-    with tf.device("CPU:0"):
-        values = tf.raw_ops.RestoreV2(
-            prefix=str(path / _VARIABLES),
-            tensor_names=keys,
-            shape_and_slices=slices,
-            dtypes=[variable.dtype for variable in variables.values()],
-        )
+    # (TensorFlow 2.20).
+    wanted = {_key(address): (v.shape, v.dtype) for address, v in variables.items()}
+    values = read_tensors(str(path / _VARIABLES), wanted)
     for variable, value in zip(variables.values(), values, strict=True):
         variable.assign(value)
     return state

@@ -183,7 +183,9 @@ class ProgressLogger(StepCallback):
     def on_row(self, row: Row) -> None:
         where = f"{self.title} {row['step']}/{self.num_steps}"
         if row["kind"] == "train":
-            self.losses["loss"] = f"loss {row['loss']:.4g}"
+            # An interval in which every step was skipped has none.
+            loss = row.get("loss")
+            self.losses["loss"] = "loss -" if loss is None else f"loss {loss:.4g}"
             if not self.bar:
                 # The watch comes before this callback: `self.step` is one behind.
                 eta = self._remaining(row["step"])
