@@ -10,7 +10,7 @@ SMALL = {
     "video": {"num_frames": 2, "height": 48, "width": 48},
     "num_layers": 1,
     "num_fusion_layers": 1,
-    "decoder_num_layers": 1,
+    "decoder": {"num_layers": 1},
 }
 
 

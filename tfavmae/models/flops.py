@@ -48,7 +48,9 @@ def training_flops(model: keras.Model) -> tuple[int, int]:
     """
 
     def loss(batch: dict[str, Any]) -> Any:
-        return model.compute_losses(batch, model(batch, training=False))["loss"]
+        return model.compute_losses(
+            batch, model.forward_for_loss(batch, training=False)
+        )["loss"]
 
     return _count(model, loss), _count(model, loss, with_gradients=True)
 
