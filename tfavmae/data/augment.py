@@ -189,7 +189,7 @@ def jitter_colour(
     """
     u = uniform(seed, -1.0, 1.0, (5,))
 
-    def shifted():
+    def shifted() -> tf.Tensor:
         x = tf.image.convert_image_dtype(frames, tf.float32)
         x = tf.clip_by_value(x + u[0] * options.brightness, 0.0, 1.0)
         # Not `tf.image.adjust_contrast`, which takes the mean of each frame: the clip

@@ -158,7 +158,7 @@ def cut_video(
     shape = [spec.num_frames, *spec.frame_size, 3]
     is_present = tf.size(stored) > 0
 
-    def decode():
+    def decode() -> tf.Tensor:
         frames = jpeg.decode_and_crop(spec, tf.gather(stored, window.frames), key)
         is_decoded = tf.size(frames) > 0
         problem = "a JPEG frame is damaged"

@@ -21,7 +21,7 @@ def decode_and_crop(spec: ClipSpec, jpegs: tf.Tensor, key: tf.Tensor) -> tf.Tens
         damaged.
     """
 
-    def decode(jpegs):
+    def decode(jpegs: tf.Tensor) -> tf.Tensor:
         height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(jpegs[0]))
         keys = tf.random.split(key, 2)
         box, scale, shift = _crop(spec, height, width, keys[0])
@@ -38,7 +38,7 @@ def decode_and_crop(spec: ClipSpec, jpegs: tf.Tensor, key: tf.Tensor) -> tf.Tens
             frames = augment.video(frames, keys[1], spec.augmentation)
         return frames
 
-    def decode_or_nothing():
+    def decode_or_nothing() -> tf.Tensor:
         # A data set of one element is the only way to catch an error in a graph. It
         # costs a quarter of the decoding, so only frames that look damaged go this way.
         nothing = tf.zeros([0, *spec.frame_size, 3], tf.uint8)

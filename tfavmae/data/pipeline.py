@@ -122,7 +122,7 @@ class ClipSplit(Split):
         rows = tf.constant(rows)
         make_clip = self._clip_maker(spec)
 
-        def clip(position, place):
+        def clip(position: tf.Tensor, place: tf.Tensor) -> dict[str, tf.Tensor]:
             # Of the position, not of the row: the next epoch cuts the clip differently.
             key = tf.stack([tf.constant(seed, tf.int64), position])
             return make_clip(rows[place], key, tf.constant(0, tf.int64), 1)
@@ -179,7 +179,7 @@ class ClipSplit(Split):
         num_steps = -(-total // batch_size)  # rounded up
         make_clip = self._clip_maker(dataclasses.replace(spec, train=False))
 
-        def clip(position):
+        def clip(position: tf.Tensor) -> dict[str, tf.Tensor]:
             is_real = position < total
             item = tf.where(is_real, position, 0)
             row, view = rows[item // num_views], item % num_views
@@ -200,7 +200,9 @@ class ClipSplit(Split):
             self._check_stride(spec.frame_stride_seconds, spec.num_frames)
         reader, parse = RecordReader(self.index), self.parser(spec.labels)
 
-        def make_clip(row, key, view, num_views):
+        def make_clip(
+            row: tf.Tensor, key: tf.Tensor, view: tf.Tensor, num_views: int
+        ) -> dict[str, tf.Tensor]:
             example = parse(reader.read(row))
             file, record = reader.place(row)
             keys = tf.random.split(key, 3)

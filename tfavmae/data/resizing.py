@@ -107,7 +107,7 @@ def resample(
         uint8 `(frames, *frame_size, 3)`.
     """
 
-    def resampled():
+    def resampled() -> tf.Tensor:
         shape = tf.shape(frames)
         count, height, width = shape[0], shape[1], shape[2]
         rows = _weights(height, frame_size[0], scale[0], shift[0], interpolation)

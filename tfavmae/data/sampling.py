@@ -79,7 +79,7 @@ def shuffled(positions: tf.data.Dataset, num_rows: int, seed: int) -> tf.data.Da
     """
     last = tf.constant(num_rows - 1, tf.int64)
 
-    def row(position):
+    def row(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # A keyed permutation computes one place of an epoch's order without the
         # others: there is no shuffle buffer to fill, and none to restore.
         key = tf.stack([tf.constant(seed, tf.int64), position // num_rows])
@@ -107,7 +107,7 @@ def drawn(
     """
     cumulative = tf.constant(np.cumsum(_checked(weights)), tf.float64)
 
-    def row(position):
+    def row(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         key = tf.stack([tf.constant(seed, tf.int64), position])
         u = tf.random.stateless_uniform([1], key, dtype=tf.float64) * cumulative[-1]
         found = tf.searchsorted(cumulative, u, side="right", out_type=tf.int64)[0]
@@ -156,7 +156,7 @@ def drawn_without_replacement(
         )
     start = start_step * share.batch_size
 
-    def epoch(number):
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), number])
         u = tf.random.stateless_uniform(tf.shape(weights), key, dtype=tf.float64)
         rows = tf.argsort(-tf.math.log(u) / weights)[:draws_per_epoch]

@@ -221,7 +221,7 @@ def _read(address, worker, num_workers, numbered, make_batches):
     hint = tf.data.experimental.SHARD_HINT
     counted = tf.data.Dataset.range(2**30).shard(hint, hint).batch(2).take(1).repeat()
 
-    def is_mine(_, count):
+    def is_mine(_: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         message = f"[Service] [{address}] [does not have {num_workers} workers]"
         is_right = count[1] - count[0] == num_workers
         with tf.control_dependencies([tf.debugging.Assert(is_right, [message])]):

@@ -324,7 +324,7 @@ class Split:
             return lambda value: tf.cast(value, dtype)
         num_classes = self.num_classes(name)
 
-        def multi_hot(classes):
+        def multi_hot(classes: tf.Tensor) -> tf.Tensor:
             hot = tf.reduce_sum(tf.one_hot(classes, num_classes), axis=0)
             return tf.minimum(hot, 1.0)  # a class may be listed twice
 
@@ -359,13 +359,14 @@ class Split:
         # Not TFDS's own decoding, which logs a deprecation warning for each graph
         # (4.9.10).
         raw = functools.partial(tf.io.decode_raw, out_type=tf.int16)
-        decode_audio = {
+        decoders: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
             "bytes": raw,
             "zlib": lambda value: raw(tf.io.decode_compressed(value, "ZLIB")),
             "none": lambda value: tf.cast(value, tf.int16),
-        }[features["audio"].to_json_content().encoding]
+        }
+        decode_audio = decoders[features["audio"].to_json_content().encoding]
 
-        def parse(serialized):
+        def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
             example = tf.io.parse_single_example(serialized, specs)
             example["audio"] = decode_audio(example["audio"])
             # The builder's flag decides, whatever it stored beside it.

@@ -51,7 +51,7 @@ def forward(
     # Not `model.predict`: it returns all outputs, the largest of which (tokens,
     # predictions) would fill the memory over a whole split.
     @tf.function
-    def step(batch):
+    def step(batch: Batch) -> dict[str, tf.Tensor]:
         named = call_unmasked(model, batch)
         return {k: tf.cast(named[k], "float32") for k in outputs if k in named}
 
