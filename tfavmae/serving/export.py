@@ -22,7 +22,7 @@ from tfavmae import files
 from tfavmae.errors import UserError
 from tfavmae.layers import exact_matmul
 from tfavmae.serving import client, warmup
-from tfavmae.tasks.forward import Batch, call_unmasked
+from tfavmae.tasks.forward import Batch
 
 DTYPES = {"audio": "float32", "video": "uint8"}
 LOCK = ".export.lock"  # in the folder of the versions
@@ -150,14 +150,14 @@ def signatures_of(model: keras.Model, inputs: dict[str, np.ndarray]) -> list[Sig
         UserError: the model has neither logits nor embeddings.
     """
     used = tuple(name for name in DTYPES if name in model.modalities)
-    together = call_unmasked(model, {name: inputs[name] for name in used})
+    together = model({name: inputs[name] for name in used}, training=False)
     signatures = []
     if "logits" in together:
         signatures.append(Signature("classify", used, ("logits", "probabilities")))
     embeddings = {}
     for name in used:
         # Asked for one modality alone: some models embed only both together.
-        alone = call_unmasked(model, {name: inputs[name]})
+        alone = model({name: inputs[name]}, training=False)
         if f"{name}_embedding" in alone:
             embeddings[name] = f"{name}_embedding"
     if len(embeddings) == 2:
@@ -184,7 +184,7 @@ def answer(
         signature: one of `signatures_of`.
         inputs: arrays or tensors by input name; others are ignored.
     """
-    named = call_unmasked(model, {name: inputs[name] for name in signature.inputs})
+    named = model({name: inputs[name] for name in signature.inputs}, training=False)
     if "logits" in named:
         logits = tf.cast(named["logits"], "float32")
         activation = tf.nn.sigmoid if model.multi_label else tf.nn.softmax

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfavmae.errors import UserError
-from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 
 MODALITIES = ("audio", "video")
 
@@ -17,23 +16,16 @@ MODALITIES = ("audio", "video")
 Batch = dict[str, Any]
 
 
-def call_unmasked(model: keras.Model, inputs: Batch) -> dict[str, tf.Tensor]:
-    """Outputs of a pretraining model or a classifier for all tokens, none masked."""
-    # A classifier has no masking and no such argument.
-    options = {"masked": False} if isinstance(model, MaskedAutoencoder) else {}
-    return model(inputs, training=False, **options)
-
-
 def forward(
     model: keras.Model,
     batches: Iterable[Batch],
     outputs: Sequence[str],
     keep: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Unmasked outputs of `model` for every row that is not padding.
+    """Outputs of `model`, of all tokens, for every row that is not padding.
 
     Args:
-        model: a `MaskedAutoencoder` or a classifier.
+        model: a pretraining model or a classifier.
         batches: evaluation batches; rows with `sample_weight` 0 are padding and
             dropped.
         outputs: names of the model's outputs to return; those that it does not have
@@ -52,7 +44,7 @@ def forward(
     # predictions) would fill the memory over a whole split.
     @tf.function
     def step(batch: Batch) -> dict[str, tf.Tensor]:
-        named = call_unmasked(model, batch)
+        named = model(batch, training=False)
         return {k: tf.cast(named[k], "float32") for k in outputs if k in named}
 
     chunks: dict[str, list] = {}
