@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 
 from tfavmae import cli, files
-from tfavmae.demo import memory, steps
+from tfavmae.demo import journal, memory, steps
 from tfavmae.errors import UserError
 
-STEP = steps.Step("pretrain", "Pretrain", ["pretrain", "--workdir", "a b"])
+STEP = journal.Step("pretrain", "Pretrain", ["pretrain", "--workdir", "a b"])
 
 
 @pytest.fixture
 def options(tmp_path):
-    return steps.Options(workdir=str(tmp_path / "runs"))
+    return journal.Options(workdir=str(tmp_path / "runs"))
 
 
 def read(options):
-    return json.loads((steps.Journal(options).path).read_text())
+    return json.loads((journal.Journal(options).path).read_text())
 
 
 def test_a_step_is_printed_as_a_command_that_can_be_pasted(options, capsys):
-    steps.Journal(options).run(STEP, lambda argv: None)
+    journal.Journal(options).run(STEP, lambda argv: None)
     assert "$ tfavmae pretrain --workdir 'a b'" in capsys.readouterr().out
 
 
@@ -39,35 +39,37 @@ def test_a_step_that_failed_is_not_done_and_its_time_counts(options):
         raise UserError("no")
 
     with pytest.raises(UserError):
-        steps.Journal(options).run(STEP, fail)
+        journal.Journal(options).run(STEP, fail)
     entry = read(options)["steps"]["pretrain"]
     assert not entry["is_done"] and entry["seconds"] >= 0.05
 
-    steps.Journal(options).run(STEP, lambda argv: time.sleep(0.05))
+    journal.Journal(options).run(STEP, lambda argv: time.sleep(0.05))
     entry = read(options)["steps"]["pretrain"]
     assert entry["is_done"] and entry["seconds"] >= 0.1
 
 
 def test_a_step_that_is_done_keeps_its_time(options):
-    steps.Journal(options).run(STEP, lambda argv: None)
+    journal.Journal(options).run(STEP, lambda argv: None)
     before = read(options)["steps"]["pretrain"]
-    result = steps.Journal(options).run(STEP, lambda argv: time.sleep(0.1) or "result")
+    result = journal.Journal(options).run(
+        STEP, lambda argv: time.sleep(0.1) or "result"
+    )
     assert read(options)["steps"]["pretrain"] == before
     assert result == "result"
 
 
 def test_other_options_need_another_folder(options, tmp_path):
-    steps.Journal(options).run(STEP, lambda argv: None)
-    other = steps.Options(workdir=options.workdir, videos="films")
+    journal.Journal(options).run(STEP, lambda argv: None)
+    other = journal.Options(workdir=options.workdir, videos="films")
     with pytest.raises(UserError, match=r"videos=None.*'films'.*--workdir"):
-        steps.Journal(other)
+        journal.Journal(other)
 
 
 def test_two_demos_in_one_folder_are_one_line(options):
     def run_command(argv):
         raise AssertionError("no step may start")
 
-    folder = steps.Journal(options).folder
+    folder = journal.Journal(options).folder
     with (
         files.exclusive(folder / "demo.lock"),
         pytest.raises(UserError, match="another demo is running here"),

@@ -24,11 +24,11 @@ def add_parser(commands: Any, run_command: Callable[[list[str]], Any]) -> None:
     # Here and not at the top of the file: `run_command` comes from `cli`, which imports
     # this module.
     def run(args: argparse.Namespace) -> None:
-        from tfavmae.demo import steps
+        from tfavmae.demo import journal, steps
 
         if args.videos is None:
             refuse(args, ["labels"], "a demo without --videos")
-        options = steps.Options(
+        options = journal.Options(
             workdir=args.workdir or "runs/demo",
             videos=args.videos,
             labels=args.labels,

@@ -13,7 +13,7 @@ from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import DataConfig, ExperimentConfig
 from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.data.splits import place_of
-from tfavmae.demo.steps import Journal, Options
+from tfavmae.demo.journal import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
 from tfavmae.report.stored_clips import stored_clip
