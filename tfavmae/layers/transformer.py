@@ -1,6 +1,6 @@
 """Transformer blocks, of which every encoder and decoder is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,14 +16,25 @@ from tfavmae.private_hooks import all_layers
 HEAD_BY_HEAD_TOKENS = 256
 
 
+# Added to the score of a key that nothing may attend to: the exponential is 0 in every
+# precision, and a row of such keys alone stays finite, also in float16.
+_ABSENT = -3e4
+
+
 def attend(
-    query: KerasTensor, key: KerasTensor, value: KerasTensor, num_heads: int
+    query: KerasTensor,
+    key: KerasTensor,
+    value: KerasTensor,
+    num_heads: int,
+    is_absent: KerasTensor | None = None,
 ) -> KerasTensor:
     """Scaled dot-product attention.
 
     Args:
         query, key, value: `(batch, tokens, width)`, the heads side by side.
         num_heads: number of heads; divides `width`.
+        is_absent: bool `(batch, tokens)`, True for keys that nothing attends to;
+            `None`: there are none.
 
     Returns:
         `(batch, tokens, width)`.
@@ -32,24 +43,36 @@ def attend(
         # Only on JAX does Keras have a fused kernel behind this operation (3.15);
         # elsewhere it is the plain formula and keeps the attention matrices.
         parts = [_part_heads(x, num_heads) for x in (query, key, value)]
-        return ops.reshape(ops.dot_product_attention(*parts), ops.shape(query))
+        mask = None if is_absent is None else ops.logical_not(is_absent)[:, None, None]
+        x = ops.dot_product_attention(*parts, mask=mask)
+        return ops.reshape(x, ops.shape(query))
+    bias = None
+    if is_absent is not None:
+        bias = ops.cast(is_absent, query.dtype)[:, None] * _ABSENT
     if query.shape[1] > HEAD_BY_HEAD_TOKENS:
-        return attend_by_head(query, key, value, num_heads)
-    return attend_at_once(query, key, value, num_heads)
+        return attend_by_head(query, key, value, num_heads, bias)
+    return attend_at_once(query, key, value, num_heads, bias)
 
 
 def attend_at_once(
-    query: KerasTensor, key: KerasTensor, value: KerasTensor, num_heads: int
+    query: KerasTensor,
+    key: KerasTensor,
+    value: KerasTensor,
+    num_heads: int,
+    key_bias: KerasTensor | None = None,
 ) -> KerasTensor:
-    """Attention as one matmul over all heads, with automatic gradients; see `attend`.
+    """Attention as one matmul over all heads, with automatic gradients.
 
-    For short sequences, and what the tests of `attend_by_head` compare with.
+    For short sequences, and what the tests of `attend_by_head` compare with; see there
+    for the arguments.
     """
     parts = (_part_heads(x, num_heads) for x in (query, key, value))
     heads = [ops.transpose(x, (0, 2, 1, 3)) for x in parts]
     scores = ops.matmul(
         heads[0] * heads[0].shape[-1] ** -0.5, ops.transpose(heads[1], (0, 1, 3, 2))
     )
+    if key_bias is not None:
+        scores = scores + key_bias[:, None]
     x = ops.matmul(ops.softmax(scores, axis=-1), heads[2])
     return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), ops.shape(query))
 
@@ -66,6 +89,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     Args:
         num_heads: number of heads; must divide the width of the input.
+
+    Call arguments:
+        x: `(batch, tokens, hidden_dim)`.
+        is_absent: see `attend`.
 
     Input and output shape:
         `(batch, tokens, hidden_dim)`.
@@ -98,11 +125,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def call(self, x: KerasTensor) -> KerasTensor:
+    def call(self, x: KerasTensor, is_absent: KerasTensor | None = None) -> KerasTensor:
         # Split, not indexed: each of three indexings would have a gradient of the size
         # of the whole, mostly zeros.
         query, key, value = ops.split(self.qkv(x), 3, axis=-1)
-        return self.projection(attend(query, key, value, self.num_heads))
+        return self.projection(attend(query, key, value, self.num_heads, is_absent))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
@@ -227,6 +254,7 @@ class TransformerBlock(keras.layers.Layer):
     Call arguments:
         x: `(batch, tokens, hidden_dim)`.
         stream: which pair of layer norms to use.
+        is_absent: tokens that the others do not attend to, see `attend`.
 
     Output shape:
         `(batch, tokens, hidden_dim)`.
@@ -289,14 +317,23 @@ class TransformerBlock(keras.layers.Layer):
         return norms
 
     def call(
-        self, x: KerasTensor, stream: str = "joint", training: bool = False
+        self,
+        x: KerasTensor,
+        stream: str = "joint",
+        training: bool = False,
+        is_absent: KerasTensor | None = None,
     ) -> KerasTensor:
         which = self.streams.index(stream)
-        x = x + self._branch(self.norm_1[which], self.attention, x, training)
+        attend = lambda x: self.attention(x, is_absent=is_absent)  # noqa: E731
+        x = x + self._branch(self.norm_1[which], attend, x, training)
         return x + self._branch(self.norm_2[which], self.mlp, x, training)
 
     def _branch(
-        self, norm: LayerNorm, layer: keras.Layer, x: KerasTensor, training: bool
+        self,
+        norm: LayerNorm,
+        layer: Callable[[KerasTensor], KerasTensor],
+        x: KerasTensor,
+        training: bool,
     ) -> KerasTensor:
         branch = lambda x: layer(norm(x))  # noqa: E731
         if self.rematerializes and training:
@@ -332,6 +369,7 @@ class TransformerStack(keras.layers.Layer):
         stream: which pair of layer norms every block uses.
         last_block_only: apply only the last block. CAV-MAE's code does so for its
             contrastive embedding when it has several joint layers.
+        is_absent: see `TransformerBlock`.
 
     Output shape:
         `(batch, tokens, hidden_dim)`.
@@ -367,9 +405,10 @@ class TransformerStack(keras.layers.Layer):
         stream: str = "joint",
         training: bool = False,
         last_block_only: bool = False,
+        is_absent: KerasTensor | None = None,
     ) -> KerasTensor:
         for block in self.blocks[-1:] if last_block_only else self.blocks:
-            x = block(x, stream=stream, training=training)
+            x = block(x, stream=stream, training=training, is_absent=is_absent)
         return x
 
     def get_config(self) -> dict[str, Any]:

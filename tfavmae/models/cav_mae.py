@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
-from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
-from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
+from tfavmae.models.options import modalities_of, settings
+from tfavmae.models.paper_model import FineTuning, PaperModel
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -23,23 +24,27 @@ def cav_mae_encoder(
     num_heads: int,
     mlp_dim: int,
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+    drop_path: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> AudioVisualEncoder:
-    """Separate encoders and a joint layer that runs three times (section 2.3)."""
+    """Separate encoders and a joint layer that runs three times (section 2.3).
+
+    Args:
+        num_layers: the modality's own and the joint ones.
+        num_joint_layers: of these, the joint ones.
+        num_heads, mlp_dim, layer_norm_epsilon: of every layer.
+        drop_path: see `block_options`.
+        **kwargs: further arguments of `AudioVisualEncoder`.
+    """
     if not 0 <= num_joint_layers <= num_layers:
         raise ValueError(
             "`num_joint_layers` must be among the `num_layers`. "
             f"Received: num_joint_layers={num_joint_layers}, num_layers={num_layers}."
         )
-    block = {
-        "num_heads": num_heads,
-        "mlp_dim": mlp_dim,
-        "layer_norm_epsilon": layer_norm_epsilon,
-    }
     return AudioVisualEncoder(
         num_layers - num_joint_layers,
         num_joint_layers,
-        block,
+        block_options(num_heads, mlp_dim, layer_norm_epsilon, drop_path=drop_path),
         multi_stream=True,
         name="encoder",
         **kwargs,
@@ -79,8 +84,9 @@ class CAVMAE(PaperModel):
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
     FINE_TUNING = FineTuning(
         cav_mae_classifier_encoder,
-        encoder_options={"num_joint_layers": 1},
+        encoder_options={"num_joint_layers": 1, "drop_path": None},
         arguments={
+            "missing_modality": "mean",
             "positions": {"trainable": True},
             "modality_embedding": True,
             "layer_norm_epsilon": LAYER_NORM_EPSILON,
