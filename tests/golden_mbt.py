@@ -5,9 +5,12 @@ import re
 import numpy as np
 from golden_files import AV_MAE_TOLERANCE, below, close, load, same_loss
 
+from tfavmae.models.av_mae import AVMAE
 from tfavmae.models.presets import build_classifier
 from tfavmae.models.transfer import address
 from tfavmae.objectives.classification import Classification
+from tfavmae.training.optimizers import PathSGD, layer_factors
+from tfavmae.training.schedules import CosineSchedule
 from tfavmae.weights import scenic, scenic_mbt
 from tfavmae.weights.rules import load_weights
 
@@ -130,5 +133,98 @@ def vivit(golden, stem):
     return model, {modality: inputs}
 
 
-def addresses(model):
-    return {address(v) for v in model.weights}
+# What their transfer leaves at random by mistake: it looks for `embedding_spec`.
+FORGOTTEN = "embedding_spectrogram/"
+NOT_RESTORED = "INIT (not restored)"
+
+
+def check_transfer(case, recorded):
+    """Which weight each weight of an MBT starts from, against their record.
+
+    Args:
+        case: "FUSION -> MODALITIES".
+        recorded: dict of their leaf to the leaf that it was filled from; or the error
+            that their code raises, as it looks for `embedding_spec`.
+    """
+    fusion, modalities = case.split(" -> ")
+    order = modalities.split("+")
+    names = sorted(scenic.MODALITIES[m] for m in order)
+    sizes = dict(hidden_dim=12, num_heads=2, mlp_dim=8, num_layers=3)
+    source = AVMAE(**sizes, fusion=fusion, num_fusion_layers=1)
+    options = dict(classifier="mbt", num_classes=7, fusion={"first_layer": 1})
+    target = build_classifier("av_mae", "base", "_".join(names), **options, **sizes)
+    given = {address(v) for v in source.weights}
+    if isinstance(recorded, str):
+        assert recorded == "KeyError: 'embedding_spec'"
+        found = {a: target.origin(a, given) for a in map(address, target.weights)}
+        fresh = {a for a, origin in found.items() if origin is None}
+        assert fresh <= {"head/kernel", "head/bias", "encoder/joint/bottleneck"}
+        return
+    ours = scenic_mbt.mbt_table({"model": {"modality_fusion": order}})
+    theirs = scenic.av_mae_table(
+        {
+            "modality": "audio_video",
+            "fusion": fusion,
+            "decoder": {"sharing": "shared"},
+            "positions": {"kind": "sincos_1d"},
+        }
+    )
+    for leaf, origin in recorded.items():
+        place = ours.place(leaf)
+        if place.address is None:
+            assert origin == NOT_RESTORED, leaf
+        elif leaf.startswith(FORGOTTEN):
+            assert target.origin(place.address, given) == place.address, leaf
+        elif origin == NOT_RESTORED:
+            assert target.origin(place.address, given) is None, leaf
+        else:
+            there = theirs.place(origin)
+            assert target.origin(place.address, given) == there.address, leaf
+            assert (place.part, place.parts) == (there.part, there.parts), leaf
+
+
+def check_layer_decay(golden):
+    """Layers by depth, and three steps of SGD whose rates fall with it."""
+    groups = golden["group_id (0 = embedding .. num_layers+1 = head)"]
+    config = golden["lr_config"]
+    assert config["factors"] == "constant * cosine_decay * linear_warmup"
+    decay, rule = golden["scale"].split(" ** ")
+    assert rule == "(num_layers + 1 - id)"
+    has_audio = any("spec" in leaf for leaf in groups)
+    order = ["rgb", "spectrogram"] if has_audio else ["rgb"]
+    table = scenic_mbt.mbt_table({"model": {"modality_fusion": order}})
+    layers = {re.search(r"encoderblock_(\d+)", leaf) for leaf in groups}
+    num_layers = 1 + max(int(x[1]) for x in layers if x)
+    model = build_classifier(
+        "av_mae",
+        "base",
+        "audio_video" if has_audio else "video",
+        classifier="mbt",
+        num_classes=7,
+        fusion={"first_layer": 1},
+        **dict(hidden_dim=12, num_heads=2, mlp_dim=8, num_layers=num_layers),
+    )
+    weights = {address(v): v for v in model.trainable_variables}
+    for leaf, group in groups.items():
+        assert model.layer_index(weights[table.place(leaf).address]) == group, leaf
+    optimizer = PathSGD(
+        CosineSchedule(
+            config["base_learning_rate"],
+            config["steps_per_cycle"],
+            config["warmup_steps"],
+            cyclic=True,
+        ),
+        momentum=0.9,
+        learning_rate_factors=layer_factors(model, float(decay)),
+    )
+    optimizer.build(model.trainable_variables)
+    displacements = golden["mean displacement after steps 0..3"]
+    start = {a: np.array(v) for a, v in weights.items()}
+    for step in range(len(next(iter(displacements.values())))):
+        for leaf, means in displacements.items():
+            name = table.place(leaf).address
+            moved = np.mean(np.array(weights[name]) - start[name])
+            np.testing.assert_allclose(moved, means[step], rtol=1e-4, atol=1e-7)
+        value = golden["constant gradient"]
+        gradients = [np.full(v.shape, value, "f") for v in model.trainable_variables]
+        optimizer.apply(gradients)

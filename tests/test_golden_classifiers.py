@@ -7,7 +7,7 @@ model that the file describes; a folder that is absent yields none.
 import json
 
 import golden_mbt as mbt
-from golden_files import AV_MAE_TOLERANCE, below, close, each_file, load
+from golden_files import AV_MAE_TOLERANCE, below, close, each_file, load, load_json
 
 from tfavmae.weights import scenic_mbt
 from tfavmae.weights.rules import load_weights
@@ -33,3 +33,15 @@ def test_vivit(path):
     golden = load(path)
     model, inputs = mbt.vivit(golden, path.stem)
     close(model(inputs)["logits"], golden["eval"], AV_MAE_TOLERANCE)
+
+
+@each_file("av_mae", "mbt_transfer_maps.json")
+def test_mbt_transfer(path):
+    golden = load_json(path)
+    for case in golden:
+        mbt.check_transfer(case, golden[case])
+
+
+@each_file("av_mae", "layerwise_decay_sgd.json")
+def test_layer_decay(path):
+    mbt.check_layer_decay(load_json(path))
