@@ -195,7 +195,7 @@ class AudioVisualClassifier(AudioVisualModel):
             tokens,
             training,
             is_absent=is_absent,
-            joint_alone=self.missing_modality == "mean" and self.stands_in,
+            joint_alone=self.missing_modality != "single" and len(self.modalities) > 1,
         )
         return outputs | self._classify(outputs, list(tokens), is_absent, training)
 
