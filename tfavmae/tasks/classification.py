@@ -56,6 +56,7 @@ class ClassificationResult(Result):
         confusion: counts `(true, predicted)`; `None` for multi-label sets.
         num_files: files that the clips were cut from, over which the intervals are
             drawn; `None` if that was not asked for.
+        num_segments: segments of each clip that were scored; 0 for the clip itself.
     """
 
     modalities: tuple[str, ...]
@@ -70,17 +71,22 @@ class ClassificationResult(Result):
     classes: list[ClassScore]
     confusion: np.ndarray | None
     num_files: int | None = None
+    num_segments: int = 0
 
     @property
     def chance(self) -> float:
         """Accuracy of naming the most frequent class every time."""
-        return max(one.num_clips for one in self.classes) / self.num_clips
+        return max(one.num_clips for one in self.classes) / self._num_scored
 
     @property
     def chance_precision(self) -> float:
         """Mean average precision of random scores: the mean share of positives."""
-        shares = [one.num_clips / self.num_clips for one in self.classes]
+        shares = [one.num_clips / self._num_scored for one in self.classes]
         return float(np.mean([share for share in shares if share]))
+
+    @property
+    def _num_scored(self) -> int:
+        return self.num_clips * max(1, self.num_segments)
 
     def table(self) -> Table:
         num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
@@ -122,14 +128,16 @@ def evaluate(
 ) -> ClassificationResult:
     """Scores a classifier on every clip that has the modalities and a label.
 
-    Probabilities (softmax for one label per clip, sigmoid for several) are averaged
-    over the views of a clip, as CAV-MAE averages over ten frames.
+    Probabilities (softmax or sigmoid, as the model was trained) are averaged over the
+    views of a clip, as CAV-MAE averages over ten frames. Where the model predicts
+    segments of a clip, each counts by itself.
 
     Args:
-        model: a classifier with the output `logits` `(batch, classes)`.
+        model: a classifier with the output `logits` `(batch, classes)` or
+            `(batch, segments, classes)`.
         batches: evaluation batches.
-        label: name of the label entry: class number `(batch,)`, negative for none, or
-            0/1 `(batch, classes)`.
+        label: name of the label entry: class number `(batch,)` or `(batch, segments)`,
+            negative for none, or 0/1 `(batch, classes)`.
         class_names: names of the classes.
         modalities: modalities that a clip must have to be evaluated; default: those
             of the model.
@@ -144,9 +152,10 @@ def evaluate(
     rows = forward(model, batches, ["logits"], keep)
     index = rows["example_index"]
     targets = first_views(rows[label], index)
+    num_segments = rows["logits"].shape[1] if rows["logits"].ndim == 3 else 0
     is_single = targets.ndim == 1
     usable = targets >= 0 if is_single else np.ones(len(targets), bool)
-    probabilities = mean_probabilities(rows["logits"], index, multi_label=not is_single)
+    probabilities = mean_probabilities(rows["logits"], index, model.activation)
     for modality in modalities:
         usable &= first_views(rows[f"{modality}_present"], index) > 0
     if not usable.any():
@@ -156,24 +165,32 @@ def evaluate(
         )
     if files is not None:
         files = files[np.unique(index)][usable]
-    result = score(probabilities[usable], targets[usable], class_names, files)
+    probabilities, targets = probabilities[usable], targets[usable]
+    if num_segments:
+        # Segments of a clip are no independent draws: intervals are over its clips.
+        files = np.arange(len(targets)) if files is None else files
+        files = np.repeat(files, num_segments)
+        probabilities = probabilities.reshape(-1, probabilities.shape[-1])
+        targets = targets.reshape(-1).astype("int64")
+    result = score(probabilities, targets, class_names, files)
     return dataclasses.replace(
         result,
         modalities=modalities,
+        num_clips=int(usable.sum()),
+        num_segments=num_segments,
         num_left_out=int((~usable).sum()),
-        num_views=len(index) / len(targets),
+        num_views=len(index) / len(usable),
     )
 
 
 def predict(
-    model: keras.Model, batches: Iterable[Batch], *, multi_label: bool
+    model: keras.Model, batches: Iterable[Batch]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Classifies every clip, whether or not it has a label.
 
     Args:
         model: a classifier with the output `logits` `(batch, classes)`.
         batches: evaluation batches.
-        multi_label: whether a clip may have several classes.
 
     Returns:
         Probabilities as of `mean_probabilities`; and by modality whether a clip has it,
@@ -186,23 +203,23 @@ def predict(
     rows = forward(model, batches, ["logits"], keep)
     index = rows["example_index"]
     present = {m: first_views(rows[f"{m}_present"], index) > 0 for m in MODALITIES}
-    return mean_probabilities(rows["logits"], index, multi_label), present
+    return mean_probabilities(rows["logits"], index, model.activation), present
 
 
 def mean_probabilities(
-    logits: np.ndarray, example_index: np.ndarray, multi_label: bool
+    logits: np.ndarray, example_index: np.ndarray, activation: str
 ) -> np.ndarray:
     """Probabilities of each clip, averaged over its views: float64 `(clips, classes)`.
 
     Args:
-        logits: `(views, classes)`.
+        logits: `(views, ..., classes)`.
         example_index: int `(views,)`, the clip of each row.
-        multi_label: sigmoid rather than softmax.
+        activation: `sigmoid` or `softmax`.
     """
     # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
     # depend on the order alone.
     logits = logits.astype("float64")
-    if multi_label:
+    if activation == "sigmoid":
         probabilities = scipy.special.expit(logits)
     else:
         probabilities = scipy.special.softmax(logits, axis=-1)

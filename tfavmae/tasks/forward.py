@@ -29,7 +29,7 @@ def forward(
         batches: evaluation batches; rows with `sample_weight` 0 are padding and
             dropped.
         outputs: names of the model's outputs to return; those that it does not have
-            are left out.
+            are left out. Of a dict of heads, each comes as `{name}_{head}`.
         keep: names of batch entries to return beside them.
 
     Returns:
@@ -45,7 +45,13 @@ def forward(
     @tf.function
     def step(batch: Batch) -> dict[str, tf.Tensor]:
         named = model(batch, training=False)
-        return {k: tf.cast(named[k], "float32") for k in outputs if k in named}
+        found = {}
+        for k in outputs:
+            if isinstance(named.get(k), dict):
+                found |= {f"{k}_{head}": x for head, x in named[k].items()}
+            elif k in named:
+                found[k] = named[k]
+        return {k: tf.cast(x, "float32") for k, x in found.items()}
 
     chunks: dict[str, list] = {}
     for batch in batches:

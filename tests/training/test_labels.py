@@ -1,0 +1,94 @@
+"""From stored labels to figures: two heads, and a class for every segment."""
+
+import pathlib
+
+import pytest
+import tensorflow_datasets as tfds
+
+from tfavmae import cli
+from tfavmae.building.features import example_features
+from tfavmae.data.pipeline import open_split
+from tfavmae.errors import UserError
+from tfavmae.tasks.trained import load
+from tfavmae.training import experiment
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory, tones_builder):
+    """Data directory with `scenes`: `tones` with three other labels."""
+
+    class Scenes(tones_builder):
+        VERSION = tfds.core.Version("1.0.0")
+        name = "scenes"
+
+        def _info(self):
+            names = tfds.features.ClassLabel(names=["low", "high", "none"])
+            labels = {
+                "verb": tfds.features.ClassLabel(names=["fall", "rise"]),
+                "noun": tfds.features.ClassLabel(names=["cup", "pan", "tap"]),
+                "second_labels": tfds.features.Sequence(names, length=4),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=example_features(labels)
+            )
+
+        def _generate_examples(self, split):
+            for number, (key, clip) in enumerate(super()._generate_examples(split)):
+                label = clip.pop("label")
+                labels = {"verb": label, "noun": number % 3}
+                labels["second_labels"] = [label, label, 2, 2]
+                yield key, clip | labels
+
+    tfds.disable_progress_bar()
+    directory = tmp_path_factory.mktemp("scenes")
+    Scenes(data_dir=directory).download_and_prepare()
+    return directory
+
+
+@pytest.fixture
+def trained(scenes, small_config, tmp_path):
+    def train(label, **options):
+        config = small_config(
+            "finetune",
+            **{
+                "data.dataset": "scenes",
+                "data.data_dir": str(scenes),
+                "data.label": label,
+                "trainer.num_steps": 4,
+            },
+        )
+        return experiment.run(config, tmp_path / "run", progress=False)
+
+    return train
+
+
+def test_verbs_and_nouns_are_learned_and_measured(trained, tmp_path, capsys):
+    run = trained("verb+noun")
+    assert run.labels.num_classes == {"verb": 2, "noun": 3}
+    assert run.labels.names["noun"] == ["cup", "pan", "tap"]
+    assert {"classification_verb", "accuracy_noun"} <= set(run.history[-1])
+    workdir = str(tmp_path / "run")
+    cli.main(["evaluate", "--workdir", workdir, "--split", "validation"])
+    said = capsys.readouterr().out
+    assert "verb" in said and "action" in said and "7 clips evaluated" in said
+    with pytest.raises(UserError, match=r"files get one class each.*verb\+noun"):
+        load(pathlib.Path(workdir)).classify_clips(None)
+
+
+def test_every_second_is_learned_and_measured(trained, scenes, tmp_path, capsys):
+    split = open_split("scenes", "train", str(scenes))
+    assert split.num_segments("second_labels") == 4 and not split.num_segments("verb")
+    assert split.labels("second_labels").shape == (24, 4)
+    run = trained("second_labels")
+    assert run.labels.num_segments == 4 and not run.labels.multi_label
+    assert run.labels.num_classes == 3
+    workdir = str(tmp_path / "run")
+    cli.main(["evaluate", "--workdir", workdir, "--split", "validation"])
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_labels_that_do_not_go_together_are_refused(trained):
+    with pytest.raises(UserError, match="second_labels has several classes a clip"):
+        trained("verb+second_labels")
+    with pytest.raises(UserError, match="has no label 'colour'"):
+        trained("verb+colour")
