@@ -10,7 +10,7 @@ import sklearn.metrics
 from rich.console import Console
 
 from tfavmae.errors import UserError
-from tfavmae.tasks import actions, classification
+from tfavmae.tasks import actions, classification, forward
 
 
 class StandIn:
@@ -83,6 +83,36 @@ def test_clips_without_the_modality_or_the_label_are_left_out_and_counted():
     assert (result.num_clips, result.num_left_out) == (2, 2)
     both = classification.evaluate(StandIn(), [batch], modalities=["audio", "video"])
     assert (both.num_clips, both.num_left_out) == (1, 3)
+
+
+class Both(StandIn):
+    modalities = ("audio", "video")
+
+
+def test_a_clip_that_lacks_one_of_two_modalities_counts_by_the_other():
+    logits = np.eye(2)[[0, 1, 1, 0, 0]]
+    batch = batch_of(
+        logits, [0, 1, 0, 1, 0], audio=[1, 1, 1, 0, 0], video=[1, 0, 1, 1, 0]
+    )
+    result = classification.evaluate(Both(), [batch])
+    assert (result.num_clips, result.num_left_out) == (4, 1)
+    assert result.accuracy.value == 0.5
+    found = {k: (x.num_clips, x.accuracy.value) for k, x in result.by_presence.items()}
+    assert found == {
+        "audio and video": (2, 0.5),
+        "audio only": (1, 1),
+        "video only": (1, 0),
+    }
+    console = Console(width=100, record=True, file=io.StringIO())
+    result.print(console)
+    assert "accuracy of 1 with audio only" in console.export_text()
+    alone = classification.evaluate(
+        Both(), forward.only_with([batch], "video", Both.modalities)
+    )
+    assert (alone.num_clips, alone.num_left_out) == (3, 2)
+    assert set(alone.by_presence) == {"video only"}
+    with pytest.raises(UserError, match="this one reads audio"):
+        list(forward.only_with([batch], "audio", StandIn.modalities))
 
 
 def test_nothing_to_evaluate_is_said():

@@ -70,7 +70,12 @@ def test_verbs_and_nouns_are_learned_and_measured(trained, tmp_path, capsys):
     workdir = str(tmp_path / "run")
     cli.main(["evaluate", "--workdir", workdir, "--split", "validation"])
     said = capsys.readouterr().out
-    assert "verb" in said and "action" in said and "7 clips evaluated" in said
+    assert "verb" in said and "action" in said and "8 clips evaluated" in said
+    argv = ["evaluate", "--workdir", workdir, "--split", "validation"]
+    cli.main([*argv, "--only", "audio"])
+    # One clip is silent.
+    assert "7 clips evaluated" in capsys.readouterr().out
+    assert (tmp_path / "run/evaluation_audio_only_validation.json").exists()
     with pytest.raises(UserError, match=r"files get one class each.*verb\+noun"):
         load(pathlib.Path(workdir)).classify_clips(None)
 
@@ -84,7 +89,7 @@ def test_every_second_is_learned_and_measured(trained, scenes, tmp_path, capsys)
     assert run.labels.num_classes == 3
     workdir = str(tmp_path / "run")
     cli.main(["evaluate", "--workdir", workdir, "--split", "validation"])
-    assert "accuracy" in capsys.readouterr().out
+    assert "accuracy of 1 with video only" in capsys.readouterr().out
 
 
 def test_labels_that_do_not_go_together_are_refused(trained):

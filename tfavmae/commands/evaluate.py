@@ -29,18 +29,28 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
     )
+    parser.add_argument(
+        "--only",
+        choices=("audio", "video"),
+        help="hide the other modality from a model that reads both",
+    )
 
 
 def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     """Runs the command."""
     from tfavmae.data.pipeline import naming_damage
     from tfavmae.tasks import actions, classification
+    from tfavmae.tasks.forward import only_with
 
     loaded = trained.load(args)
     loaded.check_has_classes()
     labels, split = loaded.config.data.labels, loaded.open_split(args.split)
     model, files = loaded.run.model, split.files()
     batches = loaded.batches(split, labels, num_views=args.views)
+    what = "evaluation"
+    if args.only:
+        batches = only_with(batches, args.only, model.modalities)
+        what = f"evaluation_{args.only}_only"
     result: ClassificationResult | ActionResult
     with naming_damage():
         if len(labels) > 1:
@@ -53,5 +63,5 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
                 class_names=loaded.run.labels.names,
                 files=files,
             )
-    trained.report(loaded, result, "evaluation", split)
+    trained.report(loaded, result, what, split)
     return result

@@ -10,7 +10,7 @@ from rich.table import Table
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
 from tfavmae.tasks.classification import mean_probabilities
-from tfavmae.tasks.forward import MODALITIES, Batch, first_views, forward
+from tfavmae.tasks.forward import MODALITIES, Batch, clips_present, first_views, forward
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.results import Result
 
@@ -20,9 +20,10 @@ class ActionResult(Result):
     """Accuracy of two labels and of their pair on `num_clips` clips (EPIC-Kitchens).
 
     Args:
-        modalities: modalities that each clip must have had.
+        modalities: modalities that each clip had, all or one of them.
         num_clips: clips evaluated.
-        num_left_out: clips not evaluated because they lack a modality or a label.
+        num_left_out: clips not evaluated because they lack what the model reads, or a
+            label.
         num_views: views per clip whose probabilities were averaged.
         accuracy: share of clips with the highest probability at their label, by label;
             `action` is the pair, whose probability is the product.
@@ -77,11 +78,10 @@ def evaluate(
     index = rows["example_index"]
     targets = {name: first_views(rows[name], index) for name in labels}
     usable = np.logical_and(*(x >= 0 for x in targets.values()))
-    for modality in model.modalities:
-        usable &= first_views(rows[f"{modality}_present"], index) > 0
+    usable &= np.any([*clips_present(rows, model.modalities).values()], axis=0)
     if not usable.any():
         raise UserError(
-            f"None of the {len(usable)} clips has {' and '.join(model.modalities)} and "
+            f"None of the {len(usable)} clips has {' or '.join(model.modalities)} and "
             f"{' and '.join(labels)}, so nothing can be evaluated; check the labels of "
             "the split."
         )

@@ -1,6 +1,6 @@
 """Forward passes over evaluation batches, and means over the views of a clip."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -63,6 +63,42 @@ def forward(
     if not chunks:
         raise UserError("There are no clips to evaluate; check the name of the split.")
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def only_with(
+    batches: Iterable[Batch], modality: str, modalities: Sequence[str]
+) -> Iterator[Batch]:
+    """Batches that say of every modality but one that their clips lack it.
+
+    Args:
+        batches: evaluation batches.
+        modality: the one that stays.
+        modalities: those that the model reads.
+
+    Raises:
+        UserError: the model does not read the modality, or nothing but it.
+    """
+    if modality not in modalities or len(modalities) < 2:
+        raise UserError(
+            f"One of two modalities can be hidden from a model that reads both; this "
+            f"one reads {' and '.join(modalities)}."
+        )
+    hidden = [f"{m}_present" for m in modalities if m != modality]
+    for batch in batches:
+        yield {k: tf.zeros_like(x) if k in hidden else x for k, x in batch.items()}
+
+
+def clips_present(
+    rows: dict[str, np.ndarray], modalities: Sequence[str] = MODALITIES
+) -> dict[str, np.ndarray]:
+    """By modality whether a clip has it, bool `(clips,)`.
+
+    Args:
+        rows: of `forward`, with `example_index` and `{modality}_present`.
+        modalities: those to tell of.
+    """
+    index = rows["example_index"]
+    return {m: first_views(rows[f"{m}_present"], index) > 0 for m in modalities}
 
 
 def mean_over_views(values: np.ndarray, example_index: np.ndarray) -> np.ndarray:
