@@ -232,14 +232,25 @@ class AudioVisualModel(_Step, keras.Model):
             training: evaluation masks as step 0 does, so that it can be repeated.
             view: which of the masked views.
         """
-        order = {}
-        for m, x in patches.items():
-            noise = inputs.get(f"{m}_noise{VIEW_SUFFIXES[view]}")
-            if noise is None:
-                stream = 2 * view + MODALITIES.index(m)
-                noise = self.draw_noise(inputs, x, training, stream, x.shape[1])
-            order[m] = self.masking(m)(noise)
-        return order
+        return {
+            m: self.masking(m)(self._noise(inputs, m, x, training, view))
+            for m, x in patches.items()
+        }
+
+    def _noise(
+        self,
+        inputs: Mapping[str, Any],
+        modality: str,
+        patches: keras.KerasTensor,
+        training: bool,
+        view: int = 0,
+    ) -> keras.KerasTensor:
+        """`(batch, tokens)`: the inputs', or drawn; see `draw_order`."""
+        noise = inputs.get(f"{modality}_noise{VIEW_SUFFIXES[view]}")
+        if noise is not None:
+            return ops.cast(noise, "float32")
+        stream = 2 * view + MODALITIES.index(modality)
+        return self.draw_noise(inputs, patches, training, stream, patches.shape[1])
 
     def draw_noise(
         self,

@@ -25,6 +25,7 @@ def cav_mae_encoder(
     mlp_dim: int,
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
     drop_path: Mapping[str, Any] | None = None,
+    multi_stream: bool = True,
     **kwargs: Any,
 ) -> AudioVisualEncoder:
     """Separate encoders and a joint layer that runs three times (section 2.3).
@@ -34,6 +35,7 @@ def cav_mae_encoder(
         num_joint_layers: of these, the joint ones.
         num_heads, mlp_dim, layer_norm_epsilon: of every layer.
         drop_path: see `block_options`.
+        multi_stream: see `AudioVisualEncoder`.
         **kwargs: further arguments of `AudioVisualEncoder`.
     """
     if not 0 <= num_joint_layers <= num_layers:
@@ -45,7 +47,7 @@ def cav_mae_encoder(
         num_layers - num_joint_layers,
         num_joint_layers,
         block_options(num_heads, mlp_dim, layer_norm_epsilon, drop_path=drop_path),
-        multi_stream=True,
+        multi_stream=multi_stream,
         name="encoder",
         **kwargs,
     )
@@ -75,6 +77,11 @@ class CAVMAE(PaperModel):
         reconstruction_weight: 0 is the paper's "CAV" and has no decoder.
         target_normalization: see `MaskedAutoencoder`.
         chain_streams: see `AudioVisualEncoder`; matters for several joint layers only.
+        multi_stream: `False` leaves out the streams of each modality and their layer
+            norms. With `num_joint_layers=num_layers`, `joint_ratio=0.75` and no
+            contrast, this is the vanilla AV-MAE of section 2.2: one encoder with one
+            set of norms, one mask over all tokens.
+        joint_ratio: see `MaskedAutoencoder`.
         layer_norm_epsilon: of all layer norms.
         **kwargs: see `PaperModel.HANDED_ON`.
     """
@@ -84,7 +91,11 @@ class CAVMAE(PaperModel):
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
     FINE_TUNING = FineTuning(
         cav_mae_classifier_encoder,
-        encoder_options={"num_joint_layers": 1, "drop_path": None},
+        encoder_options={
+            "num_joint_layers": 1,
+            "drop_path": None,
+            "multi_stream": True,
+        },
         arguments={
             "missing_modality": "mean",
             "positions": {"trainable": True},
@@ -110,6 +121,8 @@ class CAVMAE(PaperModel):
         reconstruction_weight: float = 1.0,
         target_normalization: str | None = "patch",
         chain_streams: bool = True,
+        multi_stream: bool = True,
+        joint_ratio: float | None = None,
         layer_norm_epsilon: float = LAYER_NORM_EPSILON,
         **kwargs: Any,
     ) -> None:
@@ -121,6 +134,7 @@ class CAVMAE(PaperModel):
             mlp_dim,
             layer_norm_epsilon,
             chain_streams=chain_streams,
+            multi_stream=multi_stream,
             **self.encoder_options,
         )
         sizes = settings("decoder", MAE_DECODERS["base"], decoder)
@@ -146,6 +160,7 @@ class CAVMAE(PaperModel):
             target_normalization=target_normalization,
             objectives=objectives,
             modality_embedding=True,
+            joint_ratio=joint_ratio,
             **inputs,
             **kwargs,
         )

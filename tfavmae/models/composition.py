@@ -31,10 +31,32 @@ def check_composition(model: "MaskedAutoencoder") -> None:
         )
     if "inpainting" in requires:
         _check_inpainting(model)
+    if model.joint_ratio is not None:
+        _check_joint_mask(model, requires)
     if model.decoder is not None and "embedding" not in requires:
         _check_coupling(model)
     if model.teacher is not None or "teacher" in requires:
         _check_teacher(model)
+
+
+def _check_joint_mask(model: "MaskedAutoencoder", requires: set[str]) -> None:
+    decoder = model.decoder
+    able = (
+        not model.encoder.separates_modalities
+        and model.encoder.fusion == "concat"
+        and not model.encoder.class_token
+        and decoder is not None
+        and decoder.sharing == "early"
+        and decoder.share_projection
+    )
+    if not able or requires != {"reconstruction"} or model.num_views > 1:
+        raise ValueError(
+            "One mask over the tokens of both modalities (`joint_ratio`) needs an "
+            "encoder and a decoder that treat them as one sequence from the first "
+            "layer, and reconstruction alone. Received: encoder.num_unimodal_layers="
+            f"{model.encoder.num_unimodal_layers}, encoder.multi_stream="
+            f"{model.encoder.multi_stream}, objectives={sorted(requires)}."
+        )
 
 
 def _check_coupling(model: "MaskedAutoencoder") -> None:

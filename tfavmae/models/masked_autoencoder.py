@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from tfavmae.layers.embedding import standardize_patches
-from tfavmae.layers.masking import gather_tokens
+from tfavmae.layers.masking import TokenMasking, gather_tokens
+from tfavmae.layers.presence import split_tokens
 from tfavmae.models.base import VIEW_SUFFIXES, AudioVisualModel
 from tfavmae.models.composition import check_composition, check_counts
 from tfavmae.models.decoders import AudioVisualDecoder
@@ -35,6 +36,9 @@ class MaskedAutoencoder(AudioVisualModel):
         teacher_output: `fusion` or `unimodal`, the layers whose outputs those are.
         allow_uncoupled: accept parts that make two models side by side, whose
             modalities never meet (AV-MAE, appendix A.3).
+        joint_ratio: fraction of the tokens of both modalities together that one mask
+            removes (CAV-MAE, section 2.2), instead of a mask for each: how many of a
+            modality's tokens stay differs from clip to clip. `None`: a mask for each.
         Others: see `AudioVisualModel`.
 
     Call arguments:
@@ -66,6 +70,7 @@ class MaskedAutoencoder(AudioVisualModel):
         teacher: AudioVisualModel | None = None,
         teacher_output: str = "fusion",
         allow_uncoupled: bool = False,
+        joint_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, hidden_dim, **kwargs)
@@ -81,6 +86,7 @@ class MaskedAutoencoder(AudioVisualModel):
         self.teacher = teacher
         self.teacher_output = teacher_output
         self.allow_uncoupled = allow_uncoupled
+        self.joint_ratio = joint_ratio
         check_composition(self)
         self.build()
 
@@ -140,11 +146,38 @@ class MaskedAutoencoder(AudioVisualModel):
         patches = self.patchify(outputs)
         if not self.drops_tokens(masked, training):
             return outputs | self.encode(self.tokenize(patches), training)
+        if self.joint_ratio is not None:
+            return outputs | self._jointly_masked(inputs, patches, training)
         orders = [
             self.draw_order(inputs, patches, training, view)
             for view in range(self.num_views)
         ]
         return outputs | self._masked_views(patches, orders, training)
+
+    def _jointly_masked(
+        self,
+        inputs: Mapping[str, Any],
+        patches: Mapping[str, keras.KerasTensor],
+        training: bool,
+    ) -> dict[str, keras.KerasTensor]:
+        """One sequence of the tokens of both modalities, and one mask for it."""
+        noise = [self._noise(inputs, m, x, training) for m, x in patches.items()]
+        masking = TokenMasking((sum(x.shape[1] for x in noise),), self.joint_ratio)
+        order = masking(ops.concatenate(noise, axis=1))
+        tokens = ops.concatenate([*self.tokenize(patches).values()], axis=1)
+        visible = gather_tokens(tokens, order[:, : masking.num_kept])
+        outputs = self.encode({"joint": visible}, training)
+        outputs |= self.decoder.decode_jointly(
+            outputs["joint_tokens"], order, training=training
+        )
+        is_masked = split_tokens(masking.is_masked(order), patches)
+        outputs |= {f"{m}_is_masked": x for m, x in is_masked.items()}
+        for m, x in self._target_values(patches).items():
+            parts = self._normalize_target(m, x)
+            names = ("target", "target_mean", "target_std")
+            named = zip(names, parts, strict=True)
+            outputs |= {f"{m}_{name}": part for name, part in named}
+        return outputs
 
     def _masked_views(
         self,
@@ -258,6 +291,7 @@ class MaskedAutoencoder(AudioVisualModel):
             "decode_second_view": self.decode_second_view,
             "teacher_output": self.teacher_output,
             "allow_uncoupled": self.allow_uncoupled,
+            "joint_ratio": self.joint_ratio,
         }
 
 
