@@ -45,7 +45,7 @@ def forward(
     @tf.function
     def step(batch: Batch) -> dict[str, tf.Tensor]:
         named = model(batch, training=False)
-        found = {}
+        found: dict[str, tf.Tensor] = {}
         for k in outputs:
             if isinstance(named.get(k), dict):
                 found |= {f"{k}_{head}": x for head, x in named[k].items()}

@@ -142,7 +142,9 @@ class Trained:
                 f"{self.run.workdir}: files get one class each; this model learned "
                 f"{self.config.data.label}. Measure it with `tfavmae evaluate`."
             )
-        names = labels.names or [f"class {i}" for i in range(labels.num_classes)]
+        names = [f"class {i}" for i in range(labels.num_classes)]
+        if isinstance(labels.names, list):
+            names = labels.names
         with naming_damage():
             answers, present = classification.predict(model, self.batches(clips.split))
         usable = np.all([present[m] for m in model.modalities], axis=0)
