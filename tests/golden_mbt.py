@@ -151,7 +151,7 @@ def check_transfer(case, recorded):
     names = sorted(scenic.MODALITIES[m] for m in order)
     sizes = dict(hidden_dim=12, num_heads=2, mlp_dim=8, num_layers=3)
     source = AVMAE(**sizes, fusion=fusion, num_fusion_layers=1)
-    options = dict(classifier="mbt", num_classes=7, fusion={"first_layer": 1})
+    options = dict(classifier="mbt", num_classes=7, stream_fusion={"first_layer": 1})
     target = build_classifier("av_mae", "base", "_".join(names), **options, **sizes)
     given = {address(v) for v in source.weights}
     if isinstance(recorded, str):
@@ -201,7 +201,7 @@ def check_layer_decay(golden):
         "audio_video" if has_audio else "video",
         classifier="mbt",
         num_classes=7,
-        fusion={"first_layer": 1},
+        stream_fusion={"first_layer": 1},
         **dict(hidden_dim=12, num_heads=2, mlp_dim=8, num_layers=num_layers),
     )
     weights = {address(v): v for v in model.trainable_variables}

@@ -52,7 +52,7 @@ def classifier(name="cav_mae", modality="audio_video", **options):
 
 def mbt(modality="audio_video", **options):
     """An MBT of two layers, the second of which fuses."""
-    options = {"fusion": {"first_layer": 1, "num_bottlenecks": 2}} | options
+    options = {"stream_fusion": {"first_layer": 1, "num_bottlenecks": 2}} | options
     return classifier("av_mae", modality, classifier="mbt", **options)
 
 
@@ -63,6 +63,8 @@ def with_random_weights(model, seed=0):
         name = v.path.rsplit("/", 1)[-1]
         if name not in ("table", "training_step"):
             noise = rng.normal(size=v.shape) / 4
+            if name == "moving_variance":
+                noise = 1 + np.abs(noise)
             v.assign((noise + (name == "gamma")).astype("float32"))
     return model
 

@@ -171,9 +171,9 @@ def test_settings_of_theirs_without_a_counterpart_are_named(change, named):
 
 def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="`first_layer` must be between 0 and"):
-        small.mbt(fusion={"first_layer": 3})
+        small.mbt(stream_fusion={"first_layer": 3})
     with pytest.raises(ValueError, match="did you mean 'first_layer'"):
-        small.mbt(fusion={"fusion_layer": 1})
+        small.mbt(stream_fusion={"fusion_layer": 1})
     with pytest.raises(ValueError, match="`classifier` of av_mae must be one of"):
         small.classifier("av_mae", classifier="bottleneck")
     with pytest.raises(ValueError, match="needs logits of each modality"):

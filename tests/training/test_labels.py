@@ -9,8 +9,9 @@ from tfavmae import cli
 from tfavmae.building.features import example_features
 from tfavmae.data.pipeline import open_split
 from tfavmae.errors import UserError
+from tfavmae.models.mbt import MBT
 from tfavmae.tasks.trained import load
-from tfavmae.training import experiment
+from tfavmae.training import experiment, factory
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,24 @@ def test_labels_that_do_not_go_together_are_refused(trained):
         trained("verb+second_labels")
     with pytest.raises(UserError, match="has no label 'colour'"):
         trained("verb+colour")
+
+
+def test_an_mbt_is_a_recipe(small_config):
+    options = {
+        "classifier": "mbt",
+        "stream_fusion": {"first_layer": 1, "num_bottlenecks": 2},
+        "loss": {"average_classes": True},
+        "drop_path": {"rate": 0.1, "rescale": False},
+    }
+    sizes = {"hidden_dim": 12, "num_heads": 2, "mlp_dim": 16, "num_layers": 2}
+    config = small_config(
+        "finetune", **{"model.name": "av_mae", "model.options": options | sizes}
+    )
+    model = factory.build_model(config, factory.Labels(3, False, None))
+    assert isinstance(model, MBT)
+    fusion = model.encoder.joint_stack
+    assert (fusion.first_layer, fusion.num_bottlenecks) == (1, 2)
+    # The rest of the group is the paper's.
+    assert model.loss_options["per_modality"] and model.head_options["norm"] == "none"
+    assert model.loss_options["average_classes"]
+    assert fusion.audio_stack.blocks[1].drop_path.rate == 0.1

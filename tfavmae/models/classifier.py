@@ -144,7 +144,8 @@ class AudioVisualClassifier(AudioVisualModel):
 
     def build(self, input_shape: Any = None) -> None:
         super().build()
-        self.build_masking(self.masking_options)
+        masking = self.masking_options.items()
+        self.build_masking({m: x for m, x in masking if m in self.modalities})
         options, dtype = self.head_options, self.dtype_policy
         side_by_side = self.pooling == "modalities" or self.stream == "concat"
         width = self.hidden_dim * (len(self.modalities) if side_by_side else 1)
@@ -203,6 +204,7 @@ class AudioVisualClassifier(AudioVisualModel):
         self, inputs: Mapping[str, Any], patches: Mapping[str, keras.KerasTensor]
     ) -> dict[str, keras.KerasTensor]:
         """Dict of modality to the indices of the tokens that training reads."""
+        # A recipe may state the masking of a modality that this model does not read.
         masked = {m: x for m, x in patches.items() if m in self.masking_options}
         orders = self.draw_order(inputs, masked, training=True)
         return {m: x[:, : self.masking(m).num_kept] for m, x in orders.items()}
@@ -229,9 +231,8 @@ class AudioVisualClassifier(AudioVisualModel):
         is_absent: Mapping[str, keras.KerasTensor] | None,
         training: bool,
     ) -> dict[str, Any]:
-        kind = (
-            "tokens" if self.head_options["tokens"] != "class_token" else "class_token"
-        )
+        has_token = self.head_options["tokens"] == "class_token"
+        kind = "class_token" if has_token else "tokens"
         joint = {m: outputs[f"{m}_{kind}"] for m in modalities}
         if self.pooling == "logits":
             logits = {

@@ -28,7 +28,7 @@ def mbt_encoder(
     num_layers: int,
     num_heads: int,
     mlp_dim: int,
-    fusion: Mapping[str, Any] | None = None,
+    stream_fusion: Mapping[str, Any] | None = None,
     modalities: Sequence[str] = ("audio", "video"),
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
     drop_path: Mapping[str, Any] | None = None,
@@ -37,11 +37,11 @@ def mbt_encoder(
 
     Args:
         num_layers, num_heads, mlp_dim, layer_norm_epsilon: of the layers.
-        fusion: see `MBT`.
+        stream_fusion: see `MBT`.
         modalities: those that there is a stream for.
         drop_path: see `block_options`.
     """
-    chosen = settings("fusion", FUSION, fusion)
+    chosen = settings("stream_fusion", FUSION, stream_fusion)
     return AudioVisualEncoder(
         0,
         num_layers,
@@ -69,7 +69,7 @@ class MBT(AudioVisualClassifier):
     """Classifies by two streams of layers that meet in bottleneck tokens.
 
     `build_classifier("av_mae", classifier="mbt")` builds it as AV-MAE fine-tunes it;
-    `fusion` says how the streams meet:
+    `stream_fusion` says how the streams meet:
 
     - `first_layer`: number of the first layer that fuses; 0 is early fusion, the number
       of layers late fusion. The authors' is 16 of 24 (VGGSound) or 18 (AudioSet), and 8
@@ -135,7 +135,7 @@ class MBT(AudioVisualClassifier):
 # classes where a clip may have several.
 FINE_TUNING = FineTuning(
     mbt_classifier_encoder,
-    encoder_options={"fusion": FUSION, "drop_path": None},
+    encoder_options={"stream_fusion": FUSION, "drop_path": None},
     arguments={
         "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "positions": {"kind": "sincos_1d"},

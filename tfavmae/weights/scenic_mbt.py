@@ -82,7 +82,7 @@ def mbt_arguments(config: dict[str, Any], original: bool = False) -> dict[str, A
         "num_heads": model["num_heads"],
         "mlp_dim": model["mlp_dim"],
         "num_layers": model["num_layers"],
-        "fusion": {
+        "stream_fusion": {
             "first_layer": model["fusion_layer"],
             # Class tokens bring one more.
             "num_bottlenecks": has_bottleneck
