@@ -202,7 +202,9 @@ def test_an_action_is_right_where_verb_and_noun_are():
     verb, noun = rng.integers(3, size=200), rng.integers(8, size=200)
     verb[:20] = -1
     batch = batch_of(logits, verb) | {"verb": verb, "noun": noun}
-    result = actions.evaluate(TwoHeads(), [batch])
+    rare = np.arange(200) % 5 == 0
+    flags = {"tail noun": rare, "unseen participant": np.zeros(200, bool)}
+    result = actions.evaluate(TwoHeads(), [batch], flags=flags)
     assert (result.num_clips, result.num_left_out) == (180, 20)
     verb, noun, logits = verb[20:], noun[20:], logits[20:]
     right = {"verb": logits[:, :3].argmax(1) == verb}
@@ -217,6 +219,11 @@ def test_an_action_is_right_where_verb_and_noun_are():
         assert result.accuracy[name].value == pytest.approx(hits.mean())
     assert result.top5_accuracy["action"].value == pytest.approx(top5.mean())
     assert result.top5_accuracy["verb"].value == 1
+    assert set(result.subsets) == {"tail noun"}
+    part = result.subsets["tail noun"]
+    assert part.num_clips == 36
+    expected = right["action"][rare[20:]].mean()
+    assert part.accuracy["action"].value == pytest.approx(expected)
     console = Console(width=100, record=True, file=io.StringIO())
     result.print(console)
     assert "180 clips evaluated, 20 left out" in console.export_text()

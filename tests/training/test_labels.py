@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -28,6 +29,7 @@ def scenes(tmp_path_factory, tones_builder):
                 "verb": tfds.features.ClassLabel(names=["fall", "rise"]),
                 "noun": tfds.features.ClassLabel(names=["cup", "pan", "tap"]),
                 "second_labels": tfds.features.Sequence(names, length=4),
+                "is_tail_noun": np.bool_,
             }
             return tfds.core.DatasetInfo(
                 builder=self, features=example_features(labels)
@@ -38,6 +40,7 @@ def scenes(tmp_path_factory, tones_builder):
                 label = clip.pop("label")
                 labels = {"verb": label, "noun": number % 3}
                 labels["second_labels"] = [label, label, 2, 2]
+                labels["is_tail_noun"] = number % 3 == 2
                 yield key, clip | labels
 
     tfds.disable_progress_bar()
@@ -72,6 +75,7 @@ def test_verbs_and_nouns_are_learned_and_measured(trained, tmp_path, capsys):
     cli.main(["evaluate", "--workdir", workdir, "--split", "validation"])
     said = capsys.readouterr().out
     assert "verb" in said and "action" in said and "8 clips evaluated" in said
+    assert "verb, tail noun (2)" in said
     argv = ["evaluate", "--workdir", workdir, "--split", "validation"]
     cli.main([*argv, "--only", "audio"])
     # One clip is silent.

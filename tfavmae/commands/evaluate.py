@@ -54,7 +54,14 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     result: ClassificationResult | ActionResult
     with naming_damage():
         if len(labels) > 1:
-            result = actions.evaluate(model, batches, labels=labels, files=files)
+            flags = {
+                name.removeprefix("is_").replace("_", " "): split.labels(name) > 0
+                for name in split.label_features
+                if name.startswith("is_")
+            }
+            result = actions.evaluate(
+                model, batches, labels=labels, files=files, flags=flags
+            )
         else:
             result = classification.evaluate(
                 model,

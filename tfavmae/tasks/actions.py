@@ -1,7 +1,7 @@
 """Scores of a model with two heads: verbs, nouns and their pairs, the actions."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,6 +13,15 @@ from tfavmae.tasks.classification import mean_probabilities
 from tfavmae.tasks.forward import MODALITIES, Batch, clips_present, first_views, forward
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.results import Result
+
+
+@dataclasses.dataclass
+class PairScore:
+    """Accuracies of `ActionResult` on some of its clips."""
+
+    num_clips: int
+    accuracy: dict[str, Estimate]
+    top5_accuracy: dict[str, Estimate]
 
 
 @dataclasses.dataclass
@@ -28,6 +37,8 @@ class ActionResult(Result):
         accuracy: share of clips with the highest probability at their label, by label;
             `action` is the pair, whose probability is the product.
         top5_accuracy: share with their label among the five highest.
+        subsets: the same of some clips only: by EPIC-Kitchens' flags, of participants
+            that are not in the training split, or with a rare verb or noun.
     """
 
     modalities: tuple[str, ...]
@@ -36,6 +47,7 @@ class ActionResult(Result):
     num_views: float
     accuracy: dict[str, Estimate]
     top5_accuracy: dict[str, Estimate]
+    subsets: dict[str, PairScore] = dataclasses.field(default_factory=dict)
 
     def table(self) -> Table:
         table = Table(
@@ -48,6 +60,11 @@ class ActionResult(Result):
         )
         for name, accuracy in self.accuracy.items():
             table.add_row(name, str(accuracy), str(self.top5_accuracy[name]))
+        for subset, own in self.subsets.items():
+            table.add_section()
+            for name, accuracy in own.accuracy.items():
+                title = f"{name}, {subset} ({own.num_clips})"
+                table.add_row(title, str(accuracy), str(own.top5_accuracy[name]))
         return table
 
 
@@ -57,6 +74,7 @@ def evaluate(
     *,
     labels: Sequence[str] = ("verb", "noun"),
     files: np.ndarray | None = None,
+    flags: Mapping[str, np.ndarray] | None = None,
 ) -> ActionResult:
     """Scores a classifier with two heads on every clip that has what it takes.
 
@@ -67,6 +85,8 @@ def evaluate(
         labels: names of the two labels.
         files: int, the file of each clip of the split, by `example_index`; see
             `classification.evaluate`.
+        flags: dict of a subset's name to whether a clip of the split belongs to it,
+            bool by `example_index`; a subset without clips is left out.
 
     Raises:
         UserError: no clip can be evaluated, or the labels are not two.
@@ -92,20 +112,48 @@ def evaluate(
         for name in labels
     }
     targets = {name: x[usable] for name, x in targets.items()}
-    groups = None if files is None else files[np.unique(index)][usable]
-    accuracies: list[dict[str, Estimate]] = []
-    for k in (1, 5):
-        hits = {n: metrics.top_k_hits(scores[n], targets[n], k) for n in labels}
-        pairs = [*scores.values()], [*targets.values()]
-        hits["action"] = metrics.joint_top_k_hits(*pairs, k)
-        accuracies.append(
-            {name: metrics.bootstrap(x, groups=groups) for name, x in hits.items()}
-        )
+    rows_of_split = np.unique(index)[usable]
+    groups = None if files is None else files[rows_of_split]
+    whole = _score(scores, targets, groups, np.ones(len(rows_of_split), bool))
+    members = {name: flag[rows_of_split] for name, flag in (flags or {}).items()}
     return ActionResult(
         modalities=tuple(model.modalities),
         num_clips=int(usable.sum()),
         num_left_out=int((~usable).sum()),
         num_views=len(index) / len(usable),
-        accuracy=accuracies[0],
-        top5_accuracy=accuracies[1],
+        accuracy=whole.accuracy,
+        top5_accuracy=whole.top5_accuracy,
+        subsets={
+            name: _score(scores, targets, groups, clips)
+            for name, clips in members.items()
+            if clips.any()
+        },
     )
+
+
+def _score(
+    scores: Mapping[str, np.ndarray],
+    targets: Mapping[str, np.ndarray],
+    groups: np.ndarray | None,
+    clips: np.ndarray,
+) -> PairScore:
+    """Accuracies on some clips.
+
+    Args:
+        scores: dict of label to probabilities `(clips, classes)`.
+        targets: dict of label to class numbers `(clips,)`.
+        groups: int `(clips,)`, files of the clips; `None` to take each for its own.
+        clips: bool `(clips,)`, those to score.
+    """
+    scores = {name: x[clips] for name, x in scores.items()}
+    targets = {name: x[clips] for name, x in targets.items()}
+    groups = None if groups is None else groups[clips]
+    by_guesses: list[dict[str, Estimate]] = []
+    for k in (1, 5):
+        hits = {n: metrics.top_k_hits(x, targets[n], k) for n, x in scores.items()}
+        pairs = [*scores.values()], [*targets.values()]
+        hits["action"] = metrics.joint_top_k_hits(*pairs, k)
+        by_guesses.append(
+            {name: metrics.bootstrap(x, groups=groups) for name, x in hits.items()}
+        )
+    return PairScore(int(clips.sum()), *by_guesses)
