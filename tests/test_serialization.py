@@ -12,6 +12,7 @@ import pytest
 import small_models as small
 
 import tfavmae
+from tfavmae.layers.attention import FusedGlorotUniform, MultiHeadSelfAttention
 from tfavmae.layers.bottleneck import BottleneckFusion
 from tfavmae.layers.embedding import Tokenizer
 from tfavmae.layers.masking import TokenMasking
@@ -22,9 +23,7 @@ from tfavmae.layers.spectrogram import LogMelSpectrogram
 from tfavmae.layers.transformer import (
     Dense,
     DropPath,
-    FusedGlorotUniform,
     LayerNorm,
-    MultiHeadSelfAttention,
     MultiLayerPerceptron,
     TransformerBlock,
     TransformerStack,

@@ -4,6 +4,7 @@ import keras
 import pytest
 from keras.src.testing import TestCase
 
+from tfavmae.layers.attention import MultiHeadSelfAttention
 from tfavmae.layers.embedding import Tokenizer
 from tfavmae.layers.masking import TokenMasking
 from tfavmae.layers.pixels import PixelScaling
@@ -14,7 +15,6 @@ from tfavmae.layers.transformer import (
     Dense,
     DropPath,
     LayerNorm,
-    MultiHeadSelfAttention,
     MultiLayerPerceptron,
     TransformerBlock,
     TransformerStack,

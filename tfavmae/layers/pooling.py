@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-from tfavmae.layers.transformer import attend
+from tfavmae.layers.attention import attend
 
 POOLINGS = ("mean", "max", "sum", "attention", "class_token")
 
