@@ -14,6 +14,8 @@ from tfavmae.models.mbt import MBT
 from tfavmae.tasks.trained import load
 from tfavmae.training import experiment, factory
 
+SIZES = {"hidden_dim": 16, "num_heads": 2, "mlp_dim": 16, "num_layers": 1}
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory, tones_builder):
@@ -51,14 +53,15 @@ def scenes(tmp_path_factory, tones_builder):
 
 @pytest.fixture
 def trained(scenes, small_config, tmp_path):
-    def train(label, **options):
+    def train(label):
         config = small_config(
             "finetune",
             **{
                 "data.dataset": "scenes",
                 "data.data_dir": str(scenes),
                 "data.label": label,
-                "trainer.num_steps": 4,
+                "trainer.num_steps": 3,
+                "model.options": SIZES,
             },
         )
         return experiment.run(config, tmp_path / "run", progress=False)
