@@ -1,13 +1,16 @@
 """CAV-MAE against the authors' numbers: models from files, and what is compared."""
 
 import json
+import re
 
 import numpy as np
+import tensorflow as tf
 from golden_files import (
     CAV_MAE_TOLERANCE,
     FREQUENCIES,
     below,
     close,
+    close_gradients,
     in_our_order,
     load,
     noise_of,
@@ -16,6 +19,9 @@ from golden_files import (
 
 from tfavmae.layers.masking import TokenMasking
 from tfavmae.models.cav_mae import CAVMAE
+from tfavmae.models.presets import build_classifier
+from tfavmae.models.transfer import address
+from tfavmae.objectives.classification import Classification
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.weights import cav_mae as cav_mae_checkpoint
 from tfavmae.weights.rules import load_weights
@@ -176,7 +182,8 @@ def check_features(model, golden, batch):
     if not any(name.startswith(("feat_", "retrieval_")) for name in golden):
         return
     model.encoder.chain_streams = True
-    outputs = model(batch, masked=False)
+    options = {"masked": False} if isinstance(model, CAVMAE) else {}
+    outputs = model(batch, **options)
     for letter, m in cav_mae_checkpoint.STREAMS:
         tokens = np.asarray(outputs[f"{m}_unimodal_tokens"])
         mean = np.asarray(outputs[f"{m}_embedding"])
@@ -192,3 +199,49 @@ def check_features(model, golden, batch):
             close(
                 found[name], theirs.reshape(found[name].shape), CAV_MAE_TOLERANCE, name
             )
+
+
+def classifier(config, weights, modality):
+    """The classifier of a config of theirs, for one of their modes."""
+    arguments = cav_mae_checkpoint.fine_tuning_arguments(config, modality)
+    model = build_classifier("cav_mae", "base", **arguments)
+    load_weights(model, cav_mae_checkpoint.fine_tuned_table(modality), weights)
+    return model
+
+
+def check_modes(golden, both, alone, batch):
+    """`logits/*`: what each of their modes makes of a clip.
+
+    Args:
+        both: the classifier of both modalities.
+        alone: dict of modality to the classifier of that one, of the same weights.
+        batch: of both modalities.
+    """
+    for mode, theirs in below(golden, "logits/").items():
+        m = re.search("audio|video", mode)
+        model = both if mode.startswith(("multi", "missing")) else alone[m[0]]
+        ours = model(batch if m is None else {m[0]: batch[m[0]]})["logits"]
+        close(ours, theirs, CAV_MAE_TOLERANCE, mode)
+        if mode.startswith("missing"):
+            # A clip whose other modality is there, and said to be missing.
+            present = np.zeros(len(theirs), "f")
+            other = {"audio": "video", "video": "audio"}[m[0]]
+            ours = model(batch | {f"{other}_present": present})["logits"]
+            close(ours, theirs, CAV_MAE_TOLERANCE, mode)
+
+
+def check_classifier_losses(golden, model, batch):
+    """`loss/*` of the mode of both modalities, and some gradients of each."""
+    table = cav_mae_checkpoint.fine_tuned_table()
+    activations = {"bce": "sigmoid", "ce": "softmax"}
+    batch = batch | {"label": golden["targets"]}
+    for name, theirs in below(golden, "loss/").items():
+        model.objectives = [Classification(activation=activations[name])]
+        with tf.GradientTape() as tape:
+            loss = model.compute_losses(batch, model(batch))["loss"]
+        same_loss(loss, theirs, name)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        named = zip(map(address, model.trainable_variables), gradients, strict=True)
+        ours = dict(named)
+        recorded = table.convert(below(golden, f"grad_{name}/"))
+        close_gradients({a: (np.asarray(ours[a]), x) for a, x in recorded.items()})

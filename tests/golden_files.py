@@ -1,6 +1,7 @@
 """Numbers that the authors' own code produced: where they are and how to read them."""
 
 import functools
+import json
 import os
 import pathlib
 import re
@@ -78,6 +79,13 @@ def load(path):
             named = {name: arrays[name] for name in arrays.files}
         half = (name for name in named if named[name].dtype == np.float16)
         LOADED[path] = Golden(named | {n: named[n].astype("float32") for n in half})
+    return LOADED[path]
+
+
+def load_json(path):
+    """The entries of a JSON object as a `Golden`."""
+    if path not in LOADED:
+        LOADED[path] = Golden(json.loads(path.read_text()))
     return LOADED[path]
 
 

@@ -43,11 +43,17 @@ def pretraining(case, **options):
 def classifier(name="cav_mae", modality="audio_video", **options):
     video = PICTURE if name.startswith("cav_mae") else CLIP
     sizes = ENCODER | {"audio": AUDIO, "video": video, "num_classes": 3}
-    if not name.startswith("cav_mae"):
+    if not name.startswith("cav_mae") and "classifier" not in options:
         sizes["num_fusion_layers"] = 1
     return with_random_weights(
         build_classifier(name, "tiny", modality, **sizes | options)
     )
+
+
+def mbt(modality="audio_video", **options):
+    """An MBT of two layers, the second of which fuses."""
+    options = {"stream_fusion": {"first_layer": 1, "num_bottlenecks": 2}} | options
+    return classifier("av_mae", modality, classifier="mbt", **options)
 
 
 def with_random_weights(model, seed=0):
@@ -57,6 +63,8 @@ def with_random_weights(model, seed=0):
         name = v.path.rsplit("/", 1)[-1]
         if name not in ("table", "training_step"):
             noise = rng.normal(size=v.shape) / 4
+            if name == "moving_variance":
+                noise = 1 + np.abs(noise)
             v.assign((noise + (name == "gamma")).astype("float32"))
     return model
 

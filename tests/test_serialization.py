@@ -12,18 +12,18 @@ import pytest
 import small_models as small
 
 import tfavmae
+from tfavmae.layers.attention import FusedGlorotUniform, MultiHeadSelfAttention
 from tfavmae.layers.bottleneck import BottleneckFusion
 from tfavmae.layers.embedding import Tokenizer
 from tfavmae.layers.masking import TokenMasking
 from tfavmae.layers.pixels import PixelScaling
+from tfavmae.layers.pooling import AttentivePooling
 from tfavmae.layers.positions import PositionEmbedding
 from tfavmae.layers.spectrogram import LogMelSpectrogram
 from tfavmae.layers.transformer import (
     Dense,
     DropPath,
-    FusedGlorotUniform,
     LayerNorm,
-    MultiHeadSelfAttention,
     MultiLayerPerceptron,
     TransformerBlock,
     TransformerStack,
@@ -81,13 +81,23 @@ def orders():
 
 # Layer, width of what it is built for (`None`: nothing to build), arguments of a call.
 LAYERS = {
+    AttentivePooling: lambda: (AttentivePooling(4), WIDTH, (random(2, 3, WIDTH),)),
     BottleneckFusion: lambda: (
-        BottleneckFusion(2, BLOCK, num_bottlenecks=3, share_blocks=True),
+        BottleneckFusion(
+            2,
+            BLOCK,
+            num_bottlenecks=3,
+            share_blocks=True,
+            first_layer=1,
+            fuses_in_evaluation=False,
+        ),
         WIDTH,
         (tokens(),),
     ),
     Tokenizer: lambda: (
-        Tokenizer(8, (3, 2), {"kind": "learned"}, True, "lecun_normal"),
+        Tokenizer(
+            8, (3, 2), {"kind": "learned", "class_token": True}, True, "lecun_normal"
+        ),
         12,
         (random(2, 6, 12),),
     ),
@@ -184,8 +194,18 @@ MODELS = {
     "CAVMAESync": lambda: small.pretraining("cav_mae_sync"),
     "MAViL": lambda: small.pretraining("mavil_stage_2", bottleneck={}),
     "AudioVisualClassifier": lambda: small.classifier(
-        "mavil", multi_label=True, label_smoothing=0.1, pooling="modalities"
+        "mavil",
+        multi_label=True,
+        label_smoothing=0.1,
+        pooling="modalities",
+        num_classes={"verb": 3, "noun": 4},
+        head={"norm": "batch", "tokens": "attention", "num_heads": 2},
+        loss={"activation": "softmax"},
+        masking={"audio": {"ratio": 0.2}},
+        drop_path={"rate": 0.1},
+        normalize_unimodal=False,
     ),
+    "MBT": lambda: small.mbt(streams_from={"audio": "video"}),
     "SyncClassifier": lambda: small.classifier("cav_mae_sync", segment_frames=8),
     "AudioVisualModel": lambda: small.with_random_weights(
         built(AudioVisualModel, positions={"kind": "learned"}, modality_embedding=True)
@@ -212,7 +232,7 @@ MODELS |= {
 }
 
 OBJECTIVES = (
-    Classification("event", True, 0.2, "video", 0.7),
+    Classification("event", True, 0.2, "video", 0.7, "softmax", False, True, "verb"),
     InterModalContrast(0.2, 0.3, True),
     IntraModalContrast(0.4, 0.5, True),
     Reconstruction(0.3, {"audio": 0.1, "video": 0.9}, True, False),

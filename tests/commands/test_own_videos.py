@@ -62,9 +62,7 @@ def test_a_classifier_has_the_inputs_of_the_run_it_starts_from(own, run):
 def test_a_file_gets_the_probabilities_of_its_stored_clip(own, run):
     """Exactly what `evaluate` gives for the clip that was stored for training."""
     split = run.open_all()
-    stored, _ = classification.predict(
-        run.run.model, run.batches(split), multi_label=False
-    )
+    stored, _ = classification.predict(run.run.model, run.batches(split))
     names = run.run.labels.names
     ids = split.ids()
     assert len(ids) == 9  # three files of 3 s are two clips of 2 s

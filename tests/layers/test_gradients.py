@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tfavmae.layers import gradients, transformer
+from tfavmae.layers import attention, gradients, transformer
 
 SHAPES = {
     "dense": [(2, 5, 3), (3, 4), (4,)],
@@ -34,7 +34,7 @@ def plain(name, *x):
         x = ops.gelu(x[0], approximate=name.endswith("tanh")), *x[1:]
     if "dense" in name:
         return ops.matmul(x[0], x[1]) + x[2]
-    return transformer.attend_at_once(*x, num_heads=3)
+    return attention.attend_at_once(*x, num_heads=3)
 
 
 def value_and_gradients(function, arguments, upstream):
@@ -98,16 +98,22 @@ def test_gelu_of_large_numbers_has_a_gradient(approximate):
     np.testing.assert_allclose(slope[0, :, 0], [0, 0, 0.5, 1, 1], atol=1e-6)
 
 
-def test_attention_is_the_same_head_by_head(monkeypatch):
+@pytest.mark.parametrize("is_absent", [None, np.arange(18).reshape(2, 9) % 3 == 0])
+def test_attention_is_the_same_head_by_head(is_absent, monkeypatch):
     rng = np.random.default_rng(0)
     arguments = [rng.standard_normal((2, 9, 12)).astype("float32") for _ in range(3)]
     upstream = rng.standard_normal((2, 9, 12)).astype("float32")
-    attend = lambda *x: transformer.attend(*x, num_heads=3)  # noqa: E731
+    options = {"num_heads": 3, "is_absent": is_absent}
+    attend = lambda *x: attention.attend(*x, **options)  # noqa: E731
     at_once = value_and_gradients(attend, arguments, upstream)
-    monkeypatch.setattr(transformer, "HEAD_BY_HEAD_TOKENS", 8)
+    monkeypatch.setattr(attention, "HEAD_BY_HEAD_TOKENS", 8)
     head_by_head = value_and_gradients(attend, arguments, upstream)
     for a, b in zip(at_once, head_by_head, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    if is_absent is not None:
+        of_key, of_value = head_by_head[2:]
+        assert not of_key[is_absent].any() and not of_value[is_absent].any()
+        assert of_value[~is_absent].any()
 
 
 def test_of_no_clips_the_gradients_are_zero():

@@ -4,16 +4,17 @@ import keras
 import pytest
 from keras.src.testing import TestCase
 
+from tfavmae.layers.attention import MultiHeadSelfAttention
 from tfavmae.layers.embedding import Tokenizer
 from tfavmae.layers.masking import TokenMasking
 from tfavmae.layers.pixels import PixelScaling
+from tfavmae.layers.pooling import AttentivePooling
 from tfavmae.layers.positions import PositionEmbedding
 from tfavmae.layers.spectrogram import LogMelSpectrogram
 from tfavmae.layers.transformer import (
     Dense,
     DropPath,
     LayerNorm,
-    MultiHeadSelfAttention,
     MultiLayerPerceptron,
     TransformerBlock,
     TransformerStack,
@@ -36,6 +37,7 @@ TOKENS = (2, 3, 8)
 # bottleneck take dicts of tokens, which Keras' test would unpack as arguments:
 # `test_serialization.py` has those.
 LAYERS = {
+    AttentivePooling: ({"num_heads": 2}, TOKENS, (2, 8)),
     Dense: ({"units": 6}, (2, 3, 4), (2, 3, 6)),
     DropPath: ({"rate": 0.3}, TOKENS, TOKENS),
     LayerNorm: ({"epsilon": 1e-5}, TOKENS, TOKENS),
@@ -50,7 +52,7 @@ LAYERS = {
     TransformerStack: ({"num_layers": 2, "block": BLOCK}, TOKENS, TOKENS),
 }
 OBJECTS = (
-    Classification("event", True, 0.2, "video", 0.7),
+    Classification("event", True, 0.2, "video", 0.7, "softmax", False, True, "verb"),
     InterModalContrast(0.2, 0.3, True),
     IntraModalContrast(0.4, 0.5, True),
     Reconstruction(0.3, {"audio": 0.1, "video": 0.9}, True, False),

@@ -5,17 +5,21 @@ import json
 
 import numpy as np
 import pytest
+import scipy.special
 import sklearn.metrics
 from rich.console import Console
 
 from tfavmae.errors import UserError
-from tfavmae.tasks import classification
+from tfavmae.tasks import actions, classification, forward
 
 
 class StandIn:
     """Hands out the logits that travel in the batch."""
 
     modalities = ("audio",)
+
+    def __init__(self, activation="softmax"):
+        self.activation = activation
 
     def __call__(self, batch, training):
         return {"logits": batch["audio"]}
@@ -81,6 +85,36 @@ def test_clips_without_the_modality_or_the_label_are_left_out_and_counted():
     assert (both.num_clips, both.num_left_out) == (1, 3)
 
 
+class Both(StandIn):
+    modalities = ("audio", "video")
+
+
+def test_a_clip_that_lacks_one_of_two_modalities_counts_by_the_other():
+    logits = np.eye(2)[[0, 1, 1, 0, 0]]
+    batch = batch_of(
+        logits, [0, 1, 0, 1, 0], audio=[1, 1, 1, 0, 0], video=[1, 0, 1, 1, 0]
+    )
+    result = classification.evaluate(Both(), [batch])
+    assert (result.num_clips, result.num_left_out) == (4, 1)
+    assert result.accuracy.value == 0.5
+    found = {k: (x.num_clips, x.accuracy.value) for k, x in result.by_presence.items()}
+    assert found == {
+        "audio and video": (2, 0.5),
+        "audio only": (1, 1),
+        "video only": (1, 0),
+    }
+    console = Console(width=100, record=True, file=io.StringIO())
+    result.print(console)
+    assert "accuracy of 1 with audio only" in console.export_text()
+    alone = classification.evaluate(
+        Both(), forward.only_with([batch], "video", Both.modalities)
+    )
+    assert (alone.num_clips, alone.num_left_out) == (3, 2)
+    assert set(alone.by_presence) == {"video only"}
+    with pytest.raises(UserError, match="this one reads audio"):
+        list(forward.only_with([batch], "audio", StandIn.modalities))
+
+
 def test_nothing_to_evaluate_is_said():
     with pytest.raises(UserError, match="None of the 2 clips has audio and a 'label'"):
         classification.evaluate(StandIn(), [batch_of(np.eye(2), [-1, -1])])
@@ -90,7 +124,7 @@ def test_multi_label_sets_have_average_precision_and_no_confusion():
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
     logits = np.array([[3.0, -1, 0], [2, 1, 0], [-3, 0, 0]])
     batch = batch_of(logits, [0, 0, 0]) | {"events": targets.astype("float32")}
-    result = classification.evaluate(StandIn(), [batch], label="events")
+    result = classification.evaluate(StandIn("sigmoid"), [batch], label="events")
     assert result.accuracy is None and result.confusion is None
     assert result.mean_average_precision == pytest.approx(1)
     assert result.classes[0].recall == 1
@@ -139,3 +173,62 @@ def test_intervals_are_over_files():
     text = " ".join(console.export_text().split())
     assert "80.0 % (one file: no interval)" in text
     assert "5 clips of 1 file evaluated" in text
+
+
+def test_every_second_counts_and_intervals_are_over_clips():
+    logits = np.zeros((3, 4, 2))
+    logits[..., 1] = 1.0
+    seconds = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+    batch = batch_of(logits, [0, 0, 0]) | {"seconds": np.float32(seconds)}
+    result = classification.evaluate(StandIn(), [batch], label="seconds")
+    assert (result.num_clips, result.num_segments) == (3, 4)
+    assert result.accuracy.value == pytest.approx(0.5)
+    # Whole clips are drawn: all wrong and all right are among the draws.
+    assert (result.accuracy.low, result.accuracy.high) == (0, 1)
+    assert result.chance == 0.5
+
+
+class TwoHeads(StandIn):
+    """Hands out two heads' logits, side by side in the batch."""
+
+    def __call__(self, batch, training):
+        x = batch["audio"]
+        return {"logits": {"verb": x[:, :3], "noun": x[:, 3:]}}
+
+
+def test_an_action_is_right_where_verb_and_noun_are():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 11))
+    verb, noun = rng.integers(3, size=200), rng.integers(8, size=200)
+    verb[:20] = -1
+    batch = batch_of(logits, verb) | {"verb": verb, "noun": noun}
+    rare = np.arange(200) % 5 == 0
+    flags = {"tail noun": rare, "unseen participant": np.zeros(200, bool)}
+    result = actions.evaluate(TwoHeads(), [batch], flags=flags)
+    assert (result.num_clips, result.num_left_out) == (180, 20)
+    verb, noun, logits = verb[20:], noun[20:], logits[20:]
+    right = {"verb": logits[:, :3].argmax(1) == verb}
+    right["noun"] = logits[:, 3:].argmax(1) == noun
+    right["action"] = right["verb"] & right["noun"]
+    # All pairs at once, in place of the best of each.
+    v, n = (scipy.special.softmax(x, axis=1) for x in (logits[:, :3], logits[:, 3:]))
+    pairs = (v[:, :, None] * n[:, None]).reshape(180, -1)
+    best = np.argsort(-pairs, axis=1)[:, :5]
+    top5 = (best == (verb * 8 + noun)[:, None]).any(1)
+    for name, hits in right.items():
+        assert result.accuracy[name].value == pytest.approx(hits.mean())
+    assert result.top5_accuracy["action"].value == pytest.approx(top5.mean())
+    assert result.top5_accuracy["verb"].value == 1
+    assert set(result.subsets) == {"tail noun"}
+    part = result.subsets["tail noun"]
+    assert part.num_clips == 36
+    expected = right["action"][rare[20:]].mean()
+    assert part.accuracy["action"].value == pytest.approx(expected)
+    console = Console(width=100, record=True, file=io.StringIO())
+    result.print(console)
+    assert "180 clips evaluated, 20 left out" in console.export_text()
+    assert set(json.loads(result.to_json())["accuracy"]) == {"verb", "noun", "action"}
+    with pytest.raises(UserError, match="None of the 200 clips has audio and verb"):
+        actions.evaluate(TwoHeads(), [batch | {"noun": np.full(200, -1)}])
+    with pytest.raises(UserError, match="A pair has two labels"):
+        actions.evaluate(TwoHeads(), [batch], labels=["verb"])

@@ -64,6 +64,12 @@ class Tones(tfds.core.GeneratorBasedBuilder):
 
 
 @pytest.fixture(scope="session")
+def tones_builder():
+    """The builder of `tones`, to derive others from."""
+    return Tones
+
+
+@pytest.fixture(scope="session")
 def tones(tmp_path_factory):
     """Data directory with the data set `tones`."""
     tfds.disable_progress_bar()

@@ -7,6 +7,7 @@ from tfavmae.commands import trained
 from tfavmae.commands.arguments import add_command, add_split, add_trained, count
 
 if TYPE_CHECKING:
+    from tfavmae.tasks.actions import ActionResult
     from tfavmae.tasks.classification import ClassificationResult
 
 
@@ -28,23 +29,46 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
     )
+    parser.add_argument(
+        "--only",
+        choices=("audio", "video"),
+        help="hide the other modality from a model that reads both",
+    )
 
 
-def run(args: argparse.Namespace) -> "ClassificationResult":
+def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     """Runs the command."""
     from tfavmae.data.pipeline import naming_damage
-    from tfavmae.tasks import classification
+    from tfavmae.tasks import actions, classification
+    from tfavmae.tasks.forward import only_with
 
     loaded = trained.load(args)
     loaded.check_has_classes()
-    label, split = loaded.config.data.label, loaded.open_split(args.split)
+    labels, split = loaded.config.data.labels, loaded.open_split(args.split)
+    model, files = loaded.run.model, split.files()
+    batches = loaded.batches(split, labels, num_views=args.views)
+    what = "evaluation"
+    if args.only:
+        batches = only_with(batches, args.only, model.modalities)
+        what = f"evaluation_{args.only}_only"
+    result: ClassificationResult | ActionResult
     with naming_damage():
-        result = classification.evaluate(
-            loaded.run.model,
-            loaded.batches(split, (label,), num_views=args.views),
-            label=label,
-            class_names=loaded.run.labels.names,
-            files=split.files(),
-        )
-    trained.report(loaded, result, "evaluation", split)
+        if len(labels) > 1:
+            flags = {
+                name.removeprefix("is_").replace("_", " "): split.labels(name) > 0
+                for name in split.label_features
+                if name.startswith("is_")
+            }
+            result = actions.evaluate(
+                model, batches, labels=labels, files=files, flags=flags
+            )
+        else:
+            result = classification.evaluate(
+                model,
+                batches,
+                label=labels[0],
+                class_names=loaded.run.labels.names,
+                files=files,
+            )
+    trained.report(loaded, result, what, split)
     return result

@@ -179,6 +179,13 @@ def check_combinations(config) -> None:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
     if config.data.sampling == "balanced" and not config.data.label:
         raise UserError("data.sampling=balanced needs data.label.")
+    data = config.data
+    by_class = data.sampling == "balanced" or data.num_train_examples
+    if by_class and len(data.labels) > 1:
+        raise UserError(
+            "data.sampling=balanced and data.num_train_examples go by one label's"
+            f" classes; received data.label={data.label}."
+        )
     if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
         raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
     if trainer.strategy == "tpu" and not trainer.tpu:

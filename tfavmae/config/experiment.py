@@ -119,7 +119,8 @@ class DataConfig(Config):
 
     Attributes:
         batch_size: global batch, over all replicas.
-        label: label to train on (fine-tuning), e.g. `label` or `events`.
+        label: label to train on (fine-tuning), e.g. `label` or `events`; `verb+noun`
+            for two, each with a head of its own.
         num_train_examples: use only n clips; with a `label`, as evenly over
             the classes as can be (few-label experiments).
         sampling: `shuffle`, or `balanced`: draws with replacement that favour
@@ -161,6 +162,11 @@ class DataConfig(Config):
     )
     augment: Config = field(default_factory=Config)
     services: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that `label` names."""
+        return tuple(self.label.split("+")) if self.label else ()
 
 
 @dataclass
@@ -390,6 +396,7 @@ _KEY_OF_OPTION = {
     "label": "data.label",
     "num_classes": "data.label",
     "multi_label": "data.label",
+    "num_segments": "data.label",
 }
 
 

@@ -32,7 +32,8 @@ def check_types(paper: type[PaperModel], options: Mapping[str, Any]) -> None:
         UserError: a value is of another type than the argument, or a negative count.
     """
     hints: dict[str, Any] = {}
-    for kind in (paper.FINE_TUNING.model, paper):
+    classifiers = [paper.FINE_TUNING, *paper.OTHER_CLASSIFIERS.values()]
+    for kind in (*(x.model for x in classifiers), paper):
         for base in reversed(kind.__mro__):
             if base.__module__.startswith("tfavmae.") and "__init__" in vars(base):
                 hints |= typing.get_type_hints(vars(base)["__init__"])

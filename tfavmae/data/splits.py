@@ -292,8 +292,23 @@ class Split:
             "it a ClassLabel, or list them in the metadata as label_names."
         )
 
+    def num_segments(self, name: str) -> int:
+        """Number of segments of a clip of which each has a class; 0 for clips' labels.
+
+        A label feature says so by being a sequence of classes of a fixed length.
+        """
+        feature = self._label_feature(name)
+        spec = self._column_specs()[name]
+        each = getattr(feature, "feature", None)
+        is_fixed = isinstance(spec, tf.io.FixedLenFeature) and spec.shape
+        is_class = isinstance(each, tfds.features.ClassLabel)
+        return spec.shape[0] if is_fixed and is_class else 0
+
     def labels(self, name: str) -> np.ndarray:
-        """All labels: `(num_examples,)`, or multi-hot `(num_examples, classes)`."""
+        """All labels: `(num_examples,)`, or multi-hot `(num_examples, classes)`.
+
+        Of segments, `(num_examples, segments)`.
+        """
         self._label_feature(name)
         column = self.index.columns[name]
         if not isinstance(column, tf.RaggedTensor):

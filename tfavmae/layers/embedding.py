@@ -120,7 +120,9 @@ class Tokenizer(keras.layers.Layer):
     Args:
         hidden_dim: width of the tokens.
         grid: token counts along each axis.
-        positions: keyword arguments of `PositionEmbedding` except `grid`.
+        positions: keyword arguments of `PositionEmbedding` except `grid`. With
+            `class_token` a learned token, which starts at 0, precedes those of the
+            patches (MBT); a class token without a position is the encoder's.
         modality_embedding: add a learned vector that tells the modalities apart
             (CAV-MAE).
         projection_initializer: initializer of the dense layer's kernel; AV-MAE's is
@@ -132,7 +134,7 @@ class Tokenizer(keras.layers.Layer):
         indices: int `(batch, n)`, the patches to embed; `None`: all, in order.
 
     Output shape:
-        `(batch, n, hidden_dim)`.
+        `(batch, n, hidden_dim)`, or `(batch, 1 + n, hidden_dim)` with a class token.
     """
 
     def __init__(
@@ -152,11 +154,12 @@ class Tokenizer(keras.layers.Layer):
         self.modality_embedding = modality_embedding
         self.modality_stddev = modality_stddev
         self.projection_initializer = projection_initializer
+        self.has_class_token = self.position_options.get("class_token", False)
 
     @property
     def output_shape(self) -> tuple:
         """`(batch, tokens, hidden_dim)` of all patches, for `model.summary()`."""
-        return (None, math.prod(self.grid), self.hidden_dim)
+        return (None, math.prod(self.grid) + self.has_class_token, self.hidden_dim)
 
     def build(self, input_shape: tuple) -> None:
         dtype = self.dtype_policy
@@ -175,6 +178,10 @@ class Tokenizer(keras.layers.Layer):
             name="positions",
         )
         self.positions.build((None, None, self.hidden_dim))
+        if self.has_class_token:
+            self.class_token = self.add_weight(
+                name="class_token", shape=(self.hidden_dim,), initializer="zeros"
+            )
         if self.modality_embedding:
             self.modality = self.add_weight(
                 name="modality",
@@ -189,7 +196,14 @@ class Tokenizer(keras.layers.Layer):
     ) -> KerasTensor:
         if indices is not None:
             patches = gather_tokens(patches, indices)
-        tokens = self.positions(self.projection(patches), indices)
+        tokens = self.projection(patches)
+        if self.has_class_token:
+            first = ops.cast(self.class_token, tokens.dtype)
+            first = ops.broadcast_to(first, (ops.shape(tokens)[0], 1, self.hidden_dim))
+            tokens = ops.concatenate([first, tokens], axis=1)
+            if indices is not None:
+                indices = ops.pad(indices + 1, ((0, 0), (1, 0)))
+        tokens = self.positions(tokens, indices)
         if self.modality_embedding:
             tokens = tokens + ops.cast(self.modality, tokens.dtype)
         return tokens

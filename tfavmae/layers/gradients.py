@@ -19,7 +19,11 @@ from keras import KerasTensor, ops
 
 
 def attend_by_head(
-    query: KerasTensor, key: KerasTensor, value: KerasTensor, num_heads: int
+    query: KerasTensor,
+    key: KerasTensor,
+    value: KerasTensor,
+    num_heads: int,
+    key_bias: KerasTensor | None = None,
 ) -> KerasTensor:
     """Scaled dot-product attention, one head after the other.
 
@@ -29,6 +33,7 @@ def attend_by_head(
     Args:
         query, key, value: `(batch, tokens, width)`, the heads side by side.
         num_heads: number of heads; divides `width`.
+        key_bias: `(batch, 1, tokens)`, added to the scores of each key; a constant.
 
     Returns:
         `(batch, tokens, width)`.
@@ -39,7 +44,7 @@ def attend_by_head(
     def attend(query: KerasTensor, key: KerasTensor, value: KerasTensor) -> tuple:
         scale = (query.shape[-1] // num_heads) ** -0.5
         output = [
-            ops.matmul(_attention_weights(q, k), v)
+            ops.matmul(_attention_weights(q, k, key_bias), v)
             for q, k, v in zip(*map(split, (query * scale, key, value)), strict=True)
         ]
         output = ops.concatenate(output, axis=-1)
@@ -48,7 +53,7 @@ def attend_by_head(
             late = _zero_after(upstream)
             parts = query * (scale + late), key + late, value + late
             heads = zip(*map(split, (*parts, upstream, upstream * output)), strict=True)
-            gradients = [_gradients_of_head(*head) for head in heads]
+            gradients = [_gradients_of_head(*head, key_bias) for head in heads]
             of_query, of_key, of_value = (
                 ops.concatenate(x, axis=-1) for x in zip(*gradients, strict=True)
             )
@@ -59,8 +64,11 @@ def attend_by_head(
     return attend(query, key, value)
 
 
-def _attention_weights(query: KerasTensor, key: KerasTensor) -> KerasTensor:
-    return ops.softmax(ops.matmul(query, _transposed(key)), axis=-1)
+def _attention_weights(
+    query: KerasTensor, key: KerasTensor, key_bias: KerasTensor | None
+) -> KerasTensor:
+    scores = ops.matmul(query, _transposed(key))
+    return ops.softmax(scores if key_bias is None else scores + key_bias, axis=-1)
 
 
 def _gradients_of_head(
@@ -69,6 +77,7 @@ def _gradients_of_head(
     value: KerasTensor,
     upstream: KerasTensor,
     product: KerasTensor,
+    key_bias: KerasTensor | None,
 ) -> tuple[KerasTensor, ...]:
     """Gradients with respect to query, key and value; `product` is upstream x output.
 
@@ -76,7 +85,7 @@ def _gradients_of_head(
     equals `sum(upstream * output)` over the head's width (FlashAttention, Dao et al.
     2022, appendix B.2), which needs no second pass over the matrix.
     """
-    weights = _attention_weights(query, key)
+    weights = _attention_weights(query, key, key_bias)
     mean = ops.sum(product, axis=-1, keepdims=True)
     scores = weights * (ops.matmul(upstream, _transposed(value)) - mean)
     return (

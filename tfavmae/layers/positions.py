@@ -124,6 +124,9 @@ class PositionEmbedding(keras.layers.Layer):
         trainable: whether the table is trained. A sin-cos table is frozen in
             pretraining and, in CAV-MAE's code, trained in fine-tuning. Learned times
             are trained in any case.
+        class_token: the first row belongs to a class token: of `sincos_1d` that of the
+            first index, so that patches count from 1 (AV-MAE's MBT); a learned one; or
+            else zeros (MAE).
 
     Call arguments:
         tokens: `(batch, n, hidden_dim)`.
@@ -140,6 +143,7 @@ class PositionEmbedding(keras.layers.Layer):
         first_axis: int = 1,
         time: str = "none",
         trainable: bool = True,
+        class_token: bool = False,
         **kwargs: Any,
     ) -> None:
         if time not in TIMES:
@@ -151,20 +155,17 @@ class PositionEmbedding(keras.layers.Layer):
         self.first_axis = first_axis
         self.time = time
         self.trains_table = trainable
+        self.class_token = class_token
         has_times = kind == "sincos_2d" and len(self.grid) == 3 and self.grid[0] > 1
         self.learns_times = has_times and time == "learned"
         self.encodes_times = has_times and time == "sincos"
 
     def build(self, input_shape: tuple) -> None:
-        shape = (int(np.prod(self.grid)), input_shape[-1])
+        shape = (int(np.prod(self.grid)) + self.class_token, input_shape[-1])
         if self.kind == "learned":
             initializer = keras.initializers.RandomNormal(stddev=0.02)
         else:
-            # Computed in float64: at index 1500, float32 angles are off by 1e-4.
-            table = position_table(self.kind, self.grid, shape[1], self.first_axis)
-            if self.encodes_times:
-                times = np.repeat(np.arange(self.grid[0]), shape[0] // self.grid[0])
-                table = table + sincos(times, shape[1])
+            table = self._fixed_table(shape[1])
             initializer = lambda *_, **__: ops.convert_to_tensor(table, "float32")  # noqa: E731
         # A weight even where it is frozen: fine-tuning may train it from there, and
         # checkpoints of both stages then have the same variables.
@@ -181,13 +182,24 @@ class PositionEmbedding(keras.layers.Layer):
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
             )
 
+    def _fixed_table(self, dim: int) -> np.ndarray:
+        """Computed in float64: at index 1500, float32 angles are off by 1e-4."""
+        if self.kind == "sincos_1d":
+            return sincos_1d(int(np.prod(self.grid)) + self.class_token, dim)
+        table = position_table(self.kind, self.grid, dim, self.first_axis)
+        if self.encodes_times:
+            times = np.repeat(np.arange(self.grid[0]), len(table) // self.grid[0])
+            table = table + sincos(times, dim)
+        return np.pad(table, ((int(self.class_token), 0), (0, 0)))
+
     def call(
         self, tokens: KerasTensor, indices: KerasTensor | None = None
     ) -> KerasTensor:
         table = ops.cast(self.table, tokens.dtype)
         if self.learns_times:
-            places = table.shape[0] // self.grid[0]
+            places = int(np.prod(self.grid[1:]))
             times = ops.repeat(self.time_table, places, axis=0)
+            times = ops.pad(times, ((int(self.class_token), 0), (0, 0)))
             table = table + ops.cast(times, tokens.dtype)
         return tokens + (table if indices is None else ops.take(table, indices, axis=0))
 
@@ -199,4 +211,5 @@ class PositionEmbedding(keras.layers.Layer):
             "first_axis": self.first_axis,
             "time": self.time,
             "trainable": self.trains_table,
+            "class_token": self.class_token,
         }

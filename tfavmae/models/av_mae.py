@@ -5,10 +5,12 @@ from typing import Any
 
 import keras
 
+from tfavmae.models import mbt
 from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
-from tfavmae.models.encoders import MODALITIES, VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
-from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
+from tfavmae.models.options import MODALITIES, modalities_of, settings
+from tfavmae.models.paper_model import FineTuning, PaperModel
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -30,18 +32,6 @@ DECODER = {
 INPAINTING = {"weight": 0.0, "modalities": MODALITIES}
 
 
-def _block(
-    num_heads: int, mlp_dim: int, layer_norm_epsilon: float = LAYER_NORM_EPSILON
-) -> dict[str, Any]:
-    # Scenic's GELU is the tanh approximation (`jax.nn.gelu`'s default).
-    return {
-        "num_heads": num_heads,
-        "mlp_dim": mlp_dim,
-        "layer_norm_epsilon": layer_norm_epsilon,
-        "approximate_gelu": True,
-    }
-
-
 def av_mae_encoder(
     num_layers: int,
     num_heads: int,
@@ -50,9 +40,10 @@ def av_mae_encoder(
     num_fusion_layers: int = 2,
     modalities: Sequence[str] = MODALITIES,
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+    drop_path: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> AudioVisualEncoder:
-    """The encoder that section 3.2 calls `fusion`.
+    """The encoder that section 3.2 calls `fusion`; `drop_path`: see `block_options`.
 
     Raises:
         ValueError: for an unknown fusion, or a mid-fusion without layers before it.
@@ -68,7 +59,8 @@ def av_mae_encoder(
     return AudioVisualEncoder(
         num_layers - fused,
         fused,
-        _block(num_heads, mlp_dim, layer_norm_epsilon),
+        # Scenic's GELU is the tanh approximation (`jax.nn.gelu`'s default).
+        block_options(num_heads, mlp_dim, layer_norm_epsilon, True, drop_path),
         modalities=modalities,
         share_unimodal=fusion == "shared",
         normalize_before_fusion=True,
@@ -149,12 +141,19 @@ class AVMAE(PaperModel):
     }
     FINE_TUNING = FineTuning(
         av_mae_classifier_encoder,
-        encoder_options={"fusion": "mid", "num_fusion_layers": 2},
+        encoder_options={
+            "fusion": "mid",
+            "num_fusion_layers": 2,
+            "drop_path": None,
+            "class_token": False,
+            "normalize_unimodal": True,
+        },
         arguments={
             "positions": POSITIONS,
             "layer_norm_epsilon": LAYER_NORM_EPSILON,
         },
     )
+    OTHER_CLASSIFIERS = {"mbt": mbt.FINE_TUNING}
 
     def __init__(
         self,

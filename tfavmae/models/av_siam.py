@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
-from tfavmae.models.encoders import MODALITIES, VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
-from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
+from tfavmae.models.options import MODALITIES, modalities_of, settings
+from tfavmae.models.paper_model import FineTuning, PaperModel
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -24,14 +25,13 @@ def av_siam_encoder(
     num_fusion_layers: int = 2,
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
     modalities: Sequence[str] = MODALITIES,
+    drop_path: Mapping[str, Any] | None = None,
 ) -> AudioVisualEncoder:
     """One stack for either modality, then fusion layers on the tokens of both."""
     return AudioVisualEncoder(
         num_layers,
         num_fusion_layers if len(modalities) > 1 else 0,
-        dict(
-            num_heads=num_heads, mlp_dim=mlp_dim, layer_norm_epsilon=layer_norm_epsilon
-        ),
+        block_options(num_heads, mlp_dim, layer_norm_epsilon, drop_path=drop_path),
         modalities=modalities,
         share_unimodal=True,
         normalize_before_fusion=True,
@@ -71,7 +71,7 @@ class AVSiam(PaperModel):
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
     FINE_TUNING = FineTuning(
         av_siam_classifier_encoder,
-        encoder_options={"num_fusion_layers": 2},
+        encoder_options={"num_fusion_layers": 2, "drop_path": None},
         arguments={
             "positions": {"kind": "learned"},
             "layer_norm_epsilon": LAYER_NORM_EPSILON,

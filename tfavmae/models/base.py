@@ -13,13 +13,19 @@ from keras import ops
 
 from tfavmae.layers.augment import DeviceAugmentation
 from tfavmae.layers.embedding import Tokenizer
-from tfavmae.models.encoders import AudioVisualEncoder
+from tfavmae.layers.masking import TokenMasking, hash_noise
+from tfavmae.models.encoders import (
+    MODALITIES,
+    AudioVisualEncoder,
+    separate_class_tokens,
+)
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
 from tfavmae.models.keras_file import load_model
 from tfavmae.models.train_step import train_step_for
 from tfavmae.models.transfer import TransferReport, copy_matching_weights
 from tfavmae.objectives.base import Objective, Term
 
+VIEW_SUFFIXES = ("", "_2")
 _Step = train_step_for(keras.backend.backend())
 _INPUT_KEY = re.compile(
     r"audio|video|audio_samples|(audio|video)_(noise(_2)?|present)|example_index"
@@ -195,6 +201,80 @@ class AudioVisualModel(_Step, keras.Model):
             for m, x in patches.items()
         }
 
+    def build_masking(self, options: Mapping[str, Mapping[str, Any]]) -> None:
+        """Makes the `TokenMasking` of each modality that `options` has.
+
+        Args:
+            options: dict of modality to keyword arguments of `TokenMasking` but `grid`.
+        """
+        for modality, own in options.items():
+            grid = self.inputs_by_modality[modality].grid
+            masking = TokenMasking(grid, **own, name=f"{modality}_masking")
+            masking.build((None, masking.num_tokens))
+            setattr(self, f"{modality}_masking", masking)
+
+    def masking(self, modality: str) -> TokenMasking:
+        """The masking of a modality."""
+        return getattr(self, f"{modality}_masking")
+
+    def draw_order(
+        self,
+        inputs: Mapping[str, Any],
+        patches: Mapping[str, keras.KerasTensor],
+        training: bool,
+        view: int = 0,
+    ) -> dict[str, keras.KerasTensor]:
+        """Dict of modality to int32 `(batch, tokens)`, tokens to keep first.
+
+        Args:
+            inputs: of the model; their noise decides where it is given.
+            patches: dict of modality to `(batch, tokens, values)`.
+            training: evaluation masks as step 0 does, so that it can be repeated.
+            view: which of the masked views.
+        """
+        return {
+            m: self.masking(m)(self._noise(inputs, m, x, training, view))
+            for m, x in patches.items()
+        }
+
+    def _noise(
+        self,
+        inputs: Mapping[str, Any],
+        modality: str,
+        patches: keras.KerasTensor,
+        training: bool,
+        view: int = 0,
+    ) -> keras.KerasTensor:
+        """`(batch, tokens)`: the inputs', or drawn; see `draw_order`."""
+        noise = inputs.get(f"{modality}_noise{VIEW_SUFFIXES[view]}")
+        if noise is not None:
+            return ops.cast(noise, "float32")
+        stream = 2 * view + MODALITIES.index(modality)
+        return self.draw_noise(inputs, patches, training, stream, patches.shape[1])
+
+    def draw_noise(
+        self,
+        inputs: Mapping[str, Any],
+        patches: keras.KerasTensor,
+        training: bool,
+        stream: int,
+        count: int,
+    ) -> keras.KerasTensor:
+        """Uniform noise `(batch, count)` from seed, step and example; see `hash_noise`.
+
+        Args:
+            inputs: of the model, with `example_index` or without.
+            patches: `(batch, ...)`.
+            training: see `draw_order`.
+            stream: tells draws apart; two views of two modalities have 0 to 3.
+            count: numbers for each example.
+        """
+        rows = inputs.get("example_index")
+        if rows is None:
+            rows = ops.arange(ops.shape(patches)[0], dtype="int32")
+        step = self.training_step if training else 0
+        return hash_noise(self.seed, step, rows, stream, count)
+
     def patchify(
         self, outputs: Mapping[str, keras.KerasTensor]
     ) -> dict[str, keras.KerasTensor]:
@@ -210,14 +290,17 @@ class AudioVisualModel(_Step, keras.Model):
         tokens: Mapping[str, keras.KerasTensor],
         training: bool = False,
         views: int = 1,
+        **options: Any,
     ) -> dict[str, keras.KerasTensor]:
         """The encoder's outputs and their means over tokens, `{modality}_embedding`.
 
         Args:
             tokens: dict of modality to `(batch, tokens, hidden_dim)`.
-            training, views: see `AudioVisualEncoder`.
+            training, views, **options: see `AudioVisualEncoder`.
         """
-        outputs = self.encoder(tokens, training=training, views=views)
+        outputs = self.encoder(tokens, training=training, views=views, **options)
+        if self.positions.get("class_token"):
+            outputs = separate_class_tokens(outputs)
         for m in tokens:
             own = outputs.get(f"{m}_unimodal_tokens", outputs[f"{m}_tokens"])
             outputs[f"{m}_embedding"] = ops.mean(ops.cast(own, "float32"), axis=1)

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
-from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
-from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
+from tfavmae.models.options import modalities_of, settings
+from tfavmae.models.paper_model import FineTuning, PaperModel
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -23,24 +24,30 @@ def cav_mae_encoder(
     num_heads: int,
     mlp_dim: int,
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
+    drop_path: Mapping[str, Any] | None = None,
+    multi_stream: bool = True,
     **kwargs: Any,
 ) -> AudioVisualEncoder:
-    """Separate encoders and a joint layer that runs three times (section 2.3)."""
+    """Separate encoders and a joint layer that runs three times (section 2.3).
+
+    Args:
+        num_layers: the modality's own and the joint ones.
+        num_joint_layers: of these, the joint ones.
+        num_heads, mlp_dim, layer_norm_epsilon: of every layer.
+        drop_path: see `block_options`.
+        multi_stream: see `AudioVisualEncoder`.
+        **kwargs: further arguments of `AudioVisualEncoder`.
+    """
     if not 0 <= num_joint_layers <= num_layers:
         raise ValueError(
             "`num_joint_layers` must be among the `num_layers`. "
             f"Received: num_joint_layers={num_joint_layers}, num_layers={num_layers}."
         )
-    block = {
-        "num_heads": num_heads,
-        "mlp_dim": mlp_dim,
-        "layer_norm_epsilon": layer_norm_epsilon,
-    }
     return AudioVisualEncoder(
         num_layers - num_joint_layers,
         num_joint_layers,
-        block,
-        multi_stream=True,
+        block_options(num_heads, mlp_dim, layer_norm_epsilon, drop_path=drop_path),
+        multi_stream=multi_stream,
         name="encoder",
         **kwargs,
     )
@@ -70,6 +77,11 @@ class CAVMAE(PaperModel):
         reconstruction_weight: 0 is the paper's "CAV" and has no decoder.
         target_normalization: see `MaskedAutoencoder`.
         chain_streams: see `AudioVisualEncoder`; matters for several joint layers only.
+        multi_stream: `False` leaves out the streams of each modality and their layer
+            norms. With `num_joint_layers=num_layers`, `joint_ratio=0.75` and no
+            contrast, this is the vanilla AV-MAE of section 2.2: one encoder with one
+            set of norms, one mask over all tokens.
+        joint_ratio: see `MaskedAutoencoder`.
         layer_norm_epsilon: of all layer norms.
         **kwargs: see `PaperModel.HANDED_ON`.
     """
@@ -79,8 +91,13 @@ class CAVMAE(PaperModel):
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
     FINE_TUNING = FineTuning(
         cav_mae_classifier_encoder,
-        encoder_options={"num_joint_layers": 1},
+        encoder_options={
+            "num_joint_layers": 1,
+            "drop_path": None,
+            "multi_stream": True,
+        },
         arguments={
+            "missing_modality": "mean",
             "positions": {"trainable": True},
             "modality_embedding": True,
             "layer_norm_epsilon": LAYER_NORM_EPSILON,
@@ -104,6 +121,8 @@ class CAVMAE(PaperModel):
         reconstruction_weight: float = 1.0,
         target_normalization: str | None = "patch",
         chain_streams: bool = True,
+        multi_stream: bool = True,
+        joint_ratio: float | None = None,
         layer_norm_epsilon: float = LAYER_NORM_EPSILON,
         **kwargs: Any,
     ) -> None:
@@ -115,6 +134,7 @@ class CAVMAE(PaperModel):
             mlp_dim,
             layer_norm_epsilon,
             chain_streams=chain_streams,
+            multi_stream=multi_stream,
             **self.encoder_options,
         )
         sizes = settings("decoder", MAE_DECODERS["base"], decoder)
@@ -140,6 +160,7 @@ class CAVMAE(PaperModel):
             target_normalization=target_normalization,
             objectives=objectives,
             modality_embedding=True,
+            joint_ratio=joint_ratio,
             **inputs,
             **kwargs,
         )

@@ -16,6 +16,7 @@ from tfavmae.models.inputs import AudioInput, VideoInput, as_input
 from tfavmae.models.paper_model import FineTuning
 from tfavmae.objectives.base import Objective, Term
 
+PRESENCE = ("audio_present", "video_present")
 # The paper's global token: it runs along in each modality's encoder and is contrasted.
 GLOBAL_TOKENS = {"class_token": True, "fuse_class_token": False}
 
@@ -74,6 +75,17 @@ class FramesInput(VideoInput):
         return ops.reshape(frames, (-1, 1, self.height, self.width, 3))
 
 
+def _per_pair(
+    batch: Mapping[str, Any], names: Sequence[str], num_pairs: int
+) -> dict[str, Any]:
+    """What the batch has of `names`, each clip's value for all its pairs."""
+    return {
+        name: ops.repeat(batch[name], num_pairs, axis=0)
+        for name in names
+        if batch.get(name) is not None
+    }
+
+
 def pairs_of(
     audio: Mapping[str, Any], video: Mapping[str, Any], segment_frames: int
 ) -> dict[str, AudioInput | VideoInput]:
@@ -119,6 +131,12 @@ class SyncClassifier(AudioVisualClassifier):
         video: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(num_classes, int) or kwargs.get("num_segments"):
+            raise ValueError(
+                "A clip's pairs are averaged to the logits of one label of the clip. "
+                f"Received: num_classes={num_classes}, "
+                f"num_segments={kwargs.get('num_segments')}."
+            )
         inputs = pairs_of(audio or {}, video or {}, segment_frames)
         super().__init__(encoder, hidden_dim, num_classes, **inputs, **kwargs)
         self.segment_frames = segment_frames
@@ -133,6 +151,11 @@ class SyncClassifier(AudioVisualClassifier):
         shape = (-1, self.num_pairs, self.num_classes)
         outputs["logits"] = ops.mean(ops.reshape(outputs["logits"], shape), axis=1)
         return outputs
+
+    def absence(
+        self, inputs: Mapping[str, Any], tokens: Mapping[str, keras.KerasTensor]
+    ) -> dict[str, keras.KerasTensor] | None:
+        return super().absence(_per_pair(inputs, PRESENCE, self.num_pairs), tokens)
 
     def get_config(self) -> dict[str, Any]:
         own = {"segment_frames": self.segment_frames, **self.clip_inputs}
@@ -197,7 +220,10 @@ class CAVMAESync(CAVMAE):
         training: bool = False,
     ) -> dict[str, keras.KerasTensor]:
         masked = self.drops_tokens(masked, training)
-        inputs = {**inputs, **self._per_pair(inputs, ("audio_noise", "video_noise"))}
+        inputs = {
+            **inputs,
+            **_per_pair(inputs, ("audio_noise", "video_noise"), self.num_pairs),
+        }
         rows = inputs.get("example_index")
         if rows is not None:
             pair = ops.arange(self.num_pairs, dtype="int32")
@@ -205,14 +231,6 @@ class CAVMAESync(CAVMAE):
             inputs["example_index"] = ops.reshape(rows, (-1,))
         outputs = super().call(inputs, masked=masked, training=training)
         return outputs if masked else outputs | self._clip_embeddings(outputs)
-
-    def _per_pair(self, batch, names):
-        """What the batch has of `names`, each clip's value for all its pairs."""
-        return {
-            name: ops.repeat(batch[name], self.num_pairs, axis=0)
-            for name in names
-            if batch.get(name) is not None
-        }
 
     def encode(
         self,
@@ -242,7 +260,5 @@ class CAVMAESync(CAVMAE):
         outputs: Mapping[str, Any],
         objectives: Sequence[Objective] | None = None,
     ) -> dict[str, Term]:
-        weights = ("audio_present", "video_present", "sample_weight")
-        return super().compute_terms(
-            {**batch, **self._per_pair(batch, weights)}, outputs, objectives
-        )
+        weights = _per_pair(batch, (*PRESENCE, "sample_weight"), self.num_pairs)
+        return super().compute_terms({**batch, **weights}, outputs, objectives)

@@ -1,11 +1,14 @@
-"""Checks that the parts of a masked autoencoder fit together.
+"""Checks that the parts of a model fit together.
 
 Each check raises a `ValueError` with the reason.
 """
 
 from typing import TYPE_CHECKING
 
+from tfavmae.layers.pooling import POOLINGS
+
 if TYPE_CHECKING:  # these classes import this file
+    from tfavmae.models.classifier import AudioVisualClassifier
     from tfavmae.models.decoders import AudioVisualDecoder
     from tfavmae.models.masked_autoencoder import MaskedAutoencoder
 
@@ -28,10 +31,32 @@ def check_composition(model: "MaskedAutoencoder") -> None:
         )
     if "inpainting" in requires:
         _check_inpainting(model)
+    if model.joint_ratio is not None:
+        _check_joint_mask(model, requires)
     if model.decoder is not None and "embedding" not in requires:
         _check_coupling(model)
     if model.teacher is not None or "teacher" in requires:
         _check_teacher(model)
+
+
+def _check_joint_mask(model: "MaskedAutoencoder", requires: set[str]) -> None:
+    decoder = model.decoder
+    able = (
+        not model.encoder.separates_modalities
+        and model.encoder.fusion == "concat"
+        and not model.encoder.class_token
+        and decoder is not None
+        and decoder.sharing == "early"
+        and decoder.share_projection
+    )
+    if not able or requires != {"reconstruction"} or model.num_views > 1:
+        raise ValueError(
+            "One mask over the tokens of both modalities (`joint_ratio`) needs an "
+            "encoder and a decoder that treat them as one sequence from the first "
+            "layer, and reconstruction alone. Received: encoder.num_unimodal_layers="
+            f"{model.encoder.num_unimodal_layers}, encoder.multi_stream="
+            f"{model.encoder.multi_stream}, objectives={sorted(requires)}."
+        )
 
 
 def _check_coupling(model: "MaskedAutoencoder") -> None:
@@ -136,4 +161,57 @@ def _check_teacher(model: "MaskedAutoencoder") -> None:
         raise ValueError(
             f"The decoder must predict the teacher's {teacher.hidden_dim} values per "
             f"token. Received: patch_values={decoder.patch_values}."
+        )
+
+
+def check_classifier(model: "AudioVisualClassifier") -> None:
+    """Raises a `ValueError` for options of a classifier that exclude each other."""
+    head, tokens = model.head_options, model.head_options["tokens"]
+    choices = {
+        "pooling": (model.pooling, ("tokens", "modalities", "sum", "logits")),
+        "stream": (model.stream, ("joint", "single", "concat", "sum")),
+        "missing_modality": (model.missing_modality, ("joint", "single", "mean")),
+        "head.tokens": (tokens, POOLINGS),
+        "head.norm": (head["norm"], ("layer", "batch", "none")),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}.")
+    asks = model.stream != "joint" or model.missing_modality != "joint"
+    if asks and not model.encoder.multi_stream:
+        raise ValueError(
+            "`stream` and `missing_modality` other than 'joint' need an encoder with "
+            f"streams of each modality. Received: stream={model.stream!r}, "
+            f"missing_modality={model.missing_modality!r}."
+        )
+    if asks and model.pooling == "logits":
+        raise ValueError(
+            "`pooling='logits'` reads the joint stream; `stream` and "
+            "`missing_modality` must be 'joint'."
+        )
+    if model.loss_options["per_modality"] and model.pooling != "logits":
+        raise ValueError(
+            "`loss.per_modality` needs logits of each modality, `pooling='logits'`. "
+            f"Received: pooling={model.pooling!r}."
+        )
+    if tokens == "class_token":
+        _check_class_tokens(model)
+    if model.num_segments and (tokens != "mean" or model.masking_options):
+        raise ValueError(
+            "`num_segments` needs means of all tokens: `head.tokens='mean'` and no "
+            f"`masking`. Received: head.tokens={tokens!r}, "
+            f"masking={model.masking_options}."
+        )
+
+
+def _check_class_tokens(model: "AudioVisualClassifier") -> None:
+    if model.encoder.class_token == bool(model.positions.get("class_token")):
+        raise ValueError(
+            "`head.tokens='class_token'` needs one class token: that of the encoder "
+            "(`class_token`) or one with a position (`positions.class_token`)."
+        )
+    if model.pooling == "tokens" and len(model.modalities) > 1:
+        raise ValueError(
+            "`head.tokens='class_token'` gives each modality a token; choose "
+            "`pooling='modalities'`, 'sum' or 'logits'."
         )

@@ -261,6 +261,37 @@ class AudioVisualDecoder(keras.layers.Layer):
             outputs[f"{m}_decoded"] = decoded
         return outputs
 
+    def decode_jointly(
+        self, tokens: keras.KerasTensor, order: keras.KerasTensor, training: bool
+    ) -> dict[str, keras.KerasTensor]:
+        """Predicts both modalities from one sequence that one mask was drawn for.
+
+        Args:
+            tokens: encoded visible tokens of both modalities, `(batch, kept, dim)`.
+            order: int32 `(batch, tokens)` over the tokens of both, one modality after
+                the other; visible ones first.
+
+        Returns:
+            dict with `{modality}_prediction` and `{modality}_decoded`, see `call`.
+        """
+        x = self.both_projection(tokens)
+        missing = order.shape[1] - x.shape[1]
+        shape = (ops.shape(x)[0], missing, self.hidden_dim)
+        mask = ops.broadcast_to(ops.cast(self.both_mask_token, x.dtype), shape)
+        x = gather_tokens(
+            ops.concatenate([x, mask], axis=1), ops.argsort(order, axis=1)
+        )
+        placed, start = {}, 0
+        for m, grid in self.grids.items():
+            own = x[:, start : start + math.prod(grid)]
+            placed[m] = self._place(m, own, None)
+            start += math.prod(grid)
+        outputs = {}
+        for m, decoded in self._decode(placed, training).items():
+            outputs[f"{m}_prediction"] = self._predict(m, decoded)
+            outputs[f"{m}_decoded"] = decoded
+        return outputs
+
     def _predict(self, modality: str, x: keras.KerasTensor) -> keras.KerasTensor:
         # The loss is computed in float32 whatever the policy.
         return ops.cast(getattr(self, f"{modality}_head")(x), "float32")

@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from tfavmae.layers.bottleneck import BottleneckFusion
+from tfavmae.layers.presence import absent_tokens, split_tokens
 from tfavmae.layers.transformer import LayerNorm, TransformerStack
-
-MODALITIES = ("audio", "video")
+from tfavmae.models.options import MODALITIES, settings
 
 # ViT (Dosovitskiy et al., table 1) and DeiT's small; `tiny` is ours, for demos.
 VIT_SIZES = {
@@ -18,6 +18,33 @@ VIT_SIZES = {
     "base": {"hidden_dim": 768, "num_heads": 12, "mlp_dim": 3072, "num_layers": 12},
     "large": {"hidden_dim": 1024, "num_heads": 16, "mlp_dim": 4096, "num_layers": 24},
 }
+
+
+DROP_PATH = {"rate": 0.0, "rescale": True}
+
+
+def block_options(
+    num_heads: int,
+    mlp_dim: int,
+    layer_norm_epsilon: float,
+    approximate_gelu: bool = False,
+    drop_path: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of `TransformerBlock`.
+
+    Args:
+        num_heads, mlp_dim, layer_norm_epsilon, approximate_gelu: see there.
+        drop_path: `rate` of the last layer and `rescale`, see `DropPath`.
+    """
+    chosen = settings("drop_path", DROP_PATH, drop_path)
+    return {
+        "num_heads": num_heads,
+        "mlp_dim": mlp_dim,
+        "layer_norm_epsilon": layer_norm_epsilon,
+        "approximate_gelu": approximate_gelu,
+        "drop_path_rate": chosen["rate"],
+        "drop_path_rescale": chosen["rescale"],
+    }
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -41,9 +68,12 @@ class AudioVisualEncoder(keras.layers.Layer):
         chain_streams: single-modality streams run through all fusion layers; `False`:
             the last only, as CAV-MAE's pretraining code does when there are several.
         fusion: `concat`, layers on concatenated tokens, or `bottleneck`, see
-            `BottleneckFusion`, whose `num_bottlenecks` and `share_bottleneck_blocks`
-            follow.
+            `BottleneckFusion`, whose `num_bottlenecks` and `share_blocks` follow as
+            `num_bottlenecks` and `share_bottleneck_blocks`.
+        bottleneck_options: further arguments of `BottleneckFusion`.
         normalize_after_fusion: a layer norm ends the fusion layers.
+        normalize_unimodal: a layer norm ends the unimodal layers. `False` where a head
+            normalises what it pools instead (MAE's fine-tuning, ViViT).
         class_token: each modality has a learned token that runs along and comes out
             apart from the others, as `{modality}_class_token` and
             `{modality}_unimodal_class_token`.
@@ -53,6 +83,10 @@ class AudioVisualEncoder(keras.layers.Layer):
         tokens: dict of modality to `(batch, tokens, hidden_dim)`.
         views: the batch holds that many views of every example, all first ones first;
             only they are fused.
+        is_absent: dict of modality to bool `(batch,)`, True for examples that lack it:
+            no fusion layer attends to its tokens. `None`: all have all.
+        joint_alone: with `multi_stream`, the joint stream runs for one modality alone,
+            too, instead of that modality's own stream in its place.
 
     Returns:
         dict with `{modality}_tokens` and, unless fusion is early,
@@ -76,6 +110,8 @@ class AudioVisualEncoder(keras.layers.Layer):
         normalize_after_fusion: bool = True,
         class_token: bool = False,
         fuse_class_token: bool = True,
+        bottleneck_options: Mapping[str, Any] | None = None,
+        normalize_unimodal: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -104,6 +140,8 @@ class AudioVisualEncoder(keras.layers.Layer):
         self.normalize_after_fusion = normalize_after_fusion
         self.class_token = class_token
         self.fuse_class_token = fuse_class_token
+        self.bottleneck_options = dict(bottleneck_options or {})
+        self.normalize_unimodal = normalize_unimodal
 
     @property
     def separates_modalities(self) -> bool:
@@ -129,6 +167,7 @@ class AudioVisualEncoder(keras.layers.Layer):
                     self.modalities,
                     self.num_bottlenecks,
                     self.share_bottleneck_blocks,
+                    **self.bottleneck_options,
                     dtype=self.dtype_policy,
                     name="joint",
                 )
@@ -161,7 +200,8 @@ class AudioVisualEncoder(keras.layers.Layer):
             dtype=self.dtype_policy,
             name=f"{name}_norm",
         )
-        if name == "joint" and not self.normalize_after_fusion:
+        is_fusion = name == "joint"
+        if not (self.normalize_after_fusion if is_fusion else self.normalize_unimodal):
             norm = keras.layers.Identity(dtype=self.dtype_policy, name=f"{name}_norm")
         stack.build(input_shape)
         norm.build(input_shape)
@@ -197,8 +237,11 @@ class AudioVisualEncoder(keras.layers.Layer):
         tokens: Mapping[str, keras.KerasTensor],
         training: bool = False,
         views: int = 1,
+        is_absent: Mapping[str, keras.KerasTensor] | None = None,
+        joint_alone: bool = False,
     ) -> dict[str, keras.KerasTensor]:
         outputs = {}
+        is_alone = self.multi_stream and len(tokens) == 1 and not joint_alone
         if self.class_token:
             tokens = {m: self._prepend_class_token(m, x) for m, x in tokens.items()}
         if self.separates_modalities:
@@ -209,16 +252,21 @@ class AudioVisualEncoder(keras.layers.Layer):
             outputs = {f"{m}_unimodal_tokens": x for m, x in unimodal.items()}
             if self.normalize_before_fusion or not self.num_fusion_layers:
                 tokens = unimodal
-            if self.multi_stream and len(tokens) == 1:
+            if is_alone:
                 # A modality alone has a stream of its own, which is the end of its way.
                 tokens = unimodal
         tokens = {m: first_view(x, views) for m, x in tokens.items()}
         if self.class_token and not self.fuse_class_token:
             tokens = {m: x[:, 1:] for m, x in tokens.items()}
-        if self.num_fusion_layers and not (self.multi_stream and len(tokens) == 1):
-            tokens = self._fuse(tokens, training)
+        if self.num_fusion_layers and not is_alone:
+            tokens = self._fuse(tokens, training, is_absent)
         outputs |= {f"{m}_tokens": x for m, x in tokens.items()}
-        return self._separate_class_tokens(outputs) if self.class_token else outputs
+        if not self.class_token:
+            return outputs
+        if self.fuse_class_token:
+            return separate_class_tokens(outputs)
+        own = {k: x for k, x in outputs.items() if k.endswith("_unimodal_tokens")}
+        return outputs | separate_class_tokens(own)
 
     def encode_unimodal(
         self, tokens: Mapping[str, keras.KerasTensor], training: bool = False
@@ -243,16 +291,6 @@ class AudioVisualEncoder(keras.layers.Layer):
         token = ops.broadcast_to(token, (ops.shape(x)[0], 1, x.shape[-1]))
         return ops.concatenate([token, x], axis=1)
 
-    def _separate_class_tokens(
-        self, outputs: Mapping[str, keras.KerasTensor]
-    ) -> dict[str, keras.KerasTensor]:
-        separated = dict(outputs)
-        for name, x in outputs.items():
-            if self.fuse_class_token or name.endswith("_unimodal_tokens"):
-                separated[name] = x[:, 1:]
-                separated[name.replace("_tokens", "_class_token")] = x[:, 0]
-        return separated
-
     def _unimodal(
         self, modality: str, x: keras.KerasTensor, training: bool
     ) -> keras.KerasTensor:
@@ -266,18 +304,18 @@ class AudioVisualEncoder(keras.layers.Layer):
         return self._norm(modality)(x)
 
     def _fuse(
-        self, tokens: Mapping[str, keras.KerasTensor], training: bool
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        training: bool,
+        is_absent: Mapping[str, keras.KerasTensor] | None,
     ) -> dict[str, keras.KerasTensor]:
         if self.fusion == "bottleneck":
-            fused = self.joint_stack(tokens, training=training)
+            fused = self.joint_stack(tokens, training=training, is_absent=is_absent)
             return {m: self.joint_norm(x) for m, x in fused.items()}
         x = ops.concatenate(list(tokens.values()), axis=1)
-        x = self.joint_norm(self.joint_stack(x, training=training))
-        fused, start = {}, 0
-        for modality, own in tokens.items():
-            fused[modality] = x[:, start : start + own.shape[1]]
-            start += own.shape[1]
-        return fused
+        absent = absent_tokens(tokens, is_absent)
+        x = self.joint_norm(self.joint_stack(x, training=training, is_absent=absent))
+        return split_tokens(x, tokens)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -296,7 +334,25 @@ class AudioVisualEncoder(keras.layers.Layer):
             "normalize_after_fusion": self.normalize_after_fusion,
             "class_token": self.class_token,
             "fuse_class_token": self.fuse_class_token,
+            "bottleneck_options": self.bottleneck_options,
+            "normalize_unimodal": self.normalize_unimodal,
         }
+
+
+def separate_class_tokens(
+    outputs: Mapping[str, keras.KerasTensor],
+) -> dict[str, keras.KerasTensor]:
+    """Outputs whose tokens begin with a class token, and those as outputs of their own.
+
+    `audio_tokens` without its first becomes `audio_tokens` and `audio_class_token`
+    `(batch, hidden_dim)`; names that do not end in `_tokens` stay.
+    """
+    separated = dict(outputs)
+    for name, x in outputs.items():
+        if name.endswith("_tokens"):
+            separated[name] = x[:, 1:]
+            separated[name.replace("_tokens", "_class_token")] = x[:, 0]
+    return separated
 
 
 def first_view(x: keras.KerasTensor, views: int) -> keras.KerasTensor:

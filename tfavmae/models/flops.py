@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from tfavmae.layers import transformer
+from tfavmae.layers import attention
 
 
 def input_shapes(model: keras.Model) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -88,12 +88,12 @@ def _attention_at_once() -> Iterator[None]:
     Head by head, the backward pass computes a product a second time to save memory. It
     costs time, but it is not work that the model asks for, and JAX does not do it.
     """
-    limit = transformer.HEAD_BY_HEAD_TOKENS
-    transformer.HEAD_BY_HEAD_TOKENS = sys.maxsize
+    limit = attention.HEAD_BY_HEAD_TOKENS
+    attention.HEAD_BY_HEAD_TOKENS = sys.maxsize
     try:
         yield
     finally:
-        transformer.HEAD_BY_HEAD_TOKENS = limit
+        attention.HEAD_BY_HEAD_TOKENS = limit
 
 
 def products_of_graph(graph: Any) -> int:

@@ -7,14 +7,14 @@ import keras
 from keras import ops
 
 from tfavmae.layers.embedding import standardize_patches
-from tfavmae.layers.masking import TokenMasking, gather_tokens, hash_noise
-from tfavmae.models.base import AudioVisualModel
+from tfavmae.layers.masking import TokenMasking, gather_tokens
+from tfavmae.layers.presence import split_tokens
+from tfavmae.models.base import VIEW_SUFFIXES, AudioVisualModel
 from tfavmae.models.composition import check_composition, check_counts
 from tfavmae.models.decoders import AudioVisualDecoder
-from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
+from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.transfer import copy_matching_weights
 
-VIEW_SUFFIXES = ("", "_2")
 TARGET_NORMALIZATIONS = (None, "patch", "patch_biased", "patch_channels")
 
 
@@ -36,6 +36,9 @@ class MaskedAutoencoder(AudioVisualModel):
         teacher_output: `fusion` or `unimodal`, the layers whose outputs those are.
         allow_uncoupled: accept parts that make two models side by side, whose
             modalities never meet (AV-MAE, appendix A.3).
+        joint_ratio: fraction of the tokens of both modalities together that one mask
+            removes (CAV-MAE, section 2.2), instead of a mask for each: how many of a
+            modality's tokens stay differs from clip to clip. `None`: a mask for each.
         Others: see `AudioVisualModel`.
 
     Call arguments:
@@ -67,6 +70,7 @@ class MaskedAutoencoder(AudioVisualModel):
         teacher: AudioVisualModel | None = None,
         teacher_output: str = "fusion",
         allow_uncoupled: bool = False,
+        joint_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, hidden_dim, **kwargs)
@@ -82,6 +86,7 @@ class MaskedAutoencoder(AudioVisualModel):
         self.teacher = teacher
         self.teacher_output = teacher_output
         self.allow_uncoupled = allow_uncoupled
+        self.joint_ratio = joint_ratio
         check_composition(self)
         self.build()
 
@@ -104,11 +109,9 @@ class MaskedAutoencoder(AudioVisualModel):
 
     def build(self, input_shape: Any = None) -> None:
         super().build()
-        for modality, spec in self.inputs_by_modality.items():
-            options = self.masking_options.get(modality, {})
-            masking = TokenMasking(spec.grid, **options, name=f"{modality}_masking")
-            masking.build((None, masking.num_tokens))
-            setattr(self, f"{modality}_masking", masking)
+        self.build_masking(
+            {m: self.masking_options.get(m, {}) for m in self.modalities}
+        )
         if self.decoder is not None:
             self.decoder.build((None, None, self.hidden_dim))
         if self.teacher is not None:
@@ -143,58 +146,38 @@ class MaskedAutoencoder(AudioVisualModel):
         patches = self.patchify(outputs)
         if not self.drops_tokens(masked, training):
             return outputs | self.encode(self.tokenize(patches), training)
+        if self.joint_ratio is not None:
+            return outputs | self._jointly_masked(inputs, patches, training)
         orders = [
             self.draw_order(inputs, patches, training, view)
             for view in range(self.num_views)
         ]
         return outputs | self._masked_views(patches, orders, training)
 
-    def draw_order(
+    def _jointly_masked(
         self,
         inputs: Mapping[str, Any],
         patches: Mapping[str, keras.KerasTensor],
         training: bool,
-        view: int = 0,
     ) -> dict[str, keras.KerasTensor]:
-        """Dict of modality to int32 `(batch, tokens)`, tokens to keep first.
-
-        Args:
-            inputs: of the model; their noise decides where it is given.
-            patches: dict of modality to `(batch, tokens, values)`.
-            training: evaluation masks as step 0 does, so that it can be repeated.
-            view: which of the masked views.
-        """
-        order = {}
-        for m, x in patches.items():
-            noise = inputs.get(f"{m}_noise{VIEW_SUFFIXES[view]}")
-            if noise is None:
-                stream = 2 * view + MODALITIES.index(m)
-                noise = self.draw_noise(inputs, x, training, stream, x.shape[1])
-            order[m] = getattr(self, f"{m}_masking")(noise)
-        return order
-
-    def draw_noise(
-        self,
-        inputs: Mapping[str, Any],
-        patches: keras.KerasTensor,
-        training: bool,
-        stream: int,
-        count: int,
-    ) -> keras.KerasTensor:
-        """Uniform noise `(batch, count)` from seed, step and example; see `hash_noise`.
-
-        Args:
-            inputs: of the model, with `example_index` or without.
-            patches: `(batch, ...)`.
-            training: see `draw_order`.
-            stream: tells draws apart; two views of two modalities have 0 to 3.
-            count: numbers for each example.
-        """
-        rows = inputs.get("example_index")
-        if rows is None:
-            rows = ops.arange(ops.shape(patches)[0], dtype="int32")
-        step = self.training_step if training else 0
-        return hash_noise(self.seed, step, rows, stream, count)
+        """One sequence of the tokens of both modalities, and one mask for it."""
+        noise = [self._noise(inputs, m, x, training) for m, x in patches.items()]
+        masking = TokenMasking((sum(x.shape[1] for x in noise),), self.joint_ratio)
+        order = masking(ops.concatenate(noise, axis=1))
+        tokens = ops.concatenate([*self.tokenize(patches).values()], axis=1)
+        visible = gather_tokens(tokens, order[:, : masking.num_kept])
+        outputs = self.encode({"joint": visible}, training)
+        outputs |= self.decoder.decode_jointly(
+            outputs["joint_tokens"], order, training=training
+        )
+        is_masked = split_tokens(masking.is_masked(order), patches)
+        outputs |= {f"{m}_is_masked": x for m, x in is_masked.items()}
+        for m, x in self._target_values(patches).items():
+            parts = self._normalize_target(m, x)
+            names = ("target", "target_mean", "target_std")
+            named = zip(names, parts, strict=True)
+            outputs |= {f"{m}_{name}": part for name, part in named}
+        return outputs
 
     def _masked_views(
         self,
@@ -204,7 +187,7 @@ class MaskedAutoencoder(AudioVisualModel):
     ) -> dict[str, keras.KerasTensor]:
         """Encodes all views as one batch; fuses and decodes the first, or all."""
         kept = [
-            {m: x[:, : self._masking(m).num_kept] for m, x in order.items()}
+            {m: x[:, : self.masking(m).num_kept] for m, x in order.items()}
             for order in orders
         ]
         tokens = _stack([self.tokenize(patches, x) for x in kept])
@@ -219,7 +202,7 @@ class MaskedAutoencoder(AudioVisualModel):
         for suffix, order in zip(VIEW_SUFFIXES, orders, strict=False):
             for m in patches:
                 outputs[f"{m}_order{suffix}"] = order[m]
-                outputs[f"{m}_is_masked{suffix}"] = self._masking(m).is_masked(order[m])
+                outputs[f"{m}_is_masked{suffix}"] = self.masking(m).is_masked(order[m])
         if self.decoder is not None:
             outputs |= self._targets(self._target_values(patches), decoded)
         return outputs
@@ -239,9 +222,6 @@ class MaskedAutoencoder(AudioVisualModel):
         if any("reconstruction" in x.requires for x in self.objectives):
             outputs |= self.decoder(visible, order, training=training)
         return outputs
-
-    def _masking(self, modality: str) -> TokenMasking:
-        return getattr(self, f"{modality}_masking")
 
     def _target_values(
         self, patches: Mapping[str, keras.KerasTensor]
@@ -265,7 +245,7 @@ class MaskedAutoencoder(AudioVisualModel):
             targets[f"{m}_target_mean"], targets[f"{m}_target_std"] = mean, deviation
             for suffix, order in zip(VIEW_SUFFIXES, orders, strict=False):
                 targets[f"{m}_target{suffix}"] = whole
-                masked = gather_tokens(x, order[m][:, self._masking(m).num_kept :])
+                masked = gather_tokens(x, order[m][:, self.masking(m).num_kept :])
                 masked = self._normalize_target(m, masked)[0]
                 targets[f"{m}_masked_target{suffix}"] = masked
         return targets
@@ -311,6 +291,7 @@ class MaskedAutoencoder(AudioVisualModel):
             "decode_second_view": self.decode_second_view,
             "teacher_output": self.teacher_output,
             "allow_uncoupled": self.allow_uncoupled,
+            "joint_ratio": self.joint_ratio,
         }
 
 

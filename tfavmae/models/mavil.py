@@ -7,9 +7,10 @@ import keras
 
 from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
-from tfavmae.models.encoders import MODALITIES, VIT_SIZES, AudioVisualEncoder
+from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
-from tfavmae.models.paper_model import FineTuning, PaperModel, modalities_of, settings
+from tfavmae.models.options import MODALITIES, modalities_of, settings
+from tfavmae.models.paper_model import FineTuning, PaperModel
 from tfavmae.objectives.base import Objective
 from tfavmae.objectives.contrastive import InterModalContrast, IntraModalContrast
 from tfavmae.objectives.distillation import Distillation
@@ -33,12 +34,18 @@ def mavil_encoder(
     class_token: bool = True,
     layer_norm_epsilon: float = LAYER_NORM_EPSILON,
     modalities: Sequence[str] = MODALITIES,
+    drop_path: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> AudioVisualEncoder:
     """Separate encoders, then fusion layers (sections 3.1 and B.2)."""
     fusion = {}
     if bottleneck is not None:
         chosen = settings("bottleneck", BOTTLENECK, bottleneck)
+        if chosen["num_tokens"] < 1:
+            raise ValueError(
+                "`bottleneck.num_tokens` must be at least 1; `bottleneck=None` fuses "
+                f"without. Received: {chosen['num_tokens']}."
+            )
         fusion = {
             "fusion": "bottleneck",
             "num_bottlenecks": chosen["num_tokens"],
@@ -47,11 +54,7 @@ def mavil_encoder(
     return AudioVisualEncoder(
         num_layers,
         num_fusion_layers,
-        {
-            "num_heads": num_heads,
-            "mlp_dim": mlp_dim,
-            "layer_norm_epsilon": layer_norm_epsilon,
-        },
+        block_options(num_heads, mlp_dim, layer_norm_epsilon, drop_path=drop_path),
         modalities=modalities,
         normalize_before_fusion=normalize_before_fusion,
         normalize_after_fusion=normalize_after_fusion,
@@ -171,6 +174,8 @@ class MAViL(PaperModel):
             "normalize_before_fusion": False,
             "normalize_after_fusion": True,
             "class_token": True,
+            "normalize_unimodal": True,
+            "drop_path": None,
         },
         arguments={
             "layer_norm_epsilon": LAYER_NORM_EPSILON,

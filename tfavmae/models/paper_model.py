@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import keras
 
-from tfavmae.errors import did_you_mean
 from tfavmae.models.classifier import AudioVisualClassifier
 from tfavmae.models.encoders import MODALITIES, AudioVisualEncoder
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
@@ -51,6 +50,7 @@ class PaperModel(MaskedAutoencoder):
         SHORT_CLIPS: dict of modality to what fills up a clip that is too short, see
             `tfavmae.data.clip_spec.ClipSpec`.
         FINE_TUNING: a `FineTuning`.
+        OTHER_CLASSIFIERS: others by name, which the option `classifier` chooses.
     """
 
     PRESET: ClassVar[str]
@@ -58,6 +58,7 @@ class PaperModel(MaskedAutoencoder):
     SIZES: ClassVar[Mapping[str, Mapping[str, Any]]]
     SHORT_CLIPS: ClassVar[Mapping[str, str]] = {"audio": "pad", "video": "hold"}
     FINE_TUNING: ClassVar[FineTuning]
+    OTHER_CLASSIFIERS: ClassVar[Mapping[str, FineTuning]] = {}
 
     # Arguments of `MaskedAutoencoder` that a paper's constructor hands on unseen.
     HANDED_ON: ClassVar[tuple[str, ...]] = (
@@ -91,6 +92,26 @@ class PaperModel(MaskedAutoencoder):
         return [*arguments_of(cls, PaperModel), *cls.HANDED_ON]
 
     @classmethod
+    def fine_tuning(cls, classifier: str | None = None) -> FineTuning:
+        """How a classifier is made of this paper's encoder.
+
+        Args:
+            classifier: one of `OTHER_CLASSIFIERS`, or `None` for `FINE_TUNING`.
+
+        Raises:
+            ValueError: for an unknown name; says which there are.
+        """
+        if classifier is None:
+            return cls.FINE_TUNING
+        if classifier not in cls.OTHER_CLASSIFIERS:
+            raise ValueError(
+                f"`classifier` of {cls.PRESET} must be one of "
+                f"{sorted(cls.OTHER_CLASSIFIERS)} or left out. "
+                f"Received: {classifier!r}."
+            )
+        return cls.OTHER_CLASSIFIERS[classifier]
+
+    @classmethod
     def read_inputs(
         cls,
         audio: Mapping[str, Any] | AudioInput | None,
@@ -121,38 +142,3 @@ def arguments_of(kind: type, base: type) -> list[str]:
     own = [c.__init__ for c in classes if "__init__" in vars(c)]
     names = [name for init in own for name in inspect.signature(init).parameters]
     return [name for name in names if name not in ("self", "kwargs")]
-
-
-def settings(
-    name: str, defaults: Mapping[str, Any], given: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Settings that are one argument of a constructor: the given ones over `defaults`.
-
-    Args:
-        name: of the argument, for the error message.
-        defaults: all settings that there are.
-        given: those to change.
-
-    Raises:
-        ValueError: for an unknown setting; names the nearest.
-    """
-    for key in given or {}:
-        if key not in defaults:
-            raise ValueError(
-                f"Unknown `{name}` setting {key!r}; {did_you_mean(key, defaults)}"
-            )
-    return {**defaults, **(given or {})}
-
-
-def modalities_of(modality: str) -> tuple[str, ...]:
-    """`audio_video` as `("audio", "video")`; `audio` and `video` alone.
-
-    Raises:
-        ValueError: for any other name.
-    """
-    if modality not in ("audio_video", *MODALITIES):
-        raise ValueError(
-            "`modality` must be 'audio', 'video' or 'audio_video'. "
-            f"Received: {modality!r}."
-        )
-    return tuple(modality.split("_"))

@@ -84,6 +84,7 @@ def build_classifier(
     name: str = "cav_mae",
     size: str = "base",
     modality: str = "audio_video",
+    classifier: str | None = None,
     **options: Any,
 ) -> AudioVisualClassifier:
     """A classifier around the encoder of the pretraining model of the same name.
@@ -91,6 +92,7 @@ def build_classifier(
     Args:
         name, size: as of `build_pretraining`.
         modality: `audio`, `video` or `audio_video`.
+        classifier: which one, where the paper has several: `mbt` of `av_mae`.
         **options: arguments of the classifier and of the encoder;
             `layer_norm_epsilon` is of both.
 
@@ -98,12 +100,15 @@ def build_classifier(
         ValueError: for an unknown name, size or option; says what is known.
     """
     model = paper(name)
-    recipe = model.FINE_TUNING
+    recipe = model.fine_tuning(classifier)
     sizes = dict(_look_up(model.SIZES, f"size of {name}", size))
     sizes.pop("decoder", None)
     sizes |= recipe.encoder_options
     sizes |= {k: options.pop(k) for k in tuple(options) if k in sizes}
     arguments = {**recipe.arguments, **options}
+    for k, own in recipe.arguments.items():
+        if isinstance(own, Mapping) and options.get(k):
+            arguments[k] = {**own, **options[k]}
     if "layer_norm_epsilon" in arguments:
         sizes["layer_norm_epsilon"] = arguments["layer_norm_epsilon"]
     check_options([*arguments_of(recipe.model, AudioVisualModel), *sizes], options)

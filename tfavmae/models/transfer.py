@@ -23,7 +23,9 @@ def copy_matching_weights(
 ) -> TransferReport:
     """Copies the weights whose addresses and shapes agree.
 
-    Weights below one of the target's `new_weights` stay as they are.
+    A target whose layers lie elsewhere than in its source says where by a method
+    `origin(address, given)`. Weights below one of the target's `new_weights` stay as
+    they are.
 
     Args:
         source, target: models.
@@ -36,16 +38,19 @@ def copy_matching_weights(
     wanted = {address(v): v for v in target.weights if address(v).startswith(into)}
     wanted = {a.removeprefix(into): v for a, v in wanted.items()}
     new = ("training_step", *getattr(target, "new_weights", ()))
-    copied = [a for a in wanted if a in given and not a.startswith(new)]
-    for a in copied:
-        if given[a].shape != wanted[a].shape:
+    origin = getattr(target, "origin", lambda a, given: a if a in given else None)
+    origins = {a: origin(a, given.keys()) for a in wanted if not a.startswith(new)}
+    copied = {a: there for a, there in origins.items() if there is not None}
+    for a, there in copied.items():
+        if given[there].shape != wanted[a].shape:
             raise ValueError(
-                f"Weight {a} has shape {tuple(given[a].shape)} in the checkpoint and "
-                f"{tuple(wanted[a].shape)} in the model; make their settings agree."
+                f"Weight {a} has shape {tuple(given[there].shape)} in the checkpoint "
+                f"and {tuple(wanted[a].shape)} in the model; make their settings agree."
             )
-        wanted[a].assign(given[a])
+        wanted[a].assign(given[there])
+    used = {*copied.values(), "training_step"}
     return TransferReport(
-        copied,
+        list(copied),
         [a for a in wanted if a not in copied and a != "training_step"],
-        [a for a in given if a not in copied and a != "training_step"],
+        [a for a in given if a not in used],
     )

@@ -19,7 +19,10 @@ class Reconstruction(Objective):
 
     Reads `{modality}_masked_prediction` and `{modality}_masked_target`, or the same
     without `masked_`, all `(batch, patches, values)`, in the units of the target:
-    normalised spectrogram or pixels, or standardised patches. Terms are named
+    normalised spectrogram or pixels, or standardised patches. Where one mask is drawn
+    for both modalities, clips have different numbers of masked patches: then those
+    without `masked_`, the mean over each clip's patches of `{modality}_is_masked`
+    `(batch, patches)`, and the mean of these over clips. Terms are named
     `reconstruction_{modality}`.
 
     Args:
@@ -60,7 +63,19 @@ class Reconstruction(Objective):
         terms = {}
         for modality in self.modalities:
             pairs = self.pairs(modality, outputs)
-            if pairs:
+            counted = self._counted(modality, outputs)
+            if counted is not None:
+                prediction, target = pairs[0]
+                errors = reduce(ops.square(prediction - target), axis=-1)
+                each = ops.sum(errors * counted, axis=1)
+                each = each / ops.maximum(ops.sum(counted, axis=1), 1)
+                weight = presence(batch, modality, errors)
+                terms[f"{self.prefix}_{modality}"] = Term(
+                    ops.sum(each * weight),
+                    ops.sum(weight),
+                    self.weight * self.modality_weights[modality],
+                )
+            elif pairs:
                 errors = ops.concatenate(
                     [reduce(ops.square(p - t), axis=-1) for p, t in pairs], axis=1
                 )
@@ -78,11 +93,26 @@ class Reconstruction(Objective):
             f"{self.prefix}_{m}": ops.sum(presence(batch, m)) for m in self.modalities
         }
 
+    def _is_jointly_masked(
+        self, modality: str, outputs: dict[str, KerasTensor]
+    ) -> bool:
+        has = [f"{modality}_{x}" in outputs for x in ("is_masked", "masked_target")]
+        return has == [True, False]
+
+    def _counted(
+        self, modality: str, outputs: dict[str, KerasTensor]
+    ) -> KerasTensor | None:
+        """float32 `(batch, patches)`, 1 for those that count; `None`: all given do."""
+        if self.include_visible or not self._is_jointly_masked(modality, outputs):
+            return None
+        return ops.cast(outputs[f"{modality}_is_masked"], "float32")
+
     def pairs(
         self, modality: str, outputs: dict[str, KerasTensor]
     ) -> list[tuple[KerasTensor, KerasTensor]]:
         """Predictions and targets `(batch, patches, values)` of all decoded views."""
-        part = "" if self.include_visible else "masked_"
+        is_whole = self.include_visible or self._is_jointly_masked(modality, outputs)
+        part = "" if is_whole else "masked_"
         names = [
             (f"{part}prediction{suffix}", f"{part}target{suffix}")
             for suffix in ("", "_2")

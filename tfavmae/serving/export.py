@@ -147,11 +147,17 @@ def signatures_of(model: keras.Model, inputs: dict[str, np.ndarray]) -> list[Sig
         inputs: clips in the form that the signatures take.
 
     Raises:
-        UserError: the model has neither logits nor embeddings.
+        UserError: the model has neither logits nor embeddings, or several heads.
     """
     used = tuple(name for name in DTYPES if name in model.modalities)
     together = model({name: inputs[name] for name in used}, training=False)
     signatures = []
+    if isinstance(together.get("logits"), dict):
+        heads = ", ".join(together["logits"])
+        raise UserError(
+            f"A served classifier answers with one label; this one has {heads}. "
+            "Fine-tune it on one of them."
+        )
     if "logits" in together:
         signatures.append(Signature("classify", used, ("logits", "probabilities")))
     embeddings = {}
@@ -187,7 +193,7 @@ def answer(
     named = model({name: inputs[name] for name in signature.inputs}, training=False)
     if "logits" in named:
         logits = tf.cast(named["logits"], "float32")
-        activation = tf.nn.sigmoid if model.multi_label else tf.nn.softmax
+        activation = getattr(tf.nn, model.activation)
         named = {**named, "logits": logits, "probabilities": activation(logits)}
     return {
         name: tf.math.l2_normalize(tf.cast(named[name], "float32"), -1)

@@ -13,6 +13,7 @@ from tfavmae.tasks import metrics
 from tfavmae.tasks.forward import (
     MODALITIES,
     Batch,
+    clips_present,
     first_views,
     forward,
     mean_over_views,
@@ -37,13 +38,23 @@ class ClassScore:
 
 
 @dataclasses.dataclass
+class PresenceScore:
+    """Scores of the clips that have the same modalities; see `ClassificationResult`."""
+
+    num_clips: int
+    accuracy: Estimate | None
+    mean_average_precision: float
+
+
+@dataclasses.dataclass
 class ClassificationResult(Result):
     """Scores of a classifier on `num_clips` clips.
 
     Args:
-        modalities: modalities that each clip must have had.
+        modalities: modalities that each clip had, all or one of them.
         num_clips: clips evaluated.
-        num_left_out: clips not evaluated because they lack a modality or a label.
+        num_left_out: clips not evaluated because they lack what the model reads, or a
+            label.
         num_views: views per clip whose probabilities were averaged.
         accuracy: share of clips with the highest probability at their label; `None` for
             multi-label sets.
@@ -56,6 +67,9 @@ class ClassificationResult(Result):
         confusion: counts `(true, predicted)`; `None` for multi-label sets.
         num_files: files that the clips were cut from, over which the intervals are
             drawn; `None` if that was not asked for.
+        num_segments: segments of each clip that were scored; 0 for the clip itself.
+        by_presence: scores of the clips that have both modalities (`audio and video`),
+            `audio only` or `video only`; empty where all clips have all.
     """
 
     modalities: tuple[str, ...]
@@ -70,17 +84,23 @@ class ClassificationResult(Result):
     classes: list[ClassScore]
     confusion: np.ndarray | None
     num_files: int | None = None
+    num_segments: int = 0
+    by_presence: dict[str, PresenceScore] = dataclasses.field(default_factory=dict)
 
     @property
     def chance(self) -> float:
         """Accuracy of naming the most frequent class every time."""
-        return max(one.num_clips for one in self.classes) / self.num_clips
+        return max(one.num_clips for one in self.classes) / self._num_scored
 
     @property
     def chance_precision(self) -> float:
         """Mean average precision of random scores: the mean share of positives."""
-        shares = [one.num_clips / self.num_clips for one in self.classes]
+        shares = [one.num_clips / self._num_scored for one in self.classes]
         return float(np.mean([share for share in shares if share]))
+
+    @property
+    def _num_scored(self) -> int:
+        return self.num_clips * max(1, self.num_segments)
 
     def table(self) -> Table:
         num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
@@ -100,6 +120,10 @@ class ClassificationResult(Result):
         table.add_row("mAP", f"{self.mean_average_precision:.4f}")
         table.add_row("AUC", f"{self.mean_auc:.4f}")
         table.add_row("d-prime", f"{self.d_prime:.3f}")
+        for name, own in self.by_presence.items():
+            value = own.accuracy or f"{own.mean_average_precision:.4f}"
+            kind = "accuracy" if own.accuracy else "mAP"
+            table.add_row(f"{kind} of {own.num_clips} with {name}", str(value))
         return table
 
     def class_table(self) -> Table:
@@ -120,60 +144,111 @@ def evaluate(
     modalities: Sequence[str] | None = None,
     files: np.ndarray | None = None,
 ) -> ClassificationResult:
-    """Scores a classifier on every clip that has the modalities and a label.
+    """Scores a classifier on every clip that has something it reads, and a label.
 
-    Probabilities (softmax for one label per clip, sigmoid for several) are averaged
-    over the views of a clip, as CAV-MAE averages over ten frames.
+    A clip that lacks one of two modalities is classified by the other and counts; the
+    figures of `by_presence` tell such clips apart.
+
+    Probabilities (softmax or sigmoid, as the model was trained) are averaged over the
+    views of a clip, as CAV-MAE averages over ten frames. Where the model predicts
+    segments of a clip, each counts by itself.
 
     Args:
-        model: a classifier with the output `logits` `(batch, classes)`.
+        model: a classifier with the output `logits` `(batch, classes)` or
+            `(batch, segments, classes)`.
         batches: evaluation batches.
-        label: name of the label entry: class number `(batch,)`, negative for none, or
-            0/1 `(batch, classes)`.
+        label: name of the label entry: class number `(batch,)` or `(batch, segments)`,
+            negative for none, or 0/1 `(batch, classes)`.
         class_names: names of the classes.
-        modalities: modalities that a clip must have to be evaluated; default: those
-            of the model.
+        modalities: modalities that a clip must have to be evaluated; default: any of
+            the model's.
         files: int, the file of each clip of the split, by `example_index`
             (`Split.files`); intervals are drawn over files then, over clips if None.
 
     Raises:
         UserError: no clip can be evaluated, or the names are those of other classes.
     """
-    modalities = tuple(modalities or model.modalities)
     keep = ["example_index", label, *[f"{m}_present" for m in MODALITIES]]
     rows = forward(model, batches, ["logits"], keep)
-    index = rows["example_index"]
+    index, present = rows["example_index"], clips_present(rows)
     targets = first_views(rows[label], index)
+    num_segments = rows["logits"].shape[1] if rows["logits"].ndim == 3 else 0
     is_single = targets.ndim == 1
     usable = targets >= 0 if is_single else np.ones(len(targets), bool)
-    probabilities = mean_probabilities(rows["logits"], index, multi_label=not is_single)
-    for modality in modalities:
-        usable &= first_views(rows[f"{modality}_present"], index) > 0
+    probabilities = mean_probabilities(rows["logits"], index, model.activation)
+    wanted = [present[m] for m in modalities or model.modalities]
+    usable &= np.all(wanted, axis=0) if modalities else np.any(wanted, axis=0)
     if not usable.any():
+        which = " and " if modalities else " or "
         raise UserError(
-            f"None of the {len(usable)} clips has {' and '.join(modalities)} and a "
-            f"{label!r}, so nothing can be evaluated; check the labels of the split."
+            f"None of the {len(usable)} clips has "
+            f"{which.join(modalities or model.modalities)} and a {label!r}, so nothing "
+            "can be evaluated; check the labels of the split."
         )
     if files is not None:
         files = files[np.unique(index)][usable]
-    result = score(probabilities[usable], targets[usable], class_names, files)
+    probabilities, targets = probabilities[usable], targets[usable]
+    if num_segments:
+        # Segments of a clip are no independent draws: intervals are over its clips.
+        files = np.arange(len(targets)) if files is None else files
+        files = np.repeat(files, num_segments)
+        probabilities = probabilities.reshape(-1, probabilities.shape[-1])
+        targets = targets.reshape(-1).astype("int64")
+    result = score(probabilities, targets, class_names, files)
     return dataclasses.replace(
         result,
-        modalities=modalities,
+        modalities=tuple(modalities or model.modalities),
+        by_presence=_by_presence(
+            probabilities,
+            targets,
+            {m: present[m][usable] for m in model.modalities},
+            max(1, num_segments),
+        ),
+        num_clips=int(usable.sum()),
+        num_segments=num_segments,
         num_left_out=int((~usable).sum()),
-        num_views=len(index) / len(targets),
+        num_views=len(index) / len(usable),
     )
 
 
+def _by_presence(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    present: dict[str, np.ndarray],
+    rows_per_clip: int,
+) -> dict[str, PresenceScore]:
+    """Scores of the clips that have both modalities, or one alone; empty if all have.
+
+    Args:
+        probabilities: `(clips * rows_per_clip, classes)`.
+        targets: of the same rows.
+        present: by modality whether a clip has it, bool `(clips,)`.
+        rows_per_clip: segments of a clip, or 1.
+    """
+    has_all = np.all([*present.values()], axis=0)
+    if has_all.all():
+        return {}
+    groups = {" and ".join(present): has_all}
+    groups |= {f"{m} only": has & ~has_all for m, has in present.items()}
+    scores = {}
+    for name, clips in groups.items():
+        if clips.any():
+            rows = np.repeat(clips, rows_per_clip)
+            own = score(probabilities[rows], targets[rows])
+            scores[name] = PresenceScore(
+                int(clips.sum()), own.accuracy, own.mean_average_precision
+            )
+    return scores
+
+
 def predict(
-    model: keras.Model, batches: Iterable[Batch], *, multi_label: bool
+    model: keras.Model, batches: Iterable[Batch]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Classifies every clip, whether or not it has a label.
 
     Args:
         model: a classifier with the output `logits` `(batch, classes)`.
         batches: evaluation batches.
-        multi_label: whether a clip may have several classes.
 
     Returns:
         Probabilities as of `mean_probabilities`; and by modality whether a clip has it,
@@ -185,24 +260,24 @@ def predict(
     keep = ["example_index", *[f"{m}_present" for m in MODALITIES]]
     rows = forward(model, batches, ["logits"], keep)
     index = rows["example_index"]
-    present = {m: first_views(rows[f"{m}_present"], index) > 0 for m in MODALITIES}
-    return mean_probabilities(rows["logits"], index, multi_label), present
+    probabilities = mean_probabilities(rows["logits"], index, model.activation)
+    return probabilities, clips_present(rows)
 
 
 def mean_probabilities(
-    logits: np.ndarray, example_index: np.ndarray, multi_label: bool
+    logits: np.ndarray, example_index: np.ndarray, activation: str
 ) -> np.ndarray:
     """Probabilities of each clip, averaged over its views: float64 `(clips, classes)`.
 
     Args:
-        logits: `(views, classes)`.
+        logits: `(views, ..., classes)`.
         example_index: int `(views,)`, the clip of each row.
-        multi_label: sigmoid rather than softmax.
+        activation: `sigmoid` or `softmax`.
     """
     # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
     # depend on the order alone.
     logits = logits.astype("float64")
-    if multi_label:
+    if activation == "sigmoid":
         probabilities = scipy.special.expit(logits)
     else:
         probabilities = scipy.special.softmax(logits, axis=-1)

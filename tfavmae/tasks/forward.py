@@ -1,6 +1,6 @@
 """Forward passes over evaluation batches, and means over the views of a clip."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -29,7 +29,7 @@ def forward(
         batches: evaluation batches; rows with `sample_weight` 0 are padding and
             dropped.
         outputs: names of the model's outputs to return; those that it does not have
-            are left out.
+            are left out. Of a dict of heads, each comes as `{name}_{head}`.
         keep: names of batch entries to return beside them.
 
     Returns:
@@ -45,7 +45,13 @@ def forward(
     @tf.function
     def step(batch: Batch) -> dict[str, tf.Tensor]:
         named = model(batch, training=False)
-        return {k: tf.cast(named[k], "float32") for k in outputs if k in named}
+        found: dict[str, tf.Tensor] = {}
+        for k in outputs:
+            if isinstance(named.get(k), dict):
+                found |= {f"{k}_{head}": x for head, x in named[k].items()}
+            elif k in named:
+                found[k] = named[k]
+        return {k: tf.cast(x, "float32") for k, x in found.items()}
 
     chunks: dict[str, list] = {}
     for batch in batches:
@@ -57,6 +63,42 @@ def forward(
     if not chunks:
         raise UserError("There are no clips to evaluate; check the name of the split.")
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def only_with(
+    batches: Iterable[Batch], modality: str, modalities: Sequence[str]
+) -> Iterator[Batch]:
+    """Batches that say of every modality but one that their clips lack it.
+
+    Args:
+        batches: evaluation batches.
+        modality: the one that stays.
+        modalities: those that the model reads.
+
+    Raises:
+        UserError: the model does not read the modality, or nothing but it.
+    """
+    if modality not in modalities or len(modalities) < 2:
+        raise UserError(
+            f"One of two modalities can be hidden from a model that reads both; this "
+            f"one reads {' and '.join(modalities)}."
+        )
+    hidden = [f"{m}_present" for m in modalities if m != modality]
+    for batch in batches:
+        yield {k: tf.zeros_like(x) if k in hidden else x for k, x in batch.items()}
+
+
+def clips_present(
+    rows: dict[str, np.ndarray], modalities: Sequence[str] = MODALITIES
+) -> dict[str, np.ndarray]:
+    """By modality whether a clip has it, bool `(clips,)`.
+
+    Args:
+        rows: of `forward`, with `example_index` and `{modality}_present`.
+        modalities: those to tell of.
+    """
+    index = rows["example_index"]
+    return {m: first_views(rows[f"{m}_present"], index) > 0 for m in modalities}
 
 
 def mean_over_views(values: np.ndarray, example_index: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ intervals: `bootstrap`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.special
@@ -226,6 +226,41 @@ def top_k_hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray
     # Stable: among equal scores the first class counts, as with `argmax`.
     order = np.argsort(-np.asarray(scores), axis=-1, kind="stable")[:, :k]
     return (order == np.asarray(labels)[:, None]).any(-1).astype("float64")
+
+
+def joint_top_k_hits(
+    scores: Sequence[np.ndarray], labels: Sequence[np.ndarray], k: int = 1
+) -> np.ndarray:
+    """Whether a pair of labels is among the `k` pairs with the highest product.
+
+    EPIC-Kitchens' action is the pair of a verb and a noun, whose probability is the
+    product of theirs (AV-MAE's code).
+
+    Args:
+        scores: probabilities `(clips, classes)` of either label.
+        labels: int arrays `(clips,)` of either label.
+        k: number of guesses.
+
+    Returns:
+        0.0 or 1.0, `(clips,)`.
+    """
+    # The best k pairs are among the pairs of the best k of each. In the order of the
+    # classes, so that among equal products the first pair counts.
+    best = [
+        np.sort(np.argsort(-np.asarray(x), axis=-1, kind="stable")[:, :k], axis=-1)
+        for x in scores
+    ]
+    first, second = (
+        np.take_along_axis(np.asarray(x), i, axis=-1)
+        for x, i in zip(scores, best, strict=True)
+    )
+    products = (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
+    is_first, is_second = (
+        i == np.asarray(x)[:, None] for x, i in zip(labels, best, strict=True)
+    )
+    is_pair = (is_first[:, :, None] & is_second[:, None, :]).reshape(products.shape)
+    order = np.argsort(-products, axis=-1, kind="stable")[:, :k]
+    return np.take_along_axis(is_pair, order, axis=-1).any(-1).astype("float64")
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -137,11 +137,16 @@ class Trained:
             of each file that lacks a modality, and the reason.
         """
         model, labels = self.run.model, self.check_has_classes()
-        names = labels.names or [f"class {i}" for i in range(labels.num_classes)]
-        with naming_damage():
-            answers, present = classification.predict(
-                model, self.batches(clips.split), multi_label=labels.multi_label
+        if not isinstance(labels.num_classes, int) or labels.num_segments:
+            raise UserError(
+                f"{self.run.workdir}: files get one class each; this model learned "
+                f"{self.config.data.label}. Measure it with `tfavmae evaluate`."
             )
+        names = [f"class {i}" for i in range(labels.num_classes)]
+        if isinstance(labels.names, list):
+            names = labels.names
+        with naming_damage():
+            answers, present = classification.predict(model, self.batches(clips.split))
         usable = np.all([present[m] for m in model.modalities], axis=0)
         predictions, refused = [], []
         for index, file in enumerate(clips.files):

@@ -38,7 +38,7 @@ def clip_spec(data: DataConfig, model: ModelConfig, train: bool) -> ClipSpec:
             frame_stride_seconds=data.frame_stride_seconds,
             short_audio=data.short_audio,
             short_video=data.short_video,
-            labels=(data.label,) if data.label else (),
+            labels=data.labels,
             modalities=tuple(model.modality.split("_")),
             train=train,
             augmentation=augment.Augmentation(**data.augment.as_dict()),
@@ -51,17 +51,20 @@ def clip_spec(data: DataConfig, model: ModelConfig, train: bool) -> ClipSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The label that a classifier learns.
+    """The label that a classifier learns, or several of them.
 
     Attributes:
-        num_classes: width of the logits.
+        num_classes: width of the logits; of several labels a dict by their names.
         multi_label: whether a clip may have several classes.
-        names: of the classes, or `None` where the data set has none.
+        names: of the classes, or `None` where the data set has none; of several labels
+            a dict by their names.
+        num_segments: segments of a clip that have a class each; 0 for the whole clip.
     """
 
-    num_classes: int
+    num_classes: int | dict[str, int]
     multi_label: bool
-    names: list[str] | None
+    names: list[str] | dict[str, list[str] | None] | None
+    num_segments: int = 0
 
 
 class TrainingData:
@@ -146,12 +149,28 @@ class TrainingData:
         )
 
     def labels(self) -> Labels:
-        """What a classifier learns from the label `data.label`."""
-        names = self.train_split.label_names(self.data.label)
+        """What a classifier learns from the label `data.label`, or several."""
+        split, found = self.train_split, {}
+        for label in self.data.labels:
+            names, segments = split.label_names(label), split.num_segments(label)
+            found[label] = Labels(
+                num_classes=split.num_classes(label),
+                multi_label=not segments and np.ndim(split.labels(label)) == 2,
+                names=list(names) if names else None,
+                num_segments=segments,
+            )
+        if len(found) == 1:
+            return found[self.data.label]
+        for label, own in found.items():
+            if own.multi_label or own.num_segments:
+                raise UserError(
+                    f"data.label={self.data.label}: {label} has several classes a clip;"
+                    " of several labels each must have one."
+                )
         return Labels(
-            num_classes=self.train_split.num_classes(self.data.label),
-            multi_label=np.ndim(self._train_labels()) == 2,
-            names=list(names) if names else None,
+            num_classes={k: x.num_classes for k, x in found.items()},
+            multi_label=False,
+            names={k: x.names for k, x in found.items()},
         )
 
     def facts(self) -> dict[str, dict[str, Any]]:
@@ -214,6 +233,7 @@ def build_model(config: ExperimentConfig, labels: Labels | None = None) -> keras
             section.modality,
             num_classes=labels.num_classes,
             multi_label=labels.multi_label,
+            num_segments=labels.num_segments,
             label=config.data.label,
             **options,
         )

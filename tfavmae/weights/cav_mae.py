@@ -23,10 +23,12 @@ KNOWN = {
     "embed_dim",
     "modality_specific_depth",
     "num_heads",
+    "mlp_ratio",
+}
+DECODER_SETTINGS = {
     "decoder_embed_dim",
     "decoder_depth",
     "decoder_num_heads",
-    "mlp_ratio",
     "norm_pix_loss",
 }
 
@@ -37,38 +39,69 @@ def arguments(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a setting has no counterpart.
     """
-    # Their code does not run with other values of these either.
-    fixed = {"patch_size": PATCH, "in_chans": 3, "tr_pos": False}
-    for key, value in fixed.items():
-        if config.get(key, value) != value:
-            raise UserError(f"`{key}` must be {value}; received {key}={config[key]}.")
-    unknown = sorted(set(config) - set(fixed) - KNOWN)
-    if unknown:
-        raise UserError(
-            f"{', '.join(unknown)}: no counterpart in tfavmae; known: "
-            f"{', '.join(sorted(KNOWN))}."
-        )
-    width, ratio = config["embed_dim"], config.get("mlp_ratio", 4.0)
-    decoder_width, size = config["decoder_embed_dim"], config.get("img_size", 224)
-    # Defaults above and below are those of their constructor.
+    _check(config, KNOWN | DECODER_SETTINGS, {"tr_pos": False})
+    decoder_width = config["decoder_embed_dim"]
     return {
-        "hidden_dim": width,
-        "num_heads": config["num_heads"],
-        "mlp_dim": int(width * ratio),
-        "num_layers": NUM_LAYERS,
-        "num_joint_layers": NUM_LAYERS - config["modality_specific_depth"],
+        **_encoder_arguments(config),
         "decoder": {
             "hidden_dim": decoder_width,
             "num_heads": config["decoder_num_heads"],
-            "mlp_dim": int(decoder_width * ratio),
+            "mlp_dim": int(decoder_width * config.get("mlp_ratio", 4.0)),
             "num_layers": config["decoder_depth"],
         },
-        "audio": {"num_frames": config["audio_length"]},
-        "video": {"height": size, "width": size},
         # Their pretraining applies only the last joint block to a modality alone; the
         # paper says otherwise (docs/papers.md).
         "chain_streams": False,
         "target_normalization": "patch" if config.get("norm_pix_loss", True) else None,
+    }
+
+
+def fine_tuning_arguments(
+    config: dict[str, Any], modality: str = "audio_video"
+) -> dict[str, Any]:
+    """Arguments of `build_classifier("cav_mae")` for their `CAVMAEFT(Audio)`.
+
+    Args:
+        config: the arguments of their constructor.
+        modality: what the classifier reads: `audio_video`, or `audio` or `video` as
+            their modes `audioonly` and `videoonly` do.
+
+    Raises:
+        UserError: a setting has no counterpart.
+    """
+    _check(config, KNOWN | {"label_dim", "norm_pix_loss"}, {"tr_pos": True})
+    return {
+        **_encoder_arguments(config),
+        "modality": modality,
+        "num_classes": config["label_dim"],
+    }
+
+
+def _check(config: dict[str, Any], known: set[str], fixed: dict[str, Any]) -> None:
+    # Their code does not run with other sizes of patches and channels either.
+    fixed = {"patch_size": PATCH, "in_chans": 3, **fixed}
+    for key, value in fixed.items():
+        if config.get(key, value) != value:
+            raise UserError(f"`{key}` must be {value}; received {key}={config[key]}.")
+    unknown = sorted(set(config) - set(fixed) - known)
+    if unknown:
+        raise UserError(
+            f"{', '.join(unknown)}: no counterpart in tfavmae; known: "
+            f"{', '.join(sorted(known))}."
+        )
+
+
+def _encoder_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    # Defaults are those of their constructor.
+    width, size = config["embed_dim"], config.get("img_size", 224)
+    return {
+        "hidden_dim": width,
+        "num_heads": config["num_heads"],
+        "mlp_dim": int(width * config.get("mlp_ratio", 4.0)),
+        "num_layers": NUM_LAYERS,
+        "num_joint_layers": NUM_LAYERS - config["modality_specific_depth"],
+        "audio": {"num_frames": config["audio_length"]},
+        "video": {"height": size, "width": size},
     }
 
 
@@ -163,7 +196,7 @@ def _blocks(
 
 def _of_modality(modality: _Modality) -> list[Rule]:
     """Rules of the weights that only one modality uses."""
-    letter, name, table, kernel, head = modality
+    letter, name, table, kernel, _ = modality
     tokenizer, patches = f"{name}_tokenizer", rf"patch_embed_{letter}\.proj"
     return [
         Rule(f"modality_{letter}", f"{tokenizer}/modality", np.ravel),
@@ -172,6 +205,13 @@ def _of_modality(modality: _Modality) -> list[Rule]:
         Rule(rf"{patches}\.bias", f"{tokenizer}/projection/bias"),
         *_blocks(f"blocks_{letter}", f"encoder/{name}"),
         *_norm(f"norm_{letter}", f"encoder/{name}_norm"),
+    ]
+
+
+def _of_decoder(modality: _Modality) -> list[Rule]:
+    """Rules of the decoder's weights that only one modality uses."""
+    letter, name, table, _, head = modality
+    return [
         Rule(f"decoder_modality_{letter}", f"decoder/{name}_modality", np.ravel),
         Rule(f"decoder_pos_embed_{letter}", f"decoder/{name}_positions/table", table),
         Rule(rf"decoder_pred_{letter}\.weight", f"decoder/{name}_head/kernel", head),
@@ -183,6 +223,8 @@ PRETRAINING = WeightTable(
     (
         *_of_modality(_AUDIO),
         *_of_modality(_VIDEO),
+        *_of_decoder(_AUDIO),
+        *_of_decoder(_VIDEO),
         *_blocks("blocks_u", "encoder/joint", STREAMS),
         *_norm("norm", "encoder/joint_norm"),
         *_dense("decoder_embed", "decoder/both_projection"),
@@ -191,3 +233,27 @@ PRETRAINING = WeightTable(
         *_norm("decoder_norm", "decoder/both_norm"),
     )
 )
+
+
+def fine_tuned_table(modality: str = "audio_video") -> WeightTable:
+    """The table of their `CAVMAEFT` and `CAVMAEFTAudio`.
+
+    Args:
+        modality: what our classifier reads. Of one modality alone the weights of the
+            other stay unread, which `CAVMAEFT` has all the same.
+    """
+    wanted = [x for x in (_AUDIO, _VIDEO) if x.name in modality.split("_")]
+    streams = [(x.letter, x.name) for x in wanted]
+    rules = [rule for x in wanted for rule in _of_modality(x)]
+    rules += [
+        *_blocks("blocks_u", "encoder/joint", streams),
+        *_norm("norm", "encoder/joint_norm"),
+        *_norm(r"mlp_head\.0", "head_norm"),
+        *_dense(r"mlp_head\.1", "head"),
+    ]
+    for other in {"audio": "v", "video": "a"}.get(modality, ""):
+        rules += [
+            Rule(rf"(modality|pos_embed)_{other}", None),
+            Rule(rf"(patch_embed|blocks|norm)_{other}\..+", None),
+        ]
+    return WeightTable(tuple(rules))

@@ -24,7 +24,7 @@ DECODER_SHARINGS = {
 POSITIONS = {"sinusoidal_1d": "sincos_1d", "learned_1d": "learned"}
 
 # Settings without a counterpart here, and the value with which they change nothing.
-_ATTENTION = {
+ATTENTION = {
     "attention_config": {"type": "spacetime"},
     "dropout_rate": 0.0,
     "attention_dropout_rate": 0.0,
@@ -32,23 +32,23 @@ _ATTENTION = {
 }
 NEUTRAL = {
     "model": {
-        **_ATTENTION,
+        **ATTENTION,
         "classifier": "none",
         "representation_size": None,
         "shuffle_inpainted_tokens": False,
         "positional_embedding_decoder": "sinusoidal_1d",
     },
-    "decoder_config": {**_ATTENTION, "stochastic_depth": 0},
+    "decoder_config": {**ATTENTION, "stochastic_depth": 0},
     "masked_feature_loss": {
         "select_central_frame": False,
         "masking_strategy": "random",
     },
 }
 # Settings with a counterpart, and those of the initial weights.
-_SIZES = {"hidden_size", "num_heads", "mlp_dim", "num_layers"}
+SIZES = {"hidden_size", "num_heads", "mlp_dim", "num_layers"}
 KNOWN = {
     "model": {
-        *_SIZES,
+        *SIZES,
         "patches",
         "positional_embedding",
         "decoder_config",
@@ -59,7 +59,7 @@ KNOWN = {
         "fusion_layers",
         "temporal_encoding_config",
     },
-    "decoder_config": _SIZES,
+    "decoder_config": SIZES,
     "masked_feature_loss": {
         "target",
         "token_mask_probability_dict",
@@ -93,7 +93,7 @@ def av_mae_arguments(config: dict[str, Any]) -> dict[str, Any]:
                 raise UserError(
                     f"{name}.{key}={section[key]!r} has no counterpart in tfavmae."
                 )
-    rows, columns, frames = model["patches"]["size"]
+    patch_rows, patch_columns, frames = model["patches"]["size"]
     targets = [MODALITIES[target] for target in loss["target"]]
     ratios = by_modality(loss["token_mask_probability_dict"])
     inpainting = model["use_inpainting"]
@@ -112,8 +112,8 @@ def av_mae_arguments(config: dict[str, Any]) -> dict[str, Any]:
             "num_layers": decoder["num_layers"],
         },
         "modality": "audio_video" if len(targets) == 2 else targets[0],
-        "audio": {"patch_size": (rows, columns)},
-        "video": {"tubelet_size": (frames, rows, columns)},
+        "audio": {"patch_size": (patch_rows, patch_columns)},
+        "video": {"tubelet_size": (frames, patch_rows, patch_columns)},
         "masking": {m: {"ratio": ratio} for m, ratio in ratios.items()},
         "reconstruction_weight": 0.0 if inpainting else 1.0,
         "inpainting": {"weight": 1.0 if inpainting else 0.0},
@@ -148,7 +148,7 @@ def _look_up(table: dict[str, str], key: str, section: dict[str, Any]) -> str:
     return table[section[key]]
 
 
-def _rows(kernel: np.ndarray) -> np.ndarray:
+def rows(kernel: np.ndarray) -> np.ndarray:
     """All axes but the last as one, as for inputs that are split into heads."""
     return kernel.reshape(-1, kernel.shape[-1])
 
@@ -158,42 +158,47 @@ def _columns(kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(kernel.shape[0], -1)
 
 
-def _norm(theirs: str, ours: str) -> list[Rule]:
+def norm_rules(theirs: str, ours: str) -> list[Rule]:
+    """Rules of a layer norm, from the names of both."""
     return [
         Rule(f"{theirs}/scale", f"{ours}/gamma"),
         Rule(f"{theirs}/bias", f"{ours}/beta"),
     ]
 
 
-def _dense(
-    theirs: str, ours: str, kernel: Callable[[np.ndarray], np.ndarray] = _rows
+def dense_rules(
+    theirs: str, ours: str, kernel: Callable[[np.ndarray], np.ndarray] = rows
 ) -> list[Rule]:
+    """Rules of a dense layer, from the names of both and the kernel's transform."""
     return [
         Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel),
         Rule(f"{theirs}/bias", f"{ours}/bias", np.ravel),
     ]
 
 
-def stack(theirs: str, ours: str) -> list[Rule]:
+def stack(theirs: str, ours: str, suffix: str = "") -> list[Rule]:
     """Rules of an encoder or decoder stack and its final norm.
 
     Args:
         theirs: name of their stack, e.g. "Transformer".
         ours: address of our stack, e.g. "encoder/audio".
+        suffix: of the names of their blocks.
     """
-    block, own = rf"{theirs}/encoderblock_(\d+)", rf"{ours}/block_\1"
+    block, own = rf"{theirs}/encoderblock_(\d+){suffix}", rf"{ours}/block_\1"
     attention = f"{block}/MultiHeadDotProductAttention_0"
     rules = [
-        *_norm(f"{theirs}/encoder_norm", f"{ours}_norm"),
-        *_norm(f"{block}/LayerNorm_0", f"{own}/norm_1"),
-        *_norm(f"{block}/LayerNorm_1", f"{own}/norm_2"),
-        *_dense(f"{attention}/out", f"{own}/attention/projection"),
-        *_dense(f"{block}/MlpBlock_0/Dense_0", f"{own}/mlp/expand"),
-        *_dense(f"{block}/MlpBlock_0/Dense_1", f"{own}/mlp/contract"),
+        *norm_rules(f"{theirs}/encoder_norm", f"{ours}_norm"),
+        *norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
+        *norm_rules(f"{block}/LayerNorm_1", f"{own}/norm_2"),
+        *dense_rules(f"{attention}/out", f"{own}/attention/projection"),
+        *dense_rules(f"{block}/MlpBlock_0/Dense_0", f"{own}/mlp/expand"),
+        *dense_rules(f"{block}/MlpBlock_0/Dense_1", f"{own}/mlp/contract"),
     ]
     # Their three kernels make up ours, side by side.
     for part, name in enumerate(("query", "key", "value")):
-        for rule in _dense(f"{attention}/{name}", f"{own}/attention/qkv", _columns):
+        for rule in dense_rules(
+            f"{attention}/{name}", f"{own}/attention/qkv", _columns
+        ):
             rules.append(rule._replace(part=part, parts=3))
     return rules
 
@@ -201,17 +206,17 @@ def stack(theirs: str, ours: str) -> list[Rule]:
 def _of_modality(name: str, suffix: str) -> list[Rule]:
     """Rules of the weights that only one modality uses; theirs end in `suffix`."""
     return [
-        *_dense(f"embedding{suffix}", f"{name}_tokenizer/projection"),
+        *dense_rules(f"embedding{suffix}", f"{name}_tokenizer/projection"),
         Rule(
             f"posembed_input{suffix}/pos_embedding",
             f"{name}_tokenizer/positions/table",
-            _rows,
+            rows,
         ),
         Rule(f"Encoder_modality_token{suffix}", f"{name}_tokenizer/modality", np.ravel),
         Rule(f"Decoder_modality_token{suffix}", f"decoder/{name}_modality", np.ravel),
         Rule(f"mask_token{suffix}", f"decoder/{name}_mask_token", np.ravel),
-        *_dense(f"decoder_projection{suffix}", f"decoder/{name}_projection"),
-        *_dense(f"output_projection{suffix}", f"decoder/{name}_head"),
+        *dense_rules(f"decoder_projection{suffix}", f"decoder/{name}_projection"),
+        *dense_rules(f"output_projection{suffix}", f"decoder/{name}_head"),
     ]
 
 
