@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import media_files
 import numpy as np
 import pytest
@@ -92,3 +93,28 @@ def test_a_track_that_has_ended_is_not_awaited_for_ever(tmp_path, monkeypatch):
     assert clip.audio is None and len(clip.frames) == 16
     # 62 s of 5 frames, the way to there from a key frame, and 20 s of audio.
     assert len(num_read) < 1500 < 5 * 300 + 770
+
+
+def test_audio_that_lies_behind_all_of_the_video(tmp_path):
+    path = tmp_path / "apart.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=1)
+        video.width = video.height = 32
+        video.pix_fmt = "yuv420p"
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        grey = np.full((32, 32, 3), 128, np.uint8)
+        for _ in range(400):
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        sine = np.sin(2 * np.pi * 440 * np.arange(400 * 16000) / 16000)
+        samples = (20000 * sine).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode())
+    for start in (0, 5, 20, 380):
+        clip = decode.decode(path, start, start + 10, frame_rate=1.0)
+        assert len(clip.frames) == 10 and clip.audio.size == 160000, start
+        peaks = np.abs(clip.audio.astype(int)).reshape(100, 1600).max(axis=1)
+        assert peaks[start == 0 :].min() > 14000, start

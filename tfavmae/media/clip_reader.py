@@ -74,18 +74,28 @@ def read_clip(
         start, end: seconds on the clip clock; an end of None is that of the file.
         options: the form in which the clip is stored.
     """
+    reading = _enter(path, start, end, options)
+    if reading.only_lacks_audio():
+        entry = start - reading.tracks.longest_lag
+        alone = Reading(
+            path, start, end, options, entry if entry > 0 else None, ("audio",)
+        )
+        reading.take_audio(alone)
+    return reading
+
+
+def _enter(
+    path: str | os.PathLike,
+    start: float,
+    end: float | None,
+    options: DecodeOptions,
+) -> "Reading":
+    """The first reading that has the start of the clip, or of its video at least."""
     for preroll in (_PREROLL_SECONDS, _SECOND_PREROLL_SECONDS):
         if start <= preroll:
             break
         reading = Reading(path, start, end, options, entry=start - preroll)
-        if reading.only_lacks_audio():
-            entry = start - reading.tracks.longest_lag
-            alone = Reading(
-                path, start, end, options, entry if entry > 0 else None, ("audio",)
-            )
-            reading.take_audio(alone)
-            return reading
-        if reading.is_complete():
+        if reading.is_complete() or reading.only_lacks_audio():
             return reading
     return Reading(path, start, end, options, entry=None)
 
