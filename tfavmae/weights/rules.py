@@ -4,6 +4,7 @@ A table runs both ways: foreign weights into a model, and a model's weights unde
 authors' names.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,8 @@ def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
     return tensor if isinstance(tensor, np.ndarray) else np.asarray(tensor.read())
 
 
-class Layout(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Layout:
     """A transform that can be undone.
 
     Attributes:
@@ -192,10 +194,12 @@ class WeightTable(NamedTuple):
             UserError: a weight has no rule, or only some of the weights that make up
                 one of ours are there.
         """
-        parts: dict[str, list] = {}
+        parts: dict[str | None, list] = {}
         for name, tensor in tensors.items():
             rules = [x for x in self.places(name) if x.address is not None]
-            array = numbers(tensor) if rules else None
+            if not rules:
+                continue
+            array = numbers(tensor)
             for rule in rules:
                 found = parts.setdefault(rule.address, [None] * rule.parts)
                 found[rule.part] = _transformed(rule, name, array)
