@@ -100,6 +100,26 @@ def video_mae(width, mlp, layers, decoder):
     }
 
 
+def mavil(width, mlp, layers, tokens, classes):
+    """AV-SUPERB's MAViL; `tokens` of audio and of video."""
+    kernels = {"": (1, 16, 16), "_v": (3, 2, 16, 16)}
+    shapes = {}
+    for (side, kernel), count in zip(kernels.items(), tokens, strict=True):
+        shapes |= {
+            f"cls_token{side}": (1, 1, width),
+            f"pos_embed{side}": (1, count + 1, width),
+            f"patch_embed{side}.proj.weight": (width, *kernel),
+            f"patch_embed{side}.proj.bias": (width,),
+            **_blocks(f"blocks{side}", layers, width, mlp),
+        }
+    return {
+        **shapes,
+        **_blocks("blocks_av", 3, width, mlp),
+        **_norm("fc_norm_av", 2 * width),
+        **_linear("head_av", classes, 2 * width),
+    }
+
+
 def values(shapes, seed=0):
     """Random values under the names of `shapes`, float32."""
     draw = np.random.default_rng(seed)

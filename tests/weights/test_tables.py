@@ -10,9 +10,9 @@ import vit_reference
 from tfavmae.errors import UserError
 from tfavmae.layers.positions import sincos_1d
 from tfavmae.models.mavil import MAViL
-from tfavmae.models.presets import build_pretraining
+from tfavmae.models.presets import build_classifier, build_pretraining
 from tfavmae.models.transfer import address
-from tfavmae.weights import audio_mae, cav_mae, mae, video_mae, vit
+from tfavmae.weights import audio_mae, cav_mae, mae, mavil, video_mae, vit
 from tfavmae.weights.rules import load_weights
 
 SIZES = {"hidden_dim": 24, "num_heads": 3, "mlp_dim": 40, "num_layers": 2}
@@ -199,3 +199,35 @@ def test_cav_mae_goes_back_under_its_authors_names():
         np.testing.assert_array_equal(ours, theirs, err_msg=address(ours))
     bare = {name.removeprefix("module."): x for name, x in exported.items()}
     load_weights(received, cav_mae.PRETRAINING, bare)
+
+
+def test_mavil_of_av_superb():
+    clip = {"num_frames": 4, "height": 48, "width": 48, "tubelet_size": (2, 16, 16)}
+    small = {"num_classes": 5, "video": clip, "audio": {"num_frames": 64}}
+    ours = build_classifier("mavil", "tiny", **mavil.arguments() | SIZES | small)
+    weights = published_files.values(published_files.mavil(*SHAPE, (32, 18), 5))
+    load_weights(ours, mavil.table(), weights)
+    exact = {name: x.astype("float64") for name, x in weights.items()}
+    draw = np.random.default_rng(3)
+    audio = draw.standard_normal((2, 64, 128)).astype("float32")
+    video = draw.standard_normal((2, 4, 48, 48, 3)).astype("float32")
+    encoded = []
+    for side, x in {"": audio[:, None], "_v": np.moveaxis(video, -1, 1)}.items():
+        kernel, bias = (
+            exact[f"patch_embed{side}.proj.{k}"] for k in ("weight", "bias")
+        )
+        table = exact[f"pos_embed{side}"]
+        tokens = vit_reference.patches(x, kernel, bias) + table[0, 1:]
+        first = np.tile(exact[f"cls_token{side}"] + table[:, :1], (2, 1, 1))
+        tokens = np.concatenate([first, tokens], axis=1)
+        for layer in range(2):
+            tokens = vit_reference.block(exact, f"blocks{side}.{layer}", tokens, 3)
+        encoded.append(tokens)
+    fused = np.concatenate(encoded, axis=1)
+    for layer in range(3):
+        fused = vit_reference.block(exact, f"blocks_av.{layer}", fused, 3)
+    means = [fused[:, 1:33].mean(1), fused[:, 34:].mean(1)]
+    pooled = vit_reference.norm(exact, "fc_norm_av", np.concatenate(means, axis=1))
+    wanted = vit_reference.linear(exact, "head_av", pooled)
+    found = np.asarray(ours({"audio": audio, "video": video})["logits"])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)

@@ -63,7 +63,7 @@ def tokens(modality: str, kernel: Layout) -> list[Rule]:
         kernel: layout of the patch projection.
     """
     tokenizer, token = f"{modality}_tokenizer", f"encoder/{modality}_class_token"
-    shared = {"parts": 2, "join": "sum"}
+    shared: dict[str, Any] = {"parts": 2, "join": "sum"}
     return [
         Rule("cls_token", token, VECTOR, part=0, **shared),
         # In the order in which they lie in the foreign table.
@@ -140,7 +140,6 @@ ONE_MODALITY: dict[str, Any] = {
     "contrast": {"weight": 0.0},
     "intra_contrast": {"weight": 0.0},
 }
-_SEPARATE = {"parts": 3}
 
 
 def space_time_table(grid: tuple[int, int, int]) -> WeightTable:
@@ -155,7 +154,7 @@ def space_time_table(grid: tuple[int, int, int]) -> WeightTable:
     """
     times, places = grid[0], grid[1] * grid[2]
     table, token = "video_tokenizer/positions/table", "encoder/video_class_token"
-    summed = {"parts": 2, "join": "sum"}
+    summed: dict[str, Any] = {"parts": 2, "join": "sum"}
     attention = r"encoder/video/block_\1/attention/qkv"
     rules = [
         Rule("cls_token", token, np.ravel, part=0, **summed),
@@ -179,7 +178,7 @@ def space_time_table(grid: tuple[int, int, int]) -> WeightTable:
     ]
     for part, name in enumerate("qkv"):
         rules += [
-            rule._replace(part=part, **_SEPARATE)
+            rule._replace(part=part, parts=3)
             for rule in dense(rf"blocks\.(\d+)\.attn\.{name}", attention)
         ]
     rules += blocks("blocks", "encoder/video")

@@ -194,17 +194,18 @@ class WeightTable(NamedTuple):
             UserError: a weight has no rule, or only some of the weights that make up
                 one of ours are there.
         """
-        parts: dict[str | None, list] = {}
+        parts: dict[str, list] = {}
         for name, tensor in tensors.items():
             rules = [x for x in self.places(name) if x.address is not None]
             if not rules:
                 continue
             array = numbers(tensor)
             for rule in rules:
-                found = parts.setdefault(rule.address, [None] * rule.parts)
+                ours = str(rule.address)
+                found = parts.setdefault(ours, [None] * rule.parts)
                 found[rule.part] = _transformed(rule, name, array)
                 if not any(x is None for x in found):
-                    yield rule.address, _joined(rule, parts.pop(rule.address))
+                    yield ours, _joined(rule, parts.pop(ours))
         for ours, found in parts.items():
             raise UserError(
                 f"The checkpoint holds {sum(x is not None for x in found)} of the "
