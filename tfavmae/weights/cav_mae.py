@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfavmae.errors import UserError
-from tfavmae.weights.rules import Rule, WeightTable
+from tfavmae.weights.mae import dense, image_kernel, norm
+from tfavmae.weights.rules import VECTOR, Layout, Rule, WeightTable, convolution
 
 # Constants of their code: rows of audio tokens (128 mel bins), patch size and depth.
 FREQUENCIES, PATCH = 8, 16
@@ -125,6 +126,18 @@ def _audio_head(array):
     return np.swapaxes(patch, -1, -2).reshape(array.shape)
 
 
+def _foreign_audio_tokens(rows: np.ndarray) -> np.ndarray:
+    """Undoes `audio_tokens`."""
+    table = rows.reshape(-1, FREQUENCIES, rows.shape[-1])
+    return table.transpose(1, 0, 2).reshape(1, -1, rows.shape[-1])
+
+
+def _foreign_audio_head(array: np.ndarray) -> np.ndarray:
+    """Undoes `_audio_head`."""
+    patch = array.reshape(*array.shape[:-1], PATCH, PATCH)
+    return np.transpose(np.swapaxes(patch, -1, -2).reshape(array.shape))
+
+
 class _Modality(NamedTuple):
     """Names of a modality, and the transforms that depend on its order of values.
 
@@ -146,33 +159,19 @@ class _Modality(NamedTuple):
 _AUDIO = _Modality(
     letter="a",
     name="audio",
-    table=audio_tokens,
+    table=Layout(audio_tokens, _foreign_audio_tokens),
     # Their spectrogram is (mel, time), ours (time, mel).
-    kernel=lambda x: x.transpose(3, 2, 1, 0).reshape(-1, x.shape[0]),
-    head=_audio_head,
+    kernel=convolution((3, 2, 1, 0), (PATCH, PATCH), channels=1),
+    head=Layout(_audio_head, _foreign_audio_head),
 )
 _VIDEO = _Modality(
     letter="v",
     name="video",
-    table=lambda x: x[0],
-    kernel=lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+    table=Layout(lambda x: x[0], lambda x: x[None]),
+    kernel=image_kernel(PATCH),
     head=np.transpose,
 )
 STREAMS = tuple((x.letter, x.name) for x in (_AUDIO, _VIDEO))
-
-
-def _norm(theirs: str, ours: str) -> list[Rule]:
-    return [
-        Rule(rf"{theirs}\.weight", f"{ours}/gamma"),
-        Rule(rf"{theirs}\.bias", f"{ours}/beta"),
-    ]
-
-
-def _dense(theirs: str, ours: str) -> list[Rule]:
-    return [
-        Rule(rf"{theirs}\.weight", f"{ours}/kernel", np.transpose),
-        Rule(rf"{theirs}\.bias", f"{ours}/bias"),
-    ]
 
 
 def _blocks(
@@ -181,15 +180,15 @@ def _blocks(
     """Rules of a stack of blocks; `streams` are those that run through it."""
     theirs, ours = rf"{theirs}\.(\d+)", rf"{ours}/block_\1"
     rules = [
-        *_dense(rf"{theirs}\.attn\.qkv", f"{ours}/attention/qkv"),
-        *_dense(rf"{theirs}\.attn\.proj", f"{ours}/attention/projection"),
-        *_dense(rf"{theirs}\.mlp\.fc1", f"{ours}/mlp/expand"),
-        *_dense(rf"{theirs}\.mlp\.fc2", f"{ours}/mlp/contract"),
+        *dense(rf"{theirs}\.attn\.qkv", f"{ours}/attention/qkv"),
+        *dense(rf"{theirs}\.attn\.proj", f"{ours}/attention/projection"),
+        *dense(rf"{theirs}\.mlp\.fc1", f"{ours}/mlp/expand"),
+        *dense(rf"{theirs}\.mlp\.fc2", f"{ours}/mlp/contract"),
     ]
     for i in (1, 2):
-        rules += _norm(rf"{theirs}\.norm{i}", f"{ours}/norm_{i}")
+        rules += norm(rf"{theirs}\.norm{i}", f"{ours}/norm_{i}")
         for letter, name in streams:
-            rules += _norm(rf"{theirs}\.norm{i}_{letter}", f"{ours}/norm_{i}_{name}")
+            rules += norm(rf"{theirs}\.norm{i}_{letter}", f"{ours}/norm_{i}_{name}")
     # Every block of theirs makes norms for both streams, also where only one runs.
     return [*rules, Rule(rf"{theirs}\.norm[12]_[av]\.(weight|bias)", None)]
 
@@ -199,12 +198,12 @@ def _of_modality(modality: _Modality) -> list[Rule]:
     letter, name, table, kernel, _ = modality
     tokenizer, patches = f"{name}_tokenizer", rf"patch_embed_{letter}\.proj"
     return [
-        Rule(f"modality_{letter}", f"{tokenizer}/modality", np.ravel),
+        Rule(f"modality_{letter}", f"{tokenizer}/modality", VECTOR),
         Rule(f"pos_embed_{letter}", f"{tokenizer}/positions/table", table),
         Rule(rf"{patches}\.weight", f"{tokenizer}/projection/kernel", kernel),
         Rule(rf"{patches}\.bias", f"{tokenizer}/projection/bias"),
         *_blocks(f"blocks_{letter}", f"encoder/{name}"),
-        *_norm(f"norm_{letter}", f"encoder/{name}_norm"),
+        *norm(f"norm_{letter}", f"encoder/{name}_norm"),
     ]
 
 
@@ -212,7 +211,7 @@ def _of_decoder(modality: _Modality) -> list[Rule]:
     """Rules of the decoder's weights that only one modality uses."""
     letter, name, table, _, head = modality
     return [
-        Rule(f"decoder_modality_{letter}", f"decoder/{name}_modality", np.ravel),
+        Rule(f"decoder_modality_{letter}", f"decoder/{name}_modality", VECTOR),
         Rule(f"decoder_pos_embed_{letter}", f"decoder/{name}_positions/table", table),
         Rule(rf"decoder_pred_{letter}\.weight", f"decoder/{name}_head/kernel", head),
         Rule(rf"decoder_pred_{letter}\.bias", f"decoder/{name}_head/bias", head),
@@ -226,12 +225,13 @@ PRETRAINING = WeightTable(
         *_of_decoder(_AUDIO),
         *_of_decoder(_VIDEO),
         *_blocks("blocks_u", "encoder/joint", STREAMS),
-        *_norm("norm", "encoder/joint_norm"),
-        *_dense("decoder_embed", "decoder/both_projection"),
-        Rule("mask_token", "decoder/both_mask_token", np.ravel),
+        *norm("norm", "encoder/joint_norm"),
+        *dense("decoder_embed", "decoder/both_projection"),
+        Rule("mask_token", "decoder/both_mask_token", VECTOR),
         *_blocks("decoder_blocks", "decoder/both"),
-        *_norm("decoder_norm", "decoder/both_norm"),
-    )
+        *norm("decoder_norm", "decoder/both_norm"),
+    ),
+    prefix="module.",
 )
 
 
@@ -247,13 +247,13 @@ def fine_tuned_table(modality: str = "audio_video") -> WeightTable:
     rules = [rule for x in wanted for rule in _of_modality(x)]
     rules += [
         *_blocks("blocks_u", "encoder/joint", streams),
-        *_norm("norm", "encoder/joint_norm"),
-        *_norm(r"mlp_head\.0", "head_norm"),
-        *_dense(r"mlp_head\.1", "head"),
+        *norm("norm", "encoder/joint_norm"),
+        *norm(r"mlp_head\.0", "head_norm"),
+        *dense(r"mlp_head\.1", "head"),
     ]
     for other in {"audio": "v", "video": "a"}.get(modality, ""):
         rules += [
             Rule(rf"(modality|pos_embed)_{other}", None),
             Rule(rf"(patch_embed|blocks|norm)_{other}\..+", None),
         ]
-    return WeightTable(tuple(rules))
+    return WeightTable(tuple(rules), prefix="module.")

@@ -176,8 +176,14 @@ def dense_rules(
     ]
 
 
-def stack(theirs: str, ours: str, suffix: str = "") -> list[Rule]:
-    """Rules of an encoder or decoder stack and its final norm.
+def stack(theirs: str, ours: str) -> list[Rule]:
+    """Rules of an encoder or decoder stack and its final norm; see `blocks`."""
+    norm = norm_rules(f"{theirs}/encoder_norm", f"{ours}_norm")
+    return [*norm, *blocks(theirs, ours)]
+
+
+def blocks(theirs: str, ours: str, suffix: str = "") -> list[Rule]:
+    """Rules of the blocks of an encoder or decoder stack.
 
     Args:
         theirs: name of their stack, e.g. "Transformer".
@@ -187,7 +193,6 @@ def stack(theirs: str, ours: str, suffix: str = "") -> list[Rule]:
     block, own = rf"{theirs}/encoderblock_(\d+){suffix}", rf"{ours}/block_\1"
     attention = f"{block}/MultiHeadDotProductAttention_0"
     rules = [
-        *norm_rules(f"{theirs}/encoder_norm", f"{ours}_norm"),
         *norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
         *norm_rules(f"{block}/LayerNorm_1", f"{own}/norm_2"),
         *dense_rules(f"{attention}/out", f"{own}/attention/projection"),

@@ -10,6 +10,7 @@ from tfavmae.weights.scenic import (
     ATTENTION,
     MODALITIES,
     SIZES,
+    blocks,
     dense_rules,
     norm_rules,
     rows,
@@ -126,13 +127,14 @@ def mbt_table(config: dict[str, Any], original: bool = False) -> WeightTable:
     # One modality alone has a bottleneck in their checkpoints, which nothing reads.
     bottleneck = "encoder/joint/bottleneck" if len(order) > 1 else None
     rules.append(Rule("bottleneck", bottleneck, rows))
+    if shared:
+        rules += blocks("Transformer", "encoder/joint/both")
     for m in order:
         own = MODALITIES[m]
-        suffix = "" if m == plain or shared else f"_{m if original else _SHORT[m]}"
-        stream = "both" if shared else own
-        # Sharing modalities have the same rules, of which the first counts.
-        rules += stack("Transformer", f"encoder/joint/{stream}", suffix)
         rules += _of_modality(m, own, alone=len(order) == 1)
+        if not shared:
+            suffix = "" if m == plain else f"_{m if original else _SHORT[m]}"
+            rules += blocks("Transformer", f"encoder/joint/{own}", suffix)
     alone = () if original else (r".*_tokenizer/positions/table",)
     return WeightTable(tuple(rules), alone)
 

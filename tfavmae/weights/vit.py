@@ -1,0 +1,97 @@
+"""Supervised image ViTs: timm's files and the authors' npz (augreg and before it).
+
+Heads are left: what starts from these weights has classes of its own.
+"""
+
+import numpy as np
+
+from tfavmae.weights import mae
+from tfavmae.weights.rules import Layout, Rule, WeightTable
+
+# Their images are centred on zero, unlike MAE's.
+NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def torch_table(patch: int = mae.PATCH) -> WeightTable:
+    """The table of timm's `vit_*_patch16_224`, of ImageNet-1k or -21k.
+
+    Args:
+        patch: rows and columns of a patch.
+    """
+    left = Rule(r"(head|pre_logits\.fc)\.(weight|bias)", None)
+    rules = mae.encoder("video", mae.image_kernel(patch))
+    return WeightTable((*rules, left), (r"decoder/.*",))
+
+
+def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
+    """The table of the authors' `.npz` (google-research/vision_transformer).
+
+    Args:
+        num_heads: of the encoder.
+        patch: rows and columns of a patch.
+    """
+    block, own = r"Transformer/encoderblock_(\d+)", r"encoder/video/block_\1"
+    attention = f"{block}/MultiHeadDotProductAttention_1"
+    rules = [
+        *_named(mae.tokens("video", _kernel(patch))),
+        *_norm("Transformer/encoder_norm", "encoder/video_norm"),
+        *_norm(f"{block}/LayerNorm_0", f"{own}/norm_1"),
+        *_norm(f"{block}/LayerNorm_2", f"{own}/norm_2"),
+        *_dense(f"{block}/MlpBlock_3/Dense_0", f"{own}/mlp/expand"),
+        *_dense(f"{block}/MlpBlock_3/Dense_1", f"{own}/mlp/contract"),
+        Rule(
+            f"{attention}/out/kernel",
+            f"{own}/attention/projection/kernel",
+            Layout(
+                lambda x: x.reshape(-1, x.shape[-1]),
+                lambda x: x.reshape(num_heads, -1, x.shape[-1]),
+            ),
+        ),
+        Rule(f"{attention}/out/bias", f"{own}/attention/projection/bias"),
+    ]
+    # Outputs are split into heads.
+    split = Layout(
+        lambda x: x.reshape(x.shape[0], -1),
+        lambda x: x.reshape(x.shape[0], num_heads, -1),
+    )
+    bias = Layout(np.ravel, lambda x: x.reshape(num_heads, -1))
+    for part, name in enumerate(("query", "key", "value")):
+        theirs, ours = f"{attention}/{name}", f"{own}/attention/qkv"
+        rules += [
+            Rule(f"{theirs}/kernel", f"{ours}/kernel", split, part, 3),
+            Rule(f"{theirs}/bias", f"{ours}/bias", bias, part, 3),
+        ]
+    rules.append(Rule(r"(head|pre_logits)/(kernel|bias)", None))
+    return WeightTable(tuple(rules), (r"decoder/.*",))
+
+
+def _kernel(patch: int) -> Layout:
+    return Layout(
+        lambda x: x.reshape(-1, x.shape[-1]),
+        lambda x: x.reshape(patch, patch, 3, x.shape[-1]),
+    )
+
+
+def _named(rules: list[Rule]) -> list[Rule]:
+    """`mae.tokens` under the names of the npz."""
+    names = {
+        "cls_token": "cls",
+        "pos_embed": "Transformer/posembed_input/pos_embedding",
+        r"patch_embed\.proj\.weight": "embedding/kernel",
+        r"patch_embed\.proj\.bias": "embedding/bias",
+    }
+    return [rule._replace(pattern=names[rule.pattern]) for rule in rules]
+
+
+def _norm(theirs: str, ours: str) -> list[Rule]:
+    return [
+        Rule(f"{theirs}/scale", f"{ours}/gamma"),
+        Rule(f"{theirs}/bias", f"{ours}/beta"),
+    ]
+
+
+def _dense(theirs: str, ours: str) -> list[Rule]:
+    return [
+        Rule(f"{theirs}/kernel", f"{ours}/kernel"),
+        Rule(f"{theirs}/bias", f"{ours}/bias"),
+    ]
