@@ -193,6 +193,30 @@ def test_short_audio_loops(split):
     np.testing.assert_array_equal(batch["audio_present"], has_audio)
 
 
+def test_audio_wraps_round_in_training(split):
+    """AV-MAE's loader: one share says where the audio and the frames begin."""
+    spec = dataclasses.replace(TOO_LONG, clip_seconds=2.0, num_frames=3)
+    spec = dataclasses.replace(spec, short_audio="wrap")
+    indices = np.flatnonzero(split.present("audio") & split.present("video"))
+    found = batches(
+        split.training_batches(spec, 10, seed=0, num_steps=6, indices=indices)
+    )
+    audio, video = column(found, "audio"), column(found, "video")
+    stored = np.arange(int(SECONDS * RATE)) // 2
+    starts = audio[:, 0].astype(int) * 2  # two samples have the same value
+    for clip, start in zip(audio, starts, strict=True):
+        wrapped = [np.roll(stored, -start - i)[: 2 * RATE] for i in (0, 1)]
+        assert any(np.array_equal(clip, x) for x in wrapped)
+    assert starts.max() > (SECONDS - 2) * RATE and starts.min() < 0.2 * RATE
+    # 24 frames, of which 9 are spanned: 16 places.
+    shares = starts / (SECONDS * RATE)
+    np.testing.assert_allclose(numbers_of(video)[:, 0], shares * 16, atol=1.01)
+    (still,) = batches(split.evaluation_batches(spec, 2, indices=indices[:2]))
+    loop = dataclasses.replace(spec, short_audio="loop")
+    (same,) = batches(split.evaluation_batches(loop, 2, indices=indices[:2]))
+    np.testing.assert_array_equal(still["audio"], same["audio"])
+
+
 @pytest.mark.parametrize(
     ("stride", "num_frames", "words"),
     [

@@ -130,7 +130,7 @@ class DataConfig(Config):
         clip_seconds: length of a clip; by default 10, or what the spectrogram holds
             where that is less.
         short_audio, short_video: what fills up a clip that is shorter than
-            `clip_seconds`: `pad` (audio) and `hold` (video), or `loop`, see `ClipSpec`;
+            `clip_seconds`: `pad`, `loop` or `wrap`; `hold` or `loop`; see `ClipSpec`;
             by default as in the model's paper.
         interpolation: of frames that are resized.
         shorter_side: of the picture that frames are cropped from; by default the least

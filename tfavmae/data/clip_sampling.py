@@ -36,7 +36,7 @@ def choose(
     """Chooses the window of a clip, the same stretch of time for audio and video.
 
     Both modalities are timed from the start of the stored clip. Where both are there,
-    the window lies within the shorter of them.
+    the window lies within the shorter of them; audio that wraps round is apart.
 
     Args:
         spec: settings of the clip.
@@ -62,6 +62,12 @@ def choose(
         view = tf.cast(view, tf.float64)
         frame_phase = (view + 0.5) / num_views
         window_phase = view / (num_views - 1) if num_views > 1 else frame_phase
+    if spec.train and spec.short_audio == "wrap":
+        start = tf.floor(window_phase * tf.cast(num_samples, tf.float64))
+        last = tf.cast(tf.maximum(num_frames - 1, 0), tf.float64)
+        first = tf.zeros_like(last)
+        frames = _spread_frames(spec, first, last, frame_rate, window_phase)
+        return Window(tf.cast(start, tf.int32), frames)
     slack = tf.maximum(seconds - spec.clip_seconds, 0.0)
     start = tf.floor(window_phase * slack * spec.sample_rate_hz)
     first, last = _frames_between(
@@ -117,8 +123,12 @@ def cut_audio(
         `audio_samples` int32, its length without zeros at the end; `audio_present`
         float32, 0 or 1.
     """
-    samples = stored[window.start : window.start + spec.num_samples]
-    if spec.short_audio == "loop":
+    if spec.train and spec.short_audio == "wrap":
+        stored = tf.roll(stored, -window.start, axis=0)
+        samples = stored[: spec.num_samples]
+    else:
+        samples = stored[window.start : window.start + spec.num_samples]
+    if spec.short_audio != "pad":
         repeats = -(-spec.num_samples // tf.maximum(tf.size(samples), 1))
         samples = tf.tile(samples, [repeats])[: spec.num_samples]
     count = tf.size(samples)

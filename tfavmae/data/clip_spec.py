@@ -9,7 +9,7 @@ from tfavmae.data.splits import MODALITIES, STORED_SAMPLE_RATE_HZ
 
 NO_AUGMENTATION = Augmentation()
 # What follows the end of a clip that is shorter than the window.
-SHORT_AUDIO = ("pad", "loop")
+SHORT_AUDIO = ("pad", "loop", "wrap")
 SHORT_VIDEO = ("hold", "loop")
 
 
@@ -32,7 +32,10 @@ class ClipSpec:
             spreads them over the window.
         short_audio: what fills up audio that is shorter than the window: "pad", zeros
             at the end (`audio_samples` is the true length), or "loop", the audio from
-            its beginning on (DMVR, the loader of AV-MAE).
+            its beginning on (DMVR, the loader of AV-MAE). "wrap" is "loop" that in
+            training begins anywhere in the clip, however long it is, and goes on from
+            its beginning: AV-MAE's loader draws one share, at which the audio begins
+            and by which the frames use up their leeway.
         short_video: what follows the last frame if `frame_stride_seconds` asks for
             more: "hold" repeats it, "loop" returns to the first one (MAViL, appendix
             B.1; AV-MAE). Looped video starts at a random frame in training.
