@@ -81,6 +81,17 @@ def test_one_batch_is_learned(model):
     assert losses[-1]["loss"] < 0.7 * losses[0]["loss"]
 
 
+def test_a_batch_smaller_than_the_ratios(model):
+    outputs, one_by_one = expected(model, small.batch_for(model, 2), range(2))
+    distance = np.abs(
+        one_by_one["audio"] - np.asarray(outputs["audio_embedding"])[None]
+    )
+    assert sorted(distance.max(axis=2).argmin(axis=0)) == [0, 1]
+    small.compiled(model, jit_compile=True)
+    logs = model.train_on_batch(small.batch_for(model, 2), return_dict=True)
+    assert np.isfinite(logs["loss"])
+
+
 @pytest.mark.parametrize("modality", ["audio_video", "audio", "video"])
 def test_fine_tuning_takes_the_encoder(modality):
     model = small.classifier("av_siam", modality, video=small.PICTURE)

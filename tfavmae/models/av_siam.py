@@ -51,10 +51,9 @@ class AVSiam(PaperModel):
 
     Reconstruction masks both modalities with one ratio. Contrast encodes the batch a
     second time: the clips fall into as many groups as there are ratios, drawn anew in
-    each step and for each modality, and a group keeps what its ratio leaves.
-
-    The released code differs: its shared blocks have layer norms per modality, and for
-    contrast audio is masked in lines of time and frequency.
+    each step and for each modality, and a group keeps what its ratio leaves. In the
+    released code shared blocks have layer norms per modality, and for contrast audio is
+    masked in lines of time and frequency.
 
     Args:
         num_fusion_layers: layers on the tokens of both modalities.
@@ -62,8 +61,7 @@ class AVSiam(PaperModel):
         masking: of reconstruction; 75 % of both modalities.
         contrast_ratios: masking ratios of the groups, the released code's; the paper's
             range is 0 to 0.5.
-        reconstruction_weight: 0 leaves out reconstruction and decoder.
-        others, **kwargs: see `CAVMAE`.
+        others: see `CAVMAE`; a `reconstruction_weight` of 0 leaves out the decoder.
     """
 
     PRESET = "av_siam"
@@ -99,13 +97,10 @@ class AVSiam(PaperModel):
         inputs = self.read_inputs(audio, video)
         norm = {"layer_norm_epsilon": layer_norm_epsilon}
         sizes = settings("decoder", MAE_DECODERS["base"], decoder)
-        contrast = settings("contrast", CONTRAST, contrast)
         options = {"share_projection": True, "modality_embedding": True}
         joint = AudioVisualDecoder.for_inputs(inputs, sizes, norm, **options)
-        objectives = [
-            Reconstruction(reconstruction_weight),
-            InterModalContrast(**contrast),
-        ]
+        apart = InterModalContrast(**settings("contrast", CONTRAST, contrast))
+        objectives = [Reconstruction(reconstruction_weight), apart]
         super().__init__(
             av_siam_encoder(num_layers, num_heads, mlp_dim, num_fusion_layers, **norm),
             hidden_dim,
@@ -142,7 +137,8 @@ class AVSiam(PaperModel):
     ) -> keras.KerasTensor:
         """Embeddings `(batch, hidden_dim)`, each under its group's masking ratio."""
         members, embeddings = [], []
-        for group, ratio in enumerate(self.contrast_ratios):
+        # A batch of fewer clips has fewer groups.
+        for group, ratio in enumerate(self.contrast_ratios[: drawn.shape[0]]):
             clips = drawn[group :: len(self.contrast_ratios)]
             num_kept = max(1, int(order.shape[1] * (1 - ratio)))
             kept = {modality: ops.take(order, clips, axis=0)[:, :num_kept]}
