@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import importlib.machinery
 import io
 import json
 import os
@@ -151,6 +152,33 @@ def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, cli):
     assert done.status == 130 and "interrupted" in done.err
     assert time.monotonic() - begin < 10
     assert sys.unraisablehook is hook
+
+
+def test_ctrl_c_waits_for_a_library_to_be_loaded(monkeypatch, cli):
+    """An interrupt of the Python code that a C++ library calls can be a crash."""
+    ended = []
+
+    class Library(importlib.machinery.ExtensionFileLoader):
+        def exec_module(self, module):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+            ended.append(module)
+
+    class Loading:
+        def parse_args(self, argv):
+            return self
+
+        def run(self, args):
+            Library("library", "library.so").exec_module("library")
+            time.sleep(30)
+
+    monkeypatch.setattr(cli_module, "build_parser", Loading)
+    handler, begin = signal.getsignal(signal.SIGINT), time.monotonic()
+    done = cli()
+    assert done.status == 130 and "interrupted" in done.err
+    assert ended == ["library"]
+    assert time.monotonic() - begin < 10
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.8, 1.3, 1.8, 2.3, 2.8])

@@ -10,8 +10,10 @@ import signal
 import sys
 import threading
 import traceback
+import types
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.machinery import ExtensionFileLoader
 from typing import Any
 
 from tfavmae import __version__
@@ -91,26 +93,45 @@ def _not_an_option(word: str) -> str:
 
 @contextlib.contextmanager
 def _lasting_interrupts() -> Iterator[None]:
-    """Interrupts the block again where Python had to ignore a Ctrl-C.
+    """Interrupts the block when it can bear it: a Ctrl-C is neither lost nor a crash.
 
     A KeyboardInterrupt that is raised in a callback of the garbage collector, such as
-    JAX has, or in a `__del__`, ends nothing: Python reports it and goes on.
+    JAX has, or in a `__del__`, ends nothing: Python reports it and goes on. One that is
+    raised in Python code that a C++ library calls as it is loaded can end in a
+    segmentation fault. Both come again a moment later.
     """
-    report = sys.unraisablehook
+    report, handler = sys.unraisablehook, signal.getsignal(signal.SIGINT)
 
-    def interrupt_again(ignored: Any) -> None:
+    def interrupt_later() -> None:
+        again = (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.05, signal.pthread_kill, again).start()
+
+    def on_unraisable(ignored: Any) -> None:
         if issubclass(ignored.exc_type, KeyboardInterrupt):
-            # Later: an interrupt of this function would be ignored as well.
-            again = (threading.main_thread().ident, signal.SIGINT)
-            threading.Timer(0.05, signal.pthread_kill, again).start()
+            interrupt_later()
         else:
             report(ignored)
 
-    sys.unraisablehook = interrupt_again
+    def on_interrupt(signum: int, frame: types.FrameType | None) -> None:
+        holders = (f.f_locals.get("self") for f, _ in traceback.walk_stack(frame))
+        if any(isinstance(x, ExtensionFileLoader) for x in holders):
+            interrupt_later()
+        else:
+            raise KeyboardInterrupt
+
+    # Who calls `main` from a thread, or handles Ctrl-C, keeps doing so.
+    is_ours = handler is signal.default_int_handler and (
+        threading.current_thread() is threading.main_thread()
+    )
+    sys.unraisablehook = on_unraisable
+    if is_ours:
+        signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
     finally:
         sys.unraisablehook = report
+        if is_ours:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager
