@@ -308,6 +308,22 @@ def test_evaluate_another_split_and_more_views(quick_demo, cli):
     assert result["num_clips"] + result["num_left_out"] == 20
 
 
+def test_evaluate_complete_clips_alone(quick_demo, cli):
+    run = quick_demo / "finetune_audio_video"
+    counts = {}
+    for words in ((), ("--complete",)):
+        assert cli("evaluate", "--workdir", run, "--split", "train", *words).status == 0
+        result = json.loads((run / "evaluation_train.json").read_text())
+        counts[words] = (result["num_clips"], result["num_left_out"])
+        parts = [part["num_clips"] for part in result["by_presence"].values()]
+        if not words:
+            assert sum(parts) == 48 and parts[0] < 48
+            both = parts[0]
+    assert counts == {(): (48, 0), ("--complete",): (both, 48 - both)}
+    done = cli("evaluate", "--workdir", run, "--complete", "--only", "audio")
+    assert done.status == 2 and "not allowed with" in done.err
+
+
 def test_evaluate_needs_a_classifier(quick_demo, cli):
     done = cli("evaluate", "--workdir", quick_demo / "pretrain")
     assert done.status == 2 and "tfavmae retrieve" in done.err

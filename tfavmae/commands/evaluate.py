@@ -4,7 +4,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
-from tfavmae.commands.arguments import add_command, add_split, add_trained, count
+from tfavmae.commands.arguments import (
+    add_command,
+    add_split,
+    add_trained,
+    count,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from tfavmae.tasks.actions import ActionResult
@@ -29,7 +35,13 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--complete",
+        action="store_true",
+        help="only clips that have every modality that the model reads",
+    )
+    which.add_argument(
         "--only",
         choices=("audio", "video"),
         help="hide the other modality from a model that reads both",
@@ -54,6 +66,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     result: ClassificationResult | ActionResult
     with naming_damage():
         if len(labels) > 1:
+            refuse(args, ["complete"], "a model of several labels")
             flags = {
                 name.removeprefix("is_").replace("_", " "): split.labels(name) > 0
                 for name in split.label_features
@@ -68,6 +81,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
                 batches,
                 label=labels[0],
                 class_names=loaded.run.labels.names,
+                modalities=model.modalities if args.complete else None,
                 files=files,
             )
     trained.report(loaded, result, what, split)

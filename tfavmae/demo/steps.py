@@ -149,6 +149,8 @@ def _classifier(
     argv = ["evaluate", "--workdir", run_folder]
     # Views are other frames of a clip, which a model of audio does not see.
     argv += [] if modality == "audio" else ["--views", str(NUM_VIEWS)]
+    # What an ideal observer can reach is known of clips that lack nothing.
+    argv += ["--complete"] if modality == "audio_video" else []
     yield Step(f"evaluate_{modality}", f"Classify by {words}", argv)
 
 
