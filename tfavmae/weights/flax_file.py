@@ -40,9 +40,9 @@ def is_flax(head: bytes) -> bool:
         return False
     start = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x80 < head[0] < 0x90 else 0)
     first = head[start : start + 1]
-    return bool(start and first) and (
-        0xA0 <= first[0] < 0xC0 or first[0] in (0xD9, 0xDA)
-    )
+    if not start or not first:
+        return False
+    return 0xA0 <= first[0] < 0xC0 or first[0] in (0xD9, 0xDA)
 
 
 def open_flax(path: str) -> WeightFile:

@@ -67,9 +67,7 @@ class _Machine:
                 return self._pop()
             operation = _OPERATIONS.get(code)
             if operation is None:
-                raise ValueError(
-                    f"its pickle has the operation {code!r}, not read here"
-                )
+                raise ValueError(f"its pickle has the unknown operation {code!r}")
             operation(self)
         raise ValueError(f"its pickle has more than {MAX_OPERATIONS} operations")
 
@@ -122,9 +120,7 @@ class _Machine:
     def _number(self, count: int) -> None:
         if not 0 <= count <= _MAX_NUMBER:
             raise ValueError(f"its pickle has a number of {count} bytes")
-        self._push(
-            int.from_bytes(self._bytes(count) if count else b"", "little", signed=True)
-        )
+        self._push(int.from_bytes(self._bytes(count), "little", signed=True))
 
     def _int_line(self) -> None:
         line = self._line()

@@ -11,7 +11,8 @@ import numpy as np
 from tfavmae.errors import UserError
 from tfavmae.files import replacing
 from tfavmae.weights.stored import arrays_of
-from tfavmae.weights.torch_file import DTYPES, dense_strides
+from tfavmae.weights.torch_calls import DTYPES
+from tfavmae.weights.torch_file import dense_strides
 
 _ROOT = "archive"
 
@@ -32,19 +33,17 @@ def write_torch(path: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for i, (name, array) in enumerate(arrays_of(tensors)):
             if array.dtype.name not in classes:
-                raise UserError(
-                    f"{path}: PyTorch has no numbers of {array.dtype.name}."
-                )
+                raise UserError(f"{path}: PyTorch has no {array.dtype.name} numbers.")
             with archive.open(f"{_ROOT}/data/{i}", "w", force_zip64=True) as file:
                 file.write(array.reshape(-1).view(np.uint8).data)
-            entries.append(_entry(name, str(i), classes[array.dtype.name], array))
+            entries.append(pickle_entry(name, str(i), classes[array.dtype.name], array))
         content = b"\x80\x02}(" + b"".join(entries) + b"u."
         archive.writestr(f"{_ROOT}/data.pkl", content)
         archive.writestr(f"{_ROOT}/byteorder", "little")
         archive.writestr(f"{_ROOT}/version", "3\n")
 
 
-def _entry(name: str, key: str, kind: str, array: np.ndarray) -> bytes:
+def pickle_entry(name: str, key: str, kind: str, array: np.ndarray) -> bytes:
     """The operations that put a tensor under its name into the dict."""
     storage = [
         *(b"(", _text("storage"), f"ctorch\n{kind}Storage\n".encode()),

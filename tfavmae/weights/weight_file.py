@@ -1,4 +1,4 @@
-"""Files of weights, whatever wrote them: told by their content, read without running it.
+"""Files of weights, whatever wrote them, told by their content and never run.
 
 Nothing in a file is executed, whoever it is from; sizes are checked against the file
 before memory is taken, and a tensor is read when it is asked for.
