@@ -102,8 +102,11 @@ def _chunked(name: str, value: dict) -> StoredTensor:
     if not isinstance(shape, dict) or not isinstance(chunks, dict) or not chunks:
         raise ValueError(f"{shown(name)} is in no chunks")
     sizes = checked_shape([shape.get(str(i)) for i in range(len(shape))])
-    parts = tuple(chunks.get(str(i)) for i in range(len(chunks)))
-    if any(not isinstance(p, _Array) or p.dtype != parts[0].dtype for p in parts):
+    parts: Any = tuple(chunks.get(str(i)) for i in range(len(chunks)))
+    if (
+        any(not isinstance(p, _Array) for p in parts)
+        or len({p.dtype for p in parts}) > 1
+    ):
         raise ValueError(f"{shown(name)} lacks a chunk")
     return _tensor(name, sizes, parts)
 

@@ -81,10 +81,10 @@ def _span(entry: Any) -> tuple[int, int]:
         ValueError: the header does not say it.
     """
     span = entry.get("data_offsets") if isinstance(entry, dict) else None
-    is_pair = isinstance(span, list) and len(span) == 2
-    if not is_pair or any(type(n) is not int for n in span):
-        raise ValueError(f"a tensor is described by {shown(entry)}")
-    return span[0], span[1]
+    match span:
+        case [int(start), int(stop)]:
+            return start, stop
+    raise ValueError(f"a tensor is described by {shown(entry)}")
 
 
 def _tensor(name: str, entry: dict[str, Any], section: Section) -> StoredTensor:

@@ -5,9 +5,10 @@ import dataclasses
 import math
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class WeightFile:
 
     Attributes:
         path: of the file or folder.
-        format: `torch zip`, `torch legacy`, `torch tar`, `safetensors`,
+        format: `torch zip`, `torch legacy`, `safetensors`,
             `flax msgpack`, `SavedModel`, `Keras weights` or `npz`.
         tensors: dict of name to tensor, in the order of the file.
         metadata: dict of plain values: numbers, strings, lists and dicts of them.
@@ -75,26 +76,6 @@ class WeightFile:
     format: str
     tensors: dict[str, StoredTensor]
     metadata: dict[str, Any]
-
-    def below(self, *prefixes: str) -> "WeightFile":
-        """The tensors of one part, without its name and the dot that follows it.
-
-        Training loops save the model beside the optimizer, and each has its own word
-        for it.
-
-        Args:
-            prefixes: names of parts, for instance `model`, `state_dict`, `module`; the
-                first that has tensors counts. Where none has, all tensors stay.
-        """
-        for prefix in prefixes:
-            tensors = {
-                name.removeprefix(f"{prefix}."): tensor
-                for name, tensor in self.tensors.items()
-                if name.startswith(f"{prefix}.")
-            }
-            if tensors:
-                return dataclasses.replace(self, tensors=tensors)
-        return self
 
 
 def dtype_named(name: str) -> np.dtype:
@@ -146,6 +127,7 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
         *(ValueError, LookupError, OverflowError, EOFError, MemoryError),
         # Of `zipfile`: unknown compression, encryption.
         *(NotImplementedError, RuntimeError, struct.error, zlib.error),
+        zipfile.BadZipFile,
     ) as error:
         # The first line alone: some libraries add advice of their own.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -222,7 +204,7 @@ class Section:
         return np.ascontiguousarray(view).reshape(shape)
 
 
-def _fill(file: BinaryIO | Any, content: memoryview) -> None:
+def _fill(file: Any, content: memoryview) -> None:
     position = 0
     while position < len(content):
         count = file.readinto(content[position : position + (1 << 26)])

@@ -23,7 +23,7 @@ _NEW_DTYPES = ("float8_e4m3fn", "float8_e5m2")
 class Storage(NamedTuple):
     key: str
     dtype: str
-    count: int
+    numel: int
 
 
 class View(NamedTuple):
