@@ -66,7 +66,7 @@ PICKLES = {
         + b"K\x00(\x8a\x08"
         + b"\xff" * 7
         + b"\x0ft(K\x01t\x89}tR.",
-        "no file can hold",
+        "not stored",
     ),
 }
 

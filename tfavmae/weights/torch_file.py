@@ -129,7 +129,7 @@ def _weight_file(
     for name, view in _leaves(model):
         if isinstance(view, View):
             _check(view, sizes, size, name)
-            add_tensor(tensors, _tensor(name or "tensor", view, section))
+            add_tensor(tensors, _tensor(path, name or "tensor", view, section))
     budget = [MAX_ENTRIES]
     metadata = {
         str(key): plain(value, budget)
@@ -200,7 +200,7 @@ def _check(view: View, sizes: Mapping[str, int], size: int, name: str) -> None:
         raise ValueError(f"{shown(name)} of shape {shown(view.shape)} is not stored")
 
 
-def _tensor(name: str, view: View, section: Any) -> StoredTensor:
+def _tensor(path: str, name: str, view: View, section: Any) -> StoredTensor:
     dtype = dtype_named(view.dtype)
 
     def read() -> np.ndarray:
@@ -209,9 +209,10 @@ def _tensor(name: str, view: View, section: Any) -> StoredTensor:
         steps = zip(view.shape, view.strides, strict=True)
         extent = sum((n - 1) * step for n, step in steps) + 1
         start = view.offset * dtype.itemsize
-        part = section(view.storage.key).part(start, extent * dtype.itemsize)
         is_dense = view.strides == dense_strides(view.shape)
-        return part.array(dtype, view.shape, None if is_dense else view.strides)
+        with reading(path):
+            part = section(view.storage.key).part(start, extent * dtype.itemsize)
+            return part.array(dtype, view.shape, None if is_dense else view.strides)
 
     return StoredTensor(name, view.shape, view.dtype, read)
 
