@@ -4,11 +4,12 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-io test-beam test-newest lint clean
+.PHONY: help install demo test test-slow test-io test-beam test-weights test-newest lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
 VENV_BEAM := .venv-beam
+VENV_WEIGHTS := .venv-weights
 VENV_NEWEST := .venv-newest
 BIN := $(VENV)/bin
 ARGS ?=
@@ -63,6 +64,9 @@ test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment 
 test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
 	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
 
+test-weights: $(VENV_WEIGHTS)/.installed ## the tests with files of PyTorch and Flax, in an environment of their own
+	@$(QUIET) $(VENV_WEIGHTS)/bin/python -m pytest -m weights $(ARGS)
+
 # Both packages hold the module `keras`; --no-deps, since setup.cfg does not allow this one.
 test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private hooks with the nightly Keras
 	@$(VENV_NEWEST)/bin/python -m pip uninstall --quiet --yes keras keras-nightly
@@ -75,7 +79,7 @@ lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -86,6 +90,9 @@ $(VENV_IO)/.installed: setup.cfg pyproject.toml
 
 $(VENV_BEAM)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_BEAM),beam$(COMMA)dev,$(PYTHONS))
+
+$(VENV_WEIGHTS)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_WEIGHTS),weights$(COMMA)dev,$(PYTHONS))
 
 $(VENV_NEWEST)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_NEWEST),dev,$(PYTHONS))

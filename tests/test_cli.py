@@ -24,6 +24,7 @@ COMMANDS = (
     "data build",
     "data describe",
     "data serve",
+    "weights inspect",
     "statistics",
     "pretrain",
     "finetune",
@@ -50,7 +51,7 @@ def example_in(page):
     return text.split()
 
 
-@pytest.mark.parametrize("command", ["", "data", *COMMANDS])
+@pytest.mark.parametrize("command", ["", "data", "weights", *COMMANDS])
 def test_help_fits_a_screen(command, capsys):
     lines = help_page(command, capsys).rstrip("\n").split("\n")
     assert len(lines) <= 24

@@ -32,6 +32,7 @@ from tfavmae.commands import (
 from tfavmae.commands.arguments import CommandParser
 from tfavmae.commands.data import audit, build, serve
 from tfavmae.commands.data import describe as data_describe
+from tfavmae.commands.weights import inspect
 from tfavmae.errors import InputWarning, UserError
 from tfavmae.files import is_disk_full
 
@@ -161,6 +162,9 @@ def build_parser() -> CommandParser:
     data_commands = group.add_subparsers(metavar="COMMAND", required=True)
     for command in (audit, build, data_describe, serve):
         command.add_parser(data_commands)
+    group = commands.add_parser("weights", help="show what published weights hold")
+    weight_commands = group.add_subparsers(metavar="COMMAND", required=True)
+    inspect.add_parser(weight_commands)
     for command in (statistics, pretrain, finetune, describe):
         command.add_parser(commands)
     for command in (evaluate, predict, retrieve, embed, export):

@@ -1,0 +1,1 @@
+"""Subcommands of `tfavmae weights`: what published weights hold."""

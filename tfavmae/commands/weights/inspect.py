@@ -1,0 +1,91 @@
+"""`tfavmae weights inspect`: what is in a file of weights; nothing in it is run."""
+
+import argparse
+import collections
+import json
+from typing import Any
+
+from tfavmae.commands.arguments import add_command
+
+_SHOWN = 10  # tensors at the beginning, and at the end
+
+
+def add_parser(commands: Any) -> None:
+    """Adds `inspect` to the subcommands of `weights`."""
+    parser = add_command(
+        commands,
+        "inspect",
+        run,
+        summary="show what is in a file of weights; nothing in it is run",
+        example="tfavmae weights inspect mae_pretrain_vit_base.pth",
+    )
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="of PyTorch, safetensors, Flax, Keras or NumPy, or a SavedModel's folder",
+    )
+    parser.add_argument("--all", action="store_true", help="list every tensor")
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as one JSON object"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    # Not at the top: NumPy alone would take a third of what the help page may take.
+    from tfavmae.weights.weight_file import open_weights
+
+    contents = summary(open_weights(args.file))
+    if args.json:
+        print(json.dumps(contents))
+    else:
+        _print(contents, args.all)
+
+
+def summary(file: Any) -> dict[str, Any]:
+    """What a `WeightFile` holds, as plain values.
+
+    Returns:
+        A dict of `path`, `format`, `parameters` (their number), `dtypes` (dict of name
+        to number of tensors), `tensors` (list of dicts of name, shape, dtype) and
+        `metadata`.
+    """
+    tensors = file.tensors.values()
+    return {
+        "path": file.path,
+        "format": file.format,
+        "parameters": sum(tensor.size for tensor in tensors),
+        "dtypes": dict(collections.Counter(tensor.dtype for tensor in tensors)),
+        "tensors": [
+            {"name": t.name, "shape": list(t.shape), "dtype": t.dtype} for t in tensors
+        ],
+        "metadata": file.metadata,
+    }
+
+
+def _print(contents: dict[str, Any], is_long: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    tensors = contents["tensors"]
+    dtypes = [f"{n} {dtype}" for dtype, n in contents["dtypes"].items()]
+    print(f"{_line(contents['path'])}: {contents['format']}")
+    numbers = f"{len(tensors)} tensors, {contents['parameters']:,} parameters"
+    print(f"{numbers} ({', '.join(dtypes) or 'none'})")
+    left_out = 0 if is_long else max(0, len(tensors) - 2 * _SHOWN)
+    table = Table("name", "shape", "dtype")
+    for i, tensor in enumerate(tensors):
+        if left_out and i == _SHOWN:
+            table.add_row(f"... {left_out} more, see --all", "", "")
+        if not left_out or not _SHOWN <= i < len(tensors) - _SHOWN:
+            shape = " × ".join(map(str, tensor["shape"])) or "scalar"
+            table.add_row(_line(tensor["name"]), shape, tensor["dtype"])
+    Console(markup=False).print(table)
+    for key, value in contents["metadata"].items():
+        text = _line(json.dumps(value, ensure_ascii=False))
+        print(f"{_line(key)}: {text if is_long or len(text) < 200 else text[:200]}")
+
+
+def _line(text: str) -> str:
+    """Text of a stranger's file: a terminal obeys control characters."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
