@@ -74,6 +74,7 @@ class BottleneckFusion(keras.layers.Layer):
         self.fuses_in_evaluation = fuses_in_evaluation
 
     def build(self, input_shape: tuple) -> None:
+        # Nothing would ever read the bottleneck of one modality, nor train it.
         self.has_bottleneck = self.num_bottlenecks > 0 and len(self.modalities) > 1
         if self.has_bottleneck:
             self.bottleneck = self.add_weight(
@@ -96,6 +97,7 @@ class BottleneckFusion(keras.layers.Layer):
         is_absent: dict[str, KerasTensor] | None = None,
     ) -> dict[str, KerasTensor]:
         fuses = len(self.modalities) > 1 and (training or self.fuses_in_evaluation)
+        # Layers of one modality before the fusion; all of them where nothing fuses.
         first = self.first_layer if fuses else self.num_layers
         tokens = {m: self._run(m, x, range(first), training) for m, x in tokens.items()}
         if first == self.num_layers:
@@ -133,6 +135,7 @@ class BottleneckFusion(keras.layers.Layer):
             }
             tokens = {m: x[:, : -self.num_bottlenecks] for m, x in joined.items()}
             copies = {m: x[:, -self.num_bottlenecks :] for m, x in joined.items()}
+            # A modality that a clip lacks must not reach the other by its copy.
             bottleneck = mean_of_present(copies, is_absent)
         return tokens
 

@@ -28,6 +28,7 @@ def pool_tokens(
     if is_absent is None:
         return {"mean": ops.mean, "max": ops.max, "sum": ops.sum}[how](x, axis=1)
     if how == "max":
+        # Not minus infinity: float16 ends at 65504, and 0 times infinity is NaN.
         return ops.max(ops.where(is_absent[..., None], -3e4, x), axis=1)
     present = ops.cast(ops.logical_not(is_absent), x.dtype)[..., None]
     total = ops.sum(x * present, axis=1)
@@ -63,6 +64,7 @@ def pool_segments(x: KerasTensor, num_steps: int, num_segments: int) -> KerasTen
     """
     _, tokens, dim = x.shape
     steps = ops.mean(ops.reshape(x, (-1, num_steps, tokens // num_steps, dim)), axis=2)
+    # One product instead of slices: segments need not divide the steps.
     weights = ops.convert_to_tensor(segment_weights(num_segments, num_steps))
     return ops.matmul(ops.cast(weights, x.dtype), steps)
 
@@ -103,6 +105,7 @@ class AttentivePooling(keras.layers.Layer):
 
     def call(self, x: KerasTensor, is_absent: KerasTensor | None = None) -> KerasTensor:
         query = ops.cast(self.query, x.dtype)
+        # The same query for every clip, since it is a weight.
         query = ops.broadcast_to(query, (ops.shape(x)[0], 1, x.shape[-1]))
         pooled = attend(query, self.key(x), self.value(x), self.num_heads, is_absent)
         return self.projection(pooled)[:, 0]

@@ -48,6 +48,7 @@ def mean_of_present(
     for m, x in values.items():
         present = ops.cast(ops.logical_not(_like(is_absent[m], x)), x.dtype)
         total, count = total + x * present, count + present
+    # Padding of a batch has nothing at all, and must not become NaN.
     return total / ops.maximum(count, 1)
 
 
@@ -61,6 +62,7 @@ def where_present(
         is_absent: bool `(batch,)`, or `None` where all clips have it.
         other: of the shape of `x`, or a number.
     """
+    # `where` and no product with 0, which would hand on a NaN of the absent part.
     return x if is_absent is None else ops.where(_like(is_absent, x), other, x)
 
 

@@ -186,6 +186,7 @@ class AudioVisualClassifier(AudioVisualModel):
     ) -> dict[str, keras.KerasTensor]:
         outputs = self.read(inputs, training)
         patches = self.patchify(outputs)
+        # Evaluation reads all tokens, as the pretrained encoder is asked for.
         kept = self._kept(inputs, patches) if training else {}
         tokens = {
             m: getattr(self, f"{m}_tokenizer")(x, kept.get(m))
@@ -217,6 +218,7 @@ class AudioVisualClassifier(AudioVisualModel):
         `None` where nothing says so, or where there is only one modality to read.
         """
         named = {m: inputs.get(f"{m}_present") for m in tokens}
+        # Of one modality there is nothing to be read instead.
         if len(tokens) < 2 or all(x is None for x in named.values()):
             return None
         return {
@@ -240,6 +242,7 @@ class AudioVisualClassifier(AudioVisualModel):
                 for m, x in joint.items()
             }
             named = {f"{m}_logits": self._by_head(x) for m, x in logits.items()}
+            # Of logits, not of probabilities: so the authors combine modalities.
             mean = mean_of_present(logits, is_absent)
             return named | {"logits": self._by_head(mean)}
         pooled = self._pool(joint, is_absent)
@@ -286,6 +289,7 @@ class AudioVisualClassifier(AudioVisualModel):
         parts = {m: self._pool_one(m, x) for m, x in encoded.items()}
         if together:
             return mean_of_present(parts, is_absent)
+        # A place for a modality that the inputs do not hold keeps the width.
         none = ops.zeros_like(next(iter(parts.values())))
         ordered = [
             where_present(parts.get(m, none), is_absent and is_absent[m])
@@ -315,6 +319,7 @@ class AudioVisualClassifier(AudioVisualModel):
     ) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
         if isinstance(self.num_classes, int):
             return logits
+        # One dense layer for all heads, as Scenic has it, so that weights import.
         ends = list(itertools.accumulate(self.num_classes.values()))
         parts = ops.split(logits, ends[:-1], axis=-1)
         return dict(zip(self.num_classes, parts, strict=True))

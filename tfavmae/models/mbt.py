@@ -111,6 +111,7 @@ class MBT(AudioVisualClassifier):
         """
         if address in given:
             return address
+        # Outside of blocks, a pretrained model has it at this address or not at all.
         block = re.fullmatch(r"encoder/joint/(\w+)/block_(\d+)/(.+)", address)
         if block is None:
             shared = address.replace("encoder/joint_norm/", "encoder/shared_norm/")

@@ -176,6 +176,7 @@ def evaluate(
     is_single = targets.ndim == 1
     usable = targets >= 0 if is_single else np.ones(len(targets), bool)
     probabilities = mean_probabilities(rows["logits"], index, model.activation)
+    # Asked for by name, a clip must have all; else one is enough to be classified.
     wanted = [present[m] for m in modalities or model.modalities]
     usable &= np.all(wanted, axis=0) if modalities else np.any(wanted, axis=0)
     if not usable.any():

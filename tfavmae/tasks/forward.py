@@ -83,6 +83,7 @@ def only_with(
             f"One of two modalities can be hidden from a model that reads both; this "
             f"one reads {' and '.join(modalities)}."
         )
+    # What is marked as absent is not read: the other modality may stay in the batch.
     hidden = [f"{m}_present" for m in modalities if m != modality]
     for batch in batches:
         yield {k: tf.zeros_like(x) if k in hidden else x for k, x in batch.items()}

@@ -48,6 +48,8 @@ class Member:
             header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             if header[0] != b"PK\x03\x04":
                 raise ValueError(f"{self.name!r} is not where it should be")
+            # The lengths of name and extra field here may differ from those in the
+            # directory: PyTorch pads the extra field to align the numbers.
             start = file.tell() + header[-2] + header[-1]
             whole = Section(self._path, 0, os.fstat(file.fileno()).st_size)
             section = whole.part(start, self.size)
@@ -90,6 +92,7 @@ class Member:
             if self.is_stored:
                 return bytes(self.section().read())
             with self.open() as file:
+                # One more than it states: `zipfile` itself stops at the stated size.
                 content = file.read(self.size + 1)
             if len(content) != self.size:
                 raise ValueError(f"{self.name!r} has not the size that it states")

@@ -1,5 +1,6 @@
 """Flax's msgpack files: nested dicts with arrays as extension types."""
 
+import dataclasses
 import io
 import math
 import os
@@ -57,6 +58,7 @@ def open_flax(path: str) -> WeightFile:
         size = os.fstat(file.fileno()).st_size
         reader = _Reader(path, file, size)
         content = reader.value(0)
+        # msgpack has no magic number: a file that is not used up is something else.
         if file.tell() != size:
             raise ValueError(f"{size - file.tell()} bytes follow its end")
         if not isinstance(content, dict):
@@ -66,17 +68,15 @@ def open_flax(path: str) -> WeightFile:
         _collect("", content, tensors, metadata)
     for key in MODEL_KEYS:
         model = {
-            (short := name.removeprefix(f"{key}/")): _renamed(tensor, short)
+            (short := name.removeprefix(f"{key}/")): dataclasses.replace(
+                tensor, name=short
+            )
             for name, tensor in tensors.items()
             if name.startswith(f"{key}/")
         }
         if model:
             return WeightFile(path, "flax msgpack", model, metadata)
     return WeightFile(path, "flax msgpack", tensors, metadata)
-
-
-def _renamed(tensor: StoredTensor, name: str) -> StoredTensor:
-    return StoredTensor(name, tensor.shape, tensor.dtype, tensor.reader)
 
 
 def _collect(
@@ -90,6 +90,7 @@ def _collect(
         elif isinstance(value, dict):
             _collect(name, value, tensors, metadata)
         elif isinstance(value, _Array):
+            # One part, so that arrays in chunks and whole ones are read alike.
             parts = (value,)
             add_tensor(tensors, _tensor(name, value.shape, parts))
         else:
@@ -144,6 +145,7 @@ class _Reader:
     def value(self, depth: int) -> Any:
         """The next value."""
         self._entries += 1
+        # Four: an array takes an entry for itself, its shape, dtype and bytes.
         if depth > MAX_DEPTH or self._entries > 4 * MAX_ENTRIES:
             raise ValueError("nested too deeply, or too large, to be weights")
         code = self._number("B")
@@ -213,6 +215,7 @@ class _Reader:
         if kind not in (_ARRAY, _SCALAR):
             raise ValueError(f"it has a value of the unknown extension {kind}")
         array = self._array(start + count)
+        # The numbers were only measured; they are read when they are asked for.
         self._file.seek(start + count)
         return array if kind == _ARRAY else _scalar(array)
 

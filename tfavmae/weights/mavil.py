@@ -28,6 +28,7 @@ def arguments() -> dict[str, Any]:
 
 def table() -> WeightTable:
     """The table of their `VisionTransformerMM` with fusion, fine-tuned."""
+    # Their convolution runs over two frames, of which ours flattens time first.
     tube = Layout(
         lambda x: x.transpose(2, 3, 4, 1, 0).reshape(-1, x.shape[0]),
         lambda x: x.reshape(2, 16, 16, 3, -1).transpose(4, 3, 0, 1, 2),

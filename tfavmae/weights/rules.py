@@ -162,6 +162,7 @@ class WeightTable(NamedTuple):
         Raises:
             UserError: no rule matches.
         """
+        # What `nn.DataParallel` puts before every name, or does not.
         name = name.removeprefix(self.prefix)
         for rule in self.rules:
             match = re.fullmatch(rule.pattern, name)
@@ -308,6 +309,7 @@ def load_weights(model: keras.Model, table: WeightTable, tensors: Tensors) -> No
         for rule in table.places(name)
         if rule.address is not None
     }
+    # Their code computes these, so that their file lacks them and nothing is amiss.
     given |= set(table.constants)
     missing = [a for a in wanted if a not in given and not table.is_ours_alone(a)]
     unknown = sorted(given - set(wanted))

@@ -153,11 +153,6 @@ def rows(kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(-1, kernel.shape[-1])
 
 
-def _columns(kernel: np.ndarray) -> np.ndarray:
-    """All axes but the first as one, as for outputs that are split into heads."""
-    return kernel.reshape(kernel.shape[0], -1)
-
-
 def norm_rules(theirs: str, ours: str) -> list[Rule]:
     """Rules of a layer norm, from the names of both."""
     return [
@@ -199,10 +194,12 @@ def blocks(theirs: str, ours: str, suffix: str = "") -> list[Rule]:
         *dense_rules(f"{block}/MlpBlock_0/Dense_0", f"{own}/mlp/expand"),
         *dense_rules(f"{block}/MlpBlock_0/Dense_1", f"{own}/mlp/contract"),
     ]
-    # Their three kernels make up ours, side by side.
+    # Their three kernels, split into heads, make up ours, side by side.
     for part, name in enumerate(("query", "key", "value")):
         for rule in dense_rules(
-            f"{attention}/{name}", f"{own}/attention/qkv", _columns
+            f"{attention}/{name}",
+            f"{own}/attention/qkv",
+            lambda kernel: kernel.reshape(kernel.shape[0], -1),
         ):
             rules.append(rule._replace(part=part, parts=3))
     return rules

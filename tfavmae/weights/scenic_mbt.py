@@ -135,6 +135,7 @@ def mbt_table(config: dict[str, Any], original: bool = False) -> WeightTable:
         if not shared:
             suffix = "" if m == plain else f"_{m if original else _SHORT[m]}"
             rules += blocks("Transformer", f"encoder/joint/{own}", suffix)
+    # Fixed tables are constants of their code; the original learns them.
     alone = () if original else (r".*_tokenizer/positions/table",)
     return WeightTable(tuple(rules), alone)
 

@@ -102,6 +102,7 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
     is_list = isinstance(shape, list | tuple) and len(shape) <= 32
     if not is_list or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"{shown(shape)} is not a shape")
+    # `n or 1`: a 0 among huge numbers must not hide them.
     if math.prod(n or 1 for n in shape) >= 2**60:
         raise ValueError(f"no file can hold a tensor of shape {shown(shape)}")
     return tuple(shape)
@@ -171,6 +172,7 @@ class Section:
         Raises:
             UserError: they are not there any more.
         """
+        # The size has been compared with the file, so this much is really there.
         content = bytearray(self.size)
         with reading(self.path), open(self.path, "rb", buffering=0) as file:
             file.seek(self.start)
@@ -194,12 +196,14 @@ class Section:
             UserError: the bytes are not there any more.
         """
         stored = dtype.newbyteorder("<") if dtype.byteorder == "=" else dtype
+        # Of a `bytearray`, so that the array may be written to.
         flat = np.frombuffer(self.read(), stored).astype(
             dtype.newbyteorder("="), copy=False
         )
         if strides is None:
             return flat.reshape(shape)
         steps = tuple(s * dtype.itemsize for s in strides)
+        # `_check` of the caller has seen that no step leaves the section.
         view = np.lib.stride_tricks.as_strided(flat, shape, steps)
         return np.ascontiguousarray(view).reshape(shape)
 

@@ -75,6 +75,7 @@ def storage_of(identity: Any) -> Storage:
         raise ValueError(f"a storage is called {shown(identity)}")
     if not isinstance(key, str) or type(count) is not int or count < 0:
         raise ValueError(f"a storage is called {shown(identity)}")
+    # Old files of PyTorch have storages that are parts of others.
     if view and view[0] is not None:
         raise ValueError("a storage is a view of another one")
     if name == _UNTYPED:
@@ -176,6 +177,7 @@ CALLS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v3": _rebuild_v3,
     "torch._utils._rebuild_parameter": _parameter,
     "collections.OrderedDict": _ordered,
+    # Its factory is a function of theirs: an empty dict does for reading.
     "collections.defaultdict": _default,
     "argparse.Namespace": lambda: Blank(),
     "copyreg._reconstructor": _object,
@@ -186,6 +188,7 @@ CALLS: dict[str, Any] = {
     "numpy.dtype": _dtype,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
+    # Python 2 wrote `__builtin__`, and NumPy before 2.0 `numpy.core`.
     **{f"{m}.set": _values for m in ("builtins", "__builtin__")},
     **{
         f"{module}.{name}": None

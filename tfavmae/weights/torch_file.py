@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfavmae.errors import shown
-from tfavmae.weights.archive import Member, members
+from tfavmae.weights.archive import members
 from tfavmae.weights.pickled import load
 from tfavmae.weights.stored import (
     MAX_DEPTH,
@@ -48,12 +48,16 @@ def open_torch_zip(path: str) -> WeightFile:
         if found[pickles[0]].size > _MAX_PICKLE:
             raise ValueError(f"a pickle of {found[pickles[0]].size} bytes")
         order = found.get(f"{root}byteorder")
+        # Written since PyTorch 2.1; older files are of the machine that wrote them.
         if order is not None and order.read() != b"little":
             raise ValueError("its numbers are big-endian")
         content = load(io.BytesIO(found[pickles[0]].read()), CALLS, storage_of)
 
         def section(key: str) -> Section:
-            return _data(found, f"{root}data/{key}")
+            member = found[f"{root}data/{key}"]
+            if not member.is_stored:
+                raise ValueError(f"{member.name!r} is compressed")
+            return member.section()
 
         sizes = {
             name.removeprefix(f"{root}data/"): member.size
@@ -63,15 +67,10 @@ def open_torch_zip(path: str) -> WeightFile:
         return _weight_file(path, "torch zip", content, sizes, section)
 
 
-def _data(found: dict[str, Member], name: str) -> Section:
-    if not found[name].is_stored:
-        raise ValueError(f"{name!r} is compressed")
-    return found[name].section()
-
-
 def is_torch_legacy(head: bytes) -> bool:
     """Whether a file begins like one of `torch.save` before PyTorch 1.6."""
     magic = _LEGACY_MAGIC.to_bytes(10, "little")
+    # 0x8a is LONG1, the opcode of the magic number, and 10 are its bytes.
     return head[:1] == b"\x80" and b"\x8a\x0a" + magic in head[:23]
 
 
@@ -192,6 +191,7 @@ def _check(view: View, sizes: Mapping[str, int], size: int, name: str) -> None:
     item = dtype_named(view.dtype).itemsize
     steps = zip(view.shape, view.strides, strict=True)
     extent = view.offset + sum((n - 1) * step for n, step in steps) + 1
+    # A tensor without elements may name any place.
     extent = extent if math.prod(view.shape) else 0
     stored = sizes.get(view.storage.key)
     if stored is None:
@@ -209,6 +209,7 @@ def _tensor(path: str, name: str, view: View, section: Any) -> StoredTensor:
         steps = zip(view.shape, view.strides, strict=True)
         extent = sum((n - 1) * step for n, step in steps) + 1
         start = view.offset * dtype.itemsize
+        # Nearly all are, and then nothing is copied twice.
         is_dense = view.strides == dense_strides(view.shape)
         with reading(path):
             part = section(view.storage.key).part(start, extent * dtype.itemsize)
