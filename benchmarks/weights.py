@@ -58,7 +58,7 @@ def measure(form: str, size: int, folder: pathlib.Path) -> dict[str, float]:
     path = folder / "weights"
     write(form, path, size)
     command = [sys.executable, __file__, "--read", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     return {**found, "of_file": found["bytes"] / path.stat().st_size}
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfavmae.errors import shown
-from tfavmae.weights.archive import Member, members
+from tfavmae.weights.archive import members
 from tfavmae.weights.pickled import load
 from tfavmae.weights.stored import (
     MAX_DEPTH,
@@ -54,7 +54,10 @@ def open_torch_zip(path: str) -> WeightFile:
         content = load(io.BytesIO(found[pickles[0]].read()), CALLS, storage_of)
 
         def section(key: str) -> Section:
-            return _data(found, f"{root}data/{key}")
+            member = found[f"{root}data/{key}"]
+            if not member.is_stored:
+                raise ValueError(f"{member.name!r} is compressed")
+            return member.section()
 
         sizes = {
             name.removeprefix(f"{root}data/"): member.size
@@ -62,12 +65,6 @@ def open_torch_zip(path: str) -> WeightFile:
             if name.startswith(f"{root}data/")
         }
         return weight_file(path, "torch zip", content, sizes, section)
-
-
-def _data(found: dict[str, Member], name: str) -> Section:
-    if not found[name].is_stored:
-        raise ValueError(f"{name!r} is compressed")
-    return found[name].section()
 
 
 def is_torch_legacy(head: bytes) -> bool:
