@@ -3,8 +3,10 @@
 import io
 import json
 import math
+import os
 import pickle
 import struct
+import tarfile
 import zipfile
 
 import numpy as np
@@ -34,6 +36,44 @@ def legacy_torch(path, arrays):
     parts.append(b"\x80\x02}(" + b"".join(entries) + b"u.")
     parts.append(pickle.dumps([str(i) for i in range(len(arrays))], 2))
     path.write_bytes(b"".join([*parts, *numbers]))
+
+
+class _Numbered:
+    """A tensor, which the pickle of a tar archive names by its number."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+def tar_torch(path, arrays):
+    """A file of `torch.save` before 0.2: storages, tensors and a pickle in a tar."""
+    kinds = {"f4": "Float", "f8": "Double", "i8": "Long", "f2": "Half"}
+    storages = tensors = pickle.dumps(len(arrays), 2)
+    for i, array in enumerate(arrays.values()):
+        kind = kinds[array.dtype.str[1:]].encode()
+        entry = b"(K" + bytes([i]) + b"X\x03\x00\x00\x00cpuctorch\n" + kind
+        storages += b"\x80\x02" + entry + b"Storage\nt."
+        storages += struct.pack("<q", array.size) + array.tobytes()
+        named = b"(K" + bytes([100 + i]) + b"K" + bytes([i]) + b"ctorch\n" + kind
+        tensors += b"\x80\x02" + named + b"Tensor\nt."
+        strides = [n // array.itemsize for n in array.strides]
+        layout = (*array.shape, *strides, 0)
+        tensors += struct.pack(f"<i4x{len(layout)}q", array.ndim, *layout)
+    storages += pickle.dumps([], 2)
+    content = io.BytesIO()
+    pickler = pickle.Pickler(content, 2)
+    pickler.persistent_id = lambda x: getattr(x, "number", None)
+    numbered = {name: _Numbered(100 + i) for i, name in enumerate(arrays)}
+    pickler.dump({"model": numbered, "epoch": 3})
+    parts = {"storages": storages, "tensors": tensors, "pickle": content.getvalue()}
+    with tarfile.open(path, "w") as archive:
+        for name, part in parts.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(part)
+            archive.addfile(info, io.BytesIO(part))
+        end = archive.offset
+    # Without the empty blocks that follow, so that no byte is left that says nothing.
+    os.truncate(path, end)
 
 
 def torch_zip(path, content, storages=()):
@@ -98,6 +138,7 @@ def keras_archive(path, arrays):
 WRITERS = {
     "torch zip": write_torch,
     "torch legacy": legacy_torch,
+    "torch tar": tar_torch,
     "safetensors": write_safetensors,
     "flax msgpack": flax,
     "npz": write_npz,

@@ -1,8 +1,10 @@
 """Files made to do harm: an error that names the culprit, and nothing else happens."""
 
+import contextlib
 import io
 import pickle
 import random
+import tracemalloc
 import zipfile
 import zlib
 
@@ -11,6 +13,7 @@ import pytest
 from weight_files import ARRAYS, WRITERS, packed, torch_zip
 
 from tfavmae.errors import UserError
+from tfavmae.weights import saved_model
 from tfavmae.weights.weight_file import open_weights
 
 
@@ -147,6 +150,93 @@ def test_hdf5_of_another_file(tmp_path):
         file["link"] = h5py.ExternalLink("other", "/")
     with pytest.raises(UserError, match="'x' is in another file"):
         open_weights(path)
+
+
+def test_numbers_that_hdf5_would_make_up(tmp_path):
+    import h5py
+
+    with h5py.File(path := tmp_path / "file", "w") as file:
+        file.create_dataset("x", (2**30,), "f4", chunks=(1024,))
+    with pytest.raises(UserError, match=r"'x' of shape .* is not stored"):
+        open_weights(path)
+
+
+def test_a_long_name_in_many_places(tmp_path):
+    """A key and a text of 10 MB, each named 10,000 times, are no 100 GB."""
+    long = b"X" + (10**7).to_bytes(4, "little") + b"x" * 10**7
+    inner = b"(" + b"".join(b"M" + i.to_bytes(2, "little") + b"N" for i in range(10**4))
+    key = b"\x80\x02}" + long + b"}" + inner + b"us."
+    text = b"\x80\x02}X\x04\x00\x00\x00args(" + long + b"q\x00" + b"h\x00" * 10**4
+    path = tmp_path / "file"
+    for content in (key, text + b"ls."):
+        torch_zip(path, content)
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(UserError):
+                assert len(str(open_weights(path).metadata)) < 10**6
+            assert tracemalloc.get_traced_memory()[1] < 10**8
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory):
+    """The folder of a SavedModel's variables."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.ones((100, 25)))
+    module.more = [tf.Variable(tf.zeros((i,))) for i in range(1, 9)]
+    path = tmp_path_factory.mktemp("saved")
+    tf.saved_model.save(module, str(path))
+    return path / "variables"
+
+
+def read_table(folder, content):
+    """The tensors with another table; `None` where it is refused."""
+    (folder / "variables.index").write_bytes(content)
+    try:
+        file = open_weights(folder)
+        return {name: tensor.read() for name, tensor in file.tensors.items()}
+    except UserError as error:
+        assert str(folder) in str(error) and "\n" not in str(error)
+        return None
+
+
+def test_mutated_tables_of_variables(variables):
+    content = (variables / "variables.index").read_bytes()
+    expected = read_table(variables, content)
+    assert len(expected) == 9
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        found = read_table(variables, mutated(content, rng))
+        refused += found is None
+        # Each block of the table has a checksum.
+        for name, array in (found or {}).items():
+            np.testing.assert_array_equal(array, expected[name])
+    read_table(variables, content)
+    assert refused > 100
+
+
+def test_a_table_that_lies_under_a_right_checksum(variables):
+    """TensorFlow's own reader (2.20) may end the process over such an entry."""
+    content = (variables / "variables.index").read_bytes()
+    # Dimensions of 100 and 25 in the entry's message of a shape; the block, the first
+    # of the table, ends with a 0 and its checksum.
+    shape = b"\x12\x08\x12\x02\x08\x64\x12\x02\x08\x19"
+    checksum = saved_model._masked_crc32c
+    (end,) = (
+        i
+        for i in range(content.index(shape), len(content) - 53)
+        if content[i] == 0
+        and checksum(content[: i + 1]).to_bytes(4, "little") == content[i + 1 : i + 5]
+    )
+    for size in (b"\x63", b"\x7f"):
+        changed = content[: end + 1].replace(shape, shape.replace(b"\x64", size))
+        right = checksum(changed).to_bytes(4, "little")
+        assert read_table(variables, changed + right + content[end + 5 :]) is None
+    assert read_table(variables, content)
 
 
 def mutated(content, rng):

@@ -1,5 +1,10 @@
 """Readers of weights: what was written comes back, whatever the name of the file."""
 
+import argparse
+import collections
+import pathlib
+import pickle
+
 import numpy as np
 import pytest
 from weight_files import ARRAYS, WRITERS, torch_zip
@@ -29,12 +34,82 @@ def test_saved_model(tmp_path):
     import tensorflow as tf
 
     module = tf.Module()
-    module.kernel = tf.Variable(np.arange(6, dtype="f4").reshape(2, 3))
+    kernel = np.arange(6, dtype="f4").reshape(2, 3)
+    module.kernel = tf.Variable(kernel, name="the/kernel")
+    module.half = tf.Variable(tf.cast(kernel, tf.bfloat16))
+    module.named = {"a.b/c": tf.Variable(1.0)}
+    # As jax2tf's models hold theirs.
+    module._variables = [tf.Variable(np.full((2,), i)) for i in range(12)]
     tf.saved_model.save(module, str(tmp_path / "model"))
-    file = open_weights(tmp_path / "model")
-    assert file.format == "SavedModel"
-    assert list(file.tensors) == ["kernel"]
-    np.testing.assert_array_equal(file.tensors["kernel"].read(), [[0, 1, 2], [3, 4, 5]])
+    for folder in (tmp_path / "model", tmp_path / "model/variables"):
+        file = open_weights(folder)
+        assert file.format == "SavedModel"
+        names = {f"_variables/{i}" for i in range(12)} | {"half", "kernel"}
+        assert set(file.tensors) == names | {"named/a.b/c"}
+        np.testing.assert_array_equal(file.tensors["kernel"].read(), kernel)
+        np.testing.assert_array_equal(file.tensors["half"].read(), kernel)
+        assert file.tensors["named/a.b/c"].read() == 1
+        np.testing.assert_array_equal(file.tensors["_variables/11"].read(), [11, 11])
+        assert file.metadata["variable_names"]["kernel"] == "the/kernel"
+
+
+@pytest.mark.parametrize("suffix", ["weights.h5", "keras"])
+def test_a_model_of_keras(tmp_path, suffix):
+    import keras
+
+    layers = [keras.layers.Dense(2, dtype="bfloat16"), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    path = tmp_path / f"x.{suffix}"
+    model.save_weights(path) if suffix == "weights.h5" else model.save(path)
+    file = open_weights(path)
+    assert len(file.tensors) == 4
+    for name, variable in (("dense", model.weights[0]), ("dense_1", model.weights[2])):
+        found = file.tensors[f"layers/{name}/vars/0"]
+        assert found.dtype == variable.dtype
+        np.testing.assert_array_equal(
+            found.read(), keras.ops.convert_to_numpy(variable)
+        )
+
+
+def test_plain_values_of_training_loops(tmp_path):
+    """Schedulers keep a `Counter`, arguments a `Path`, samplers a random state."""
+    beside = {
+        "args": argparse.Namespace(output=pathlib.PurePosixPath("/a/b"), tags={1}),
+        "milestones": collections.Counter([1, 1, 2]),
+        "best": collections.defaultdict(int, x=2),
+        "score": np.float64(0.5),
+        "random": ("MT19937", np.arange(3)),
+    }
+    for protocol in (2, 3, 4, 5):
+        torch_zip(path := tmp_path / "file", pickle.dumps(beside, protocol))
+        assert open_weights(path).metadata == {
+            "args": {"output": "/a/b", "tags": [1]},
+            "milestones": {"1": 2, "2": 1},
+            "best": {"x": 2},
+            "score": 0.5,
+            "random": ["MT19937", "numpy.ndarray"],
+        }
+
+
+MISTAKES = {
+    "a web page": b"\n<!DOCTYPE html><html>",
+    "git lfs pull": b"version https://git-lfs.github.com/spec/v1\n",
+    "numpy.savez": b"\x93NUMPY\x01\x00",
+    "gzip": b"\x1f\x8b\x08",
+}
+
+
+@pytest.mark.parametrize("word", MISTAKES)
+def test_what_arrives_in_place_of_a_file(tmp_path, word):
+    (path := tmp_path / "x.pth").write_bytes(MISTAKES[word])
+    with pytest.raises(UserError, match=rf"x\.pth: not a file of weights, .*{word}"):
+        open_weights(path)
+
+
+def test_a_checkpoint_of_orbax_is_named(tmp_path):
+    (tmp_path / "manifest.ocdbt").touch()
+    with pytest.raises(UserError, match="a checkpoint of Orbax"):
+        open_weights(tmp_path)
 
 
 def test_bfloat16(tmp_path):

@@ -177,7 +177,7 @@ class _Machine:
         target = self._stack[-1]
         if isinstance(target, Blank) and isinstance(state, dict):
             target.update(state)
-        elif not isinstance(target, dict | Dtype):
+        elif not isinstance(target, dict | Dtype | Array):
             raise ValueError(f"its pickle sets the state of {shown(target)}")
         # The state of a dict is what PyTorch notes of versions of modules.
 
@@ -192,6 +192,12 @@ class Dtype(NamedTuple):
     """A NumPy dtype, whose state says no more of plain numbers."""
 
     name: str
+
+
+class Array(NamedTuple):
+    """A NumPy array, such as a random state, which is left out."""
+
+    name: str = "numpy.ndarray"
 
 
 def refused(name: str) -> ValueError:
@@ -250,6 +256,7 @@ _OPERATIONS: dict[bytes, Callable[[Any], Any]] = {
     b"\x8d": lambda m: m._text("<Q"),
     b"B": lambda m: m._push(m._bytes(m._size("<I"))),
     b"C": lambda m: m._push(m._bytes(m._size("<B"))),
+    b"\x96": lambda m: m._push(m._bytes(m._size("<Q"))),
     b"\x8e": lambda m: m._push(m._bytes(m._size("<Q"))),
     b"]": lambda m: m._push([]),
     b"}": lambda m: m._push({}),

@@ -66,7 +66,7 @@ class WeightFile:
 
     Attributes:
         path: of the file or folder.
-        format: `torch zip`, `torch legacy`, `safetensors`,
+        format: `torch zip`, `torch legacy`, `torch tar`, `safetensors`,
             `flax msgpack`, `SavedModel`, `Keras weights` or `npz`.
         tensors: dict of name to tensor, in the order of the file.
         metadata: dict of plain values: numbers, strings, lists and dicts of them.
@@ -200,6 +200,8 @@ class Section:
         flat = np.frombuffer(self.read(), stored).astype(
             dtype.newbyteorder("="), copy=False
         )
+        if dtype.kind == "b":
+            flat = flat.view(np.uint8) != 0
         if strides is None:
             return flat.reshape(shape)
         steps = tuple(s * dtype.itemsize for s in strides)

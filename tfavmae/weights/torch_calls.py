@@ -1,12 +1,13 @@
 """What the pickles of PyTorch's files may name."""
 
+import posixpath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfavmae.errors import shown
-from tfavmae.weights.pickled import Blank, Dtype, Named, add_items, refused
-from tfavmae.weights.stored import MAX_DEPTH, checked_shape, dtype_named
+from tfavmae.weights.pickled import Array, Blank, Dtype, Named, add_items, refused
+from tfavmae.weights.stored import MAX_DEPTH, MAX_NAME, checked_shape, dtype_named
 
 DTYPES = {
     **{"Float": "float32", "Double": "float64", "Half": "float16", "Long": "int64"},
@@ -47,18 +48,19 @@ def plain(value: Any, budget: list[int], depth: int = 0) -> Any:
     Raises:
         ValueError: they are nested too deeply, or there are too many.
     """
-    budget[0] -= 1
+    # A pickle can name one long text in many places.
+    budget[0] -= 1 + (len(value) // 100 if isinstance(value, str | bytes) else 0)
     if depth > MAX_DEPTH or budget[0] < 0:
         raise ValueError("nested too deeply, or too large, to be weights")
     if isinstance(value, dict):
         return {
-            str(k): plain(v, budget, depth + 1)
+            str(k)[:MAX_NAME]: plain(v, budget, depth + 1)
             for k, v in value.items()
             if not isinstance(v, View)
         }
     if isinstance(value, list) or type(value) is tuple:
         return [plain(v, budget, depth + 1) for v in value if not isinstance(v, View)]
-    if isinstance(value, Named | Dtype):
+    if isinstance(value, Named | Dtype | Array):
         return value.name
     if isinstance(value, bytes):
         return value.decode("latin-1")
@@ -118,6 +120,8 @@ def _parameter(view: Any, *rest: Any) -> View:
 
 def _ordered(pairs: Any = ()) -> dict:
     result: dict = {}
+    if isinstance(pairs, dict):
+        pairs = tuple(pairs.items())
     if not isinstance(pairs, list | tuple) or any(
         not isinstance(p, list | tuple) or len(p) != 2 for p in pairs
     ):
@@ -167,6 +171,10 @@ def _object(kind: Any, *rest: Any) -> Blank:
     return Blank()
 
 
+def _path(*parts: Any) -> str:
+    return posixpath.join("", *(_text(part) for part in parts))
+
+
 def _text(value: Any, *rest: Any) -> str:
     return str(plain(value, [8]))
 
@@ -176,6 +184,16 @@ CALLS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuild,
     "torch._utils._rebuild_tensor_v3": _rebuild_v3,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    # How schedulers of the learning rate keep their milestones.
+    "collections.Counter": _ordered,
+    **{f"pathlib.{kind}Path": _path for kind in ("Posix", "PurePosix")},
+    **{
+        f"numpy.{core}.{name}": lambda *_: Array()
+        for core in ("core", "_core")
+        for name in ("multiarray._reconstruct", "numeric._frombuffer")
+    },
+    "numpy.ndarray": None,
     "collections.OrderedDict": _ordered,
     # Its factory is a function of theirs: an empty dict does for reading.
     "collections.defaultdict": _default,
@@ -189,11 +207,16 @@ CALLS: dict[str, Any] = {
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
     # Python 2 wrote `__builtin__`, and NumPy before 2.0 `numpy.core`.
-    **{f"{m}.set": _values for m in ("builtins", "__builtin__")},
+    **{
+        f"{module}.{kind}": _values
+        for module in ("builtins", "__builtin__")
+        for kind in ("set", "frozenset")
+    },
     **{
         f"{module}.{name}": None
         for module in ("builtins", "__builtin__")
-        for name in ("object", "dict", "list", "int", "float")
+        # `long` is what protocol 2 calls `int`.
+        for name in ("object", "dict", "list", "int", "long", "float", "str", "bool")
     },
     **dict.fromkeys([*_STORAGES, _UNTYPED]),
     **{f"torch.{name}": None for name in (*_TORCH_DTYPES, *_NEW_DTYPES)},

@@ -15,6 +15,7 @@ from tfavmae.weights.pickled import load
 from tfavmae.weights.stored import (
     MAX_DEPTH,
     MAX_ENTRIES,
+    MAX_NAME,
     Section,
     StoredTensor,
     WeightFile,
@@ -64,7 +65,7 @@ def open_torch_zip(path: str) -> WeightFile:
             for name, member in found.items()
             if name.startswith(f"{root}data/")
         }
-        return _weight_file(path, "torch zip", content, sizes, section)
+        return weight_file(path, "torch zip", content, sizes, section)
 
 
 def is_torch_legacy(head: bytes) -> bool:
@@ -100,7 +101,7 @@ def open_torch_legacy(path: str) -> WeightFile:
             sections[key] = whole.part(start, count * dtype.itemsize)
             file.seek(start + sections[key].size)
         bytes_of = {key: section.size for key, section in sections.items()}
-        return _weight_file(
+        return weight_file(
             path, "torch legacy", content, bytes_of, sections.__getitem__
         )
 
@@ -118,7 +119,7 @@ def _legacy_counts(content: Any, keys: list[Any]) -> dict[str, np.dtype]:
     return dtypes
 
 
-def _weight_file(
+def weight_file(
     path: str, format: str, content: Any, sizes: Mapping[str, int], section: Any
 ) -> WeightFile:
     """The model of what was saved, and the plain values beside it."""
@@ -131,7 +132,7 @@ def _weight_file(
             add_tensor(tensors, _tensor(path, name or "tensor", view, section))
     budget = [MAX_ENTRIES]
     metadata = {
-        str(key): plain(value, budget)
+        str(key)[:MAX_NAME]: plain(value, budget)
         for key, value in beside.items()
         if not isinstance(value, View) and key not in _LEFT
     }
@@ -178,7 +179,9 @@ def _leaves(content: Any) -> Iterator[tuple[str, Any]]:
         else:
             yield name, value
             continue
-        inside = [(f"{name}.{k}" if name else str(k), v, depth + 1) for k, v in items]
+        # Cut after the longest name: long ones of many layers would fill the memory.
+        prefix = f"{name}." if name else ""
+        inside = [(f"{prefix}{k}"[: MAX_NAME + 1], v, depth + 1) for k, v in items]
         waiting.extend(reversed(inside))
 
 

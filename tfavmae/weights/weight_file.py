@@ -14,18 +14,28 @@ from tfavmae.weights.flax_file import is_flax, open_flax
 from tfavmae.weights.keras_weights import open_keras_archive, open_keras_weights
 from tfavmae.weights.npz_file import open_npz
 from tfavmae.weights.safetensors_file import is_safetensors, open_safetensors
+from tfavmae.weights.saved_model import open_saved_model
 from tfavmae.weights.stored import StoredTensor, WeightFile, reading
+from tfavmae.weights.torch_tar import open_torch_tar
 
 __all__ = ["StoredTensor", "WeightFile", "open_weights"]
 
 _HEAD = 512
+# What arrives in place of a file, and what to do then.
+_MISTAKES = {
+    b"<!doctype html": "a web page. Follow its link to the file, or log in.",
+    b"<html": "a web page. Follow its link to the file, or log in.",
+    b"version https://git-lfs": "a pointer of Git LFS. Run `git lfs pull` there.",
+    b"\x93numpy": "an array without a name. Save it with `numpy.savez`.",
+    b"\x1f\x8b": "something packed with gzip. Unpack it first.",
+}
 
 
 def open_weights(path: str | os.PathLike) -> WeightFile:
     """The tensors of a file or folder, read on demand.
 
     Args:
-        path: a file of PyTorch (zip, stream before 1.6), safetensors, Flax
+        path: a file of PyTorch (zip, stream, tar), safetensors, Flax
             (msgpack), Keras (`.weights.h5`, `.keras`) or NumPy (npz), or the folder of
             a TensorFlow SavedModel. The format is that of the content; the name says
             nothing.
@@ -37,8 +47,6 @@ def open_weights(path: str | os.PathLike) -> WeightFile:
     path = os.fspath(path)
     with reading(path):
         if os.path.isdir(path):
-            from tfavmae.weights.saved_model import open_saved_model
-
             return open_saved_model(path)
         with open(path, "rb") as file:
             head = file.read(_HEAD)
@@ -58,6 +66,11 @@ def _reader(path: str, head: bytes, size: int) -> Callable[[str], WeightFile]:
         return open_safetensors
     if is_flax(head):
         return open_flax
+    if head[257:262] == b"ustar":
+        return open_torch_tar
+    for beginning, remedy in _MISTAKES.items():
+        if head.lower().lstrip().startswith(beginning):
+            raise UserError(f"{path}: not a file of weights, but {remedy}")
     raise UserError(
         f"{path}: not a file of weights of PyTorch, Flax, Keras, safetensors or NumPy. "
         "Check that it was downloaded in full and is not packed."
