@@ -83,7 +83,9 @@ def sounding_shapes(options: Options, results: dict[str, Any]) -> Iterator[Step]
     argv = ["data", "build", _SHAPES, "--data-dir", f"{folder}/data"]
     argv += ["--seed", str(options.seed), *_sets(settings)]
     yield Step("data", "Make clips", argv)
-    data = _data_keys(folder, results["data"])
+    # Without the version: a rebuilt data set may have a newer one.
+    name = results["data"].info.full_name.rsplit("/", 1)[0]
+    data = [f"data.dataset={name}", f"data.data_dir={folder}/data"]
     yield _pretrain(options, data)
     gallery = _QUICK_GALLERY_SIZE if options.is_quick else GALLERY_SIZE
     yield _retrieve(folder, "--gallery", str(gallery))
@@ -191,12 +193,6 @@ def _recipe(options: Options, stage: str) -> str:
     path = str(files / folder / name)
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
-
-
-def _data_keys(folder: str, builder: Any) -> list[str]:
-    # Without the version: a rebuilt data set may have a newer one.
-    name = builder.info.full_name.rsplit("/", 1)[0]
-    return [f"data.dataset={name}", f"data.data_dir={folder}/data"]
 
 
 def _training_keys(options: Options) -> list[str]:

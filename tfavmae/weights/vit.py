@@ -32,8 +32,12 @@ def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
     """
     block, own = r"Transformer/encoderblock_(\d+)", r"encoder/video/block_\1"
     attention = f"{block}/MultiHeadDotProductAttention_1"
+    kernel = Layout(
+        lambda x: x.reshape(-1, x.shape[-1]),
+        lambda x: x.reshape(patch, patch, 3, x.shape[-1]),
+    )
     rules = [
-        *_named(mae.tokens("video", _kernel(patch))),
+        *_named(mae.tokens("video", kernel)),
         *_norm("Transformer/encoder_norm", "encoder/video_norm"),
         *_norm(f"{block}/LayerNorm_0", f"{own}/norm_1"),
         *_norm(f"{block}/LayerNorm_2", f"{own}/norm_2"),
@@ -63,13 +67,6 @@ def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
         ]
     rules.append(Rule(r"(head|pre_logits)/(kernel|bias)", None))
     return WeightTable(tuple(rules), (r"decoder/.*",))
-
-
-def _kernel(patch: int) -> Layout:
-    return Layout(
-        lambda x: x.reshape(-1, x.shape[-1]),
-        lambda x: x.reshape(patch, patch, 3, x.shape[-1]),
-    )
 
 
 def _named(rules: list[Rule]) -> list[Rule]:
