@@ -23,8 +23,7 @@ __all__ = ["StoredTensor", "WeightFile", "open_weights"]
 _HEAD = 512
 # What arrives in place of a file, and what to do then.
 _MISTAKES = {
-    b"<!doctype html": "a web page. Follow its link to the file, or log in.",
-    b"<html": "a web page. Follow its link to the file, or log in.",
+    b"<": "a web page. Follow its link to the file, or log in.",
     b"version https://git-lfs": "a pointer of Git LFS. Run `git lfs pull` there.",
     b"\x93numpy": "an array without a name. Save it with `numpy.savez`.",
     b"\x1f\x8b": "something packed with gzip. Unpack it first.",
