@@ -33,7 +33,7 @@ from tfavmae.commands.arguments import CommandParser
 from tfavmae.commands.data import audit, build, serve
 from tfavmae.commands.data import describe as data_describe
 from tfavmae.commands.weights import inspect
-from tfavmae.errors import InputWarning, UserError
+from tfavmae.errors import InputWarning, UserError, on_one_line
 from tfavmae.files import is_disk_full
 
 BAD_INPUT = 2
@@ -174,9 +174,7 @@ def build_parser() -> CommandParser:
 
 
 def _say(message: str) -> None:
-    # Names of files come from others, and a terminal obeys control characters.
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    print(f"tfavmae: {line}", file=sys.stderr, flush=True)
+    print(f"tfavmae: {on_one_line(message)}", file=sys.stderr, flush=True)
 
 
 def _message_for_user(error: Exception) -> tuple[str, int]:

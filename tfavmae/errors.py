@@ -64,3 +64,14 @@ def shown(value: object) -> str:
     """
     text = _Short().repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def on_one_line(text: str) -> str:
+    """Text with control characters spelt out.
+
+    Names in files and of files come from others, and a terminal obeys such characters.
+
+    >>> on_one_line("a\\nb")
+    'a\\\\nb'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -8,6 +8,7 @@ TensorFlow is imported inside functions only: models and layers also run on JAX 
 is not installed.
 """
 
+import abc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -89,9 +90,9 @@ class OptimizerHooks:
     learning rate. Can go when Keras lets an optimizer compute something once per step.
     """
 
+    @abc.abstractmethod
     def numbers_of_step(self, learning_rate: Any) -> Any:
         """The vector for this step's learning rate, a scalar tensor or variable."""
-        raise NotImplementedError
 
     def _backend_update_step(
         self, grads: list, trainable_variables: list, learning_rate: Any

@@ -9,6 +9,7 @@ from keras import ops
 
 from tfavmae.layers.masking import gather_tokens
 from tfavmae.layers.positions import PositionEmbedding
+from tfavmae.layers.presence import split_tokens
 from tfavmae.layers.transformer import LayerNorm, TransformerStack
 from tfavmae.models.inputs import AudioInput, VideoInput
 
@@ -219,11 +220,7 @@ class AudioVisualDecoder(keras.layers.Layer):
                 for m, x in tokens.items()
             }
         x = self._run("both", ops.concatenate(list(tokens.values()), axis=1), training)
-        decoded, start = {}, 0
-        for modality, own in tokens.items():
-            decoded[modality] = x[:, start : start + own.shape[1]]
-            start += own.shape[1]
-        return decoded
+        return split_tokens(x, tokens)
 
     def _run(
         self, name: str, x: keras.KerasTensor, training: bool

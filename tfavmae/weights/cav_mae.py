@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfavmae.errors import UserError
-from tfavmae.weights.mae import dense, image_kernel, norm
+from tfavmae.weights.mae import blocks, dense, image_kernel, norm
 from tfavmae.weights.rules import VECTOR, Layout, Rule, WeightTable, convolution
 
 # Constants of their code: rows of audio tokens (128 mel bins), patch size and depth.
@@ -178,15 +178,9 @@ def _blocks(
     theirs: str, ours: str, streams: Sequence[tuple[str, str]] = ()
 ) -> list[Rule]:
     """Rules of a stack of blocks; `streams` are those that run through it."""
+    rules = blocks(theirs, ours)
     theirs, ours = rf"{theirs}\.(\d+)", rf"{ours}/block_\1"
-    rules = [
-        *dense(rf"{theirs}\.attn\.qkv", f"{ours}/attention/qkv"),
-        *dense(rf"{theirs}\.attn\.proj", f"{ours}/attention/projection"),
-        *dense(rf"{theirs}\.mlp\.fc1", f"{ours}/mlp/expand"),
-        *dense(rf"{theirs}\.mlp\.fc2", f"{ours}/mlp/contract"),
-    ]
     for i in (1, 2):
-        rules += norm(rf"{theirs}\.norm{i}", f"{ours}/norm_{i}")
         for letter, name in streams:
             rules += norm(rf"{theirs}\.norm{i}_{letter}", f"{ours}/norm_{i}_{name}")
     # Every block of theirs makes norms for both streams, also where only one runs.

@@ -102,6 +102,11 @@ def image_kernel(patch: int = PATCH, channels: int = 3) -> Layout:
     return convolution((2, 3, 1, 0), (patch, patch), channels)
 
 
+def tube_kernel() -> Layout:
+    """Of a projection `(dim, 3, time, rows, columns)` of two frames, time first."""
+    return convolution((2, 3, 4, 1, 0), (2, PATCH, PATCH), channels=3)
+
+
 def image_table(with_decoder: bool, patch: int = PATCH) -> WeightTable:
     """The table of `mae_pretrain_vit_*.pth`, or of its `_full` form.
 
@@ -172,7 +177,7 @@ def space_time_table(grid: tuple[int, int, int]) -> WeightTable:
         Rule(
             r"patch_embed\.proj\.weight",
             "video_tokenizer/projection/kernel",
-            lambda x: x.transpose(2, 3, 4, 1, 0).reshape(-1, x.shape[0]),
+            tube_kernel(),
         ),
         Rule(r"patch_embed\.proj\.bias", "video_tokenizer/projection/bias"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfavmae.weights import mae
 from tfavmae.weights.audio_mae import NORMALIZATION
-from tfavmae.weights.rules import Layout, Rule, WeightTable
+from tfavmae.weights.rules import Rule, WeightTable
 
 # Our encoders end in norms that only the outputs of one modality pass; theirs do not.
 _OURS_ALONE = (r"encoder/(audio|video)_norm/(gamma|beta)",)
@@ -28,14 +28,9 @@ def arguments() -> dict[str, Any]:
 
 def table() -> WeightTable:
     """The table of their `VisionTransformerMM` with fusion, fine-tuned."""
-    # Their convolution runs over two frames, of which ours flattens time first.
-    tube = Layout(
-        lambda x: x.transpose(2, 3, 4, 1, 0).reshape(-1, x.shape[0]),
-        lambda x: x.reshape(2, 16, 16, 3, -1).transpose(4, 3, 0, 1, 2),
-    )
     rules = [
         *mae.tokens("audio", mae.image_kernel(channels=1)),
-        *(_of_video(rule) for rule in mae.tokens("video", tube)),
+        *(_of_video(rule) for rule in mae.tokens("video", mae.tube_kernel())),
         *mae.blocks("blocks", "encoder/audio"),
         *mae.blocks("blocks_v", "encoder/video"),
         *mae.blocks("blocks_av", "encoder/joint"),

@@ -146,6 +146,11 @@ class _Machine:
             raise ValueError("its pickle has a key without a value")
         add_items(target, zip(values[::2], values[1::2], strict=True))
 
+    def _dict(self) -> None:
+        values = self._marked()
+        self._push({})
+        self._items(values)
+
     def _named(self, name: str) -> None:
         if name not in self._calls:
             raise refused(name)
@@ -263,7 +268,7 @@ _OPERATIONS: dict[bytes, Callable[[Any], Any]] = {
     b")": lambda m: m._push(()),
     b"\x8f": lambda m: m._push([]),  # a set, whose order says nothing
     b"l": lambda m: m._push(m._marked()),
-    b"d": lambda m: (lambda v: (m._push({}), m._items(v)))(m._marked()),
+    b"d": lambda m: m._dict(),
     b"t": lambda m: m._push(tuple(m._marked())),
     b"\x85": lambda m: m._push(m._take(1)),
     b"\x86": lambda m: m._push(m._take(2)),

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfavmae.errors import UserError
 from tfavmae.models.transfer import address
+from tfavmae.weights.stored import numbers
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -32,11 +33,6 @@ class Tensor(Protocol):
 
 
 Tensors = Mapping[str, Tensor | np.ndarray]
-
-
-def numbers(tensor: Tensor | np.ndarray) -> np.ndarray:
-    """An array as it is; the numbers of a tensor of a file."""
-    return tensor if isinstance(tensor, np.ndarray) else np.asarray(tensor.read())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,7 +127,7 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     except (
         *(ValueError, LookupError, OverflowError, EOFError, MemoryError),
         # Of `zipfile`: unknown compression, encryption.
-        *(NotImplementedError, RuntimeError, struct.error, zlib.error),
+        *(RuntimeError, struct.error, zlib.error),
         zipfile.BadZipFile,
     ) as error:
         # The first line alone: some libraries add advice of their own.
@@ -234,6 +234,11 @@ def add_tensor(tensors: dict[str, StoredTensor], tensor: StoredTensor) -> None:
     tensors[tensor.name] = tensor
 
 
+def numbers(tensor: Any) -> np.ndarray:
+    """An array as it is; the numbers of something with `read()`."""
+    return np.asarray(tensor.read() if hasattr(tensor, "read") else tensor)
+
+
 def arrays_of(tensors: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """Names and contiguous little-endian arrays, one in memory at a time.
 
@@ -241,7 +246,7 @@ def arrays_of(tensors: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
         tensors: dict of name to array, or to something with `read()`.
     """
     for name, tensor in tensors.items():
-        array = np.asarray(tensor.read() if hasattr(tensor, "read") else tensor)
+        array = numbers(tensor)
         order = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else None
         # Not `ascontiguousarray` alone, which makes a vector of a scalar.
         yield name, np.ascontiguousarray(array, order).reshape(array.shape)

@@ -53,10 +53,7 @@ def table(num_tokens: int, width: int, decoder_width: int) -> WeightTable:
         Rule(
             r"encoder\.patch_embed\.proj\.weight",
             "video_tokenizer/projection/kernel",
-            Layout(
-                lambda x: x.transpose(2, 3, 4, 1, 0).reshape(-1, x.shape[0]),
-                lambda x: x.reshape(2, 16, 16, 3, -1).transpose(4, 3, 0, 1, 2),
-            ),
+            mae.tube_kernel(),
         ),
         Rule(r"encoder\.patch_embed\.proj\.bias", "video_tokenizer/projection/bias"),
         *_blocks(r"encoder\.blocks", "encoder/video"),

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfavmae.weights import mae
 from tfavmae.weights.rules import Layout, Rule, WeightTable
+from tfavmae.weights.scenic import norm_rules
 
 # Their images are centred on zero, unlike MAE's.
 NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -38,9 +39,9 @@ def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
     )
     rules = [
         *_named(mae.tokens("video", kernel)),
-        *_norm("Transformer/encoder_norm", "encoder/video_norm"),
-        *_norm(f"{block}/LayerNorm_0", f"{own}/norm_1"),
-        *_norm(f"{block}/LayerNorm_2", f"{own}/norm_2"),
+        *norm_rules("Transformer/encoder_norm", "encoder/video_norm"),
+        *norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
+        *norm_rules(f"{block}/LayerNorm_2", f"{own}/norm_2"),
         *_dense(f"{block}/MlpBlock_3/Dense_0", f"{own}/mlp/expand"),
         *_dense(f"{block}/MlpBlock_3/Dense_1", f"{own}/mlp/contract"),
         Rule(
@@ -78,13 +79,6 @@ def _named(rules: list[Rule]) -> list[Rule]:
         r"patch_embed\.proj\.bias": "embedding/bias",
     }
     return [rule._replace(pattern=names[rule.pattern]) for rule in rules]
-
-
-def _norm(theirs: str, ours: str) -> list[Rule]:
-    return [
-        Rule(f"{theirs}/scale", f"{ours}/gamma"),
-        Rule(f"{theirs}/bias", f"{ours}/beta"),
-    ]
 
 
 def _dense(theirs: str, ours: str) -> list[Rule]:

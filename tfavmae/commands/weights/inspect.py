@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tfavmae.commands.arguments import add_command
+from tfavmae.errors import on_one_line
 
 _SHOWN = 10  # tensors at the beginning, and at the end
 
@@ -69,7 +70,7 @@ def _print(contents: dict[str, Any], is_long: bool) -> None:
 
     tensors = contents["tensors"]
     dtypes = [f"{n} {dtype}" for dtype, n in contents["dtypes"].items()]
-    print(f"{_line(contents['path'])}: {contents['format']}")
+    print(f"{on_one_line(contents['path'])}: {contents['format']}")
     numbers = f"{len(tensors)} tensors, {contents['parameters']:,} parameters"
     print(f"{numbers} ({', '.join(dtypes) or 'none'})")
     left_out = 0 if is_long else max(0, len(tensors) - 2 * _SHOWN)
@@ -79,13 +80,10 @@ def _print(contents: dict[str, Any], is_long: bool) -> None:
             table.add_row(f"... {left_out} more, see --all", "", "")
         if not left_out or not _SHOWN <= i < len(tensors) - _SHOWN:
             shape = " × ".join(map(str, tensor["shape"])) or "scalar"
-            table.add_row(_line(tensor["name"]), shape, tensor["dtype"])
+            table.add_row(on_one_line(tensor["name"]), shape, tensor["dtype"])
     Console(markup=False).print(table)
     for key, value in contents["metadata"].items():
-        text = _line(json.dumps(value, ensure_ascii=False))
-        print(f"{_line(key)}: {text if is_long or len(text) < 200 else text[:200]}")
-
-
-def _line(text: str) -> str:
-    """Text of a stranger's file: a terminal obeys control characters."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        text = on_one_line(json.dumps(value, ensure_ascii=False))
+        print(
+            f"{on_one_line(key)}: {text if is_long or len(text) < 200 else text[:200]}"
+        )
