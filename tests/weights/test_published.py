@@ -28,10 +28,10 @@ def test_every_entry_is_complete():
 @pytest.mark.parametrize("settings", {x.settings for x in PUBLISHED})
 def test_settings_are_keys_of_a_config(settings):
     for setting in settings:
-        values = {}
+        values = {"trainer": {"num_steps": 1}}
         if "stream_fusion" in setting:
             options = {"classifier": "mbt"}
-            values = {"stage": "finetune", "data": {"label": "label"}}
+            values |= {"stage": "finetune", "data": {"label": "label"}}
             values["model"] = {"name": "av_mae", "options": options}
         yaml_text.merge(values, yaml_text.parse_override(setting))
         experiment.from_dict(values)

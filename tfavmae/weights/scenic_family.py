@@ -95,7 +95,7 @@ def identify_pretraining(shapes: Shapes, given: Section) -> Identified | None:
         "scenic_av_mae",
         f"AV-MAE, pretrained, {size_name(sizes['hidden_dim'])}, {fusion} fusion",
         model,
-        scenic.av_mae_table(arguments | {"decoder": {"sharing": sharing}}),
+        scenic.av_mae_table(arguments),
         notes=tuple(notes),
     )
 
@@ -136,7 +136,7 @@ def _unimodal(shapes: Shapes, given: Section) -> Identified:
         "scenic_av_mae",
         f"masked autoencoder of {modality} (Scenic), {size_name(sizes['hidden_dim'])}",
         section("av_mae", arguments, given),
-        scenic.unimodal_table(modality),
+        scenic.unimodal_table(arguments),
         notes=(f"Assumed: the length of {modality} in AV-MAE on VGGSound.",),
     )
 
@@ -255,7 +255,7 @@ def _vivit(shapes: Shapes, classes: int, given: Section) -> Identified:
         "scenic_vivit",
         f"ViViT of {modality} (Scenic), {size_name(sizes['hidden_dim'])}",
         section("av_mae", arguments, given, is_classifier=True),
-        scenic_mbt.vivit_table(modality),
+        scenic_mbt.vivit_table(arguments),
         num_classes=classes,
         notes=("Assumed: the lengths of inputs of the released files.",),
     )

@@ -3,9 +3,7 @@
 Heads are left: what starts from these weights has classes of its own.
 """
 
-import numpy as np
-
-from tfavmae.weights import mae
+from tfavmae.weights import mae, scenic
 from tfavmae.weights.identified import (
     Identified,
     Section,
@@ -16,8 +14,7 @@ from tfavmae.weights.identified import (
     side,
     size_name,
 )
-from tfavmae.weights.rules import Layout, Rule, WeightTable
-from tfavmae.weights.scenic import norm_rules
+from tfavmae.weights.rules import Rule, WeightTable
 
 # Their images are centred on zero, unlike MAE's.
 NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -96,41 +93,19 @@ def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
         patch: rows and columns of a patch.
     """
     block, own = r"Transformer/encoderblock_(\d+)", r"encoder/video/block_\1"
-    attention = f"{block}/MultiHeadDotProductAttention_1"
-    kernel = Layout(
-        lambda x: x.reshape(-1, x.shape[-1]),
-        lambda x: x.reshape(patch, patch, 3, x.shape[-1]),
-    )
+    kernel = scenic.convolution_in_order((patch, patch), channels=3)
     rules = [
         *_named(mae.tokens("video", kernel)),
-        *norm_rules("Transformer/encoder_norm", "encoder/video_norm"),
-        *norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
-        *norm_rules(f"{block}/LayerNorm_2", f"{own}/norm_2"),
-        *_dense(f"{block}/MlpBlock_3/Dense_0", f"{own}/mlp/expand"),
-        *_dense(f"{block}/MlpBlock_3/Dense_1", f"{own}/mlp/contract"),
-        Rule(
-            f"{attention}/out/kernel",
-            f"{own}/attention/projection/kernel",
-            Layout(
-                lambda x: x.reshape(-1, x.shape[-1]),
-                lambda x: x.reshape(num_heads, -1, x.shape[-1]),
-            ),
+        *scenic.norm_rules("Transformer/encoder_norm", "encoder/video_norm"),
+        *scenic.norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
+        *scenic.norm_rules(f"{block}/LayerNorm_2", f"{own}/norm_2"),
+        *scenic.dense_rules(f"{block}/MlpBlock_3/Dense_0", f"{own}/mlp/expand"),
+        *scenic.dense_rules(f"{block}/MlpBlock_3/Dense_1", f"{own}/mlp/contract"),
+        *scenic.attention_rules(
+            f"{block}/MultiHeadDotProductAttention_1", f"{own}/attention", num_heads
         ),
-        Rule(f"{attention}/out/bias", f"{own}/attention/projection/bias"),
+        Rule(r"(head|pre_logits)/(kernel|bias)", None),
     ]
-    # Outputs are split into heads.
-    split = Layout(
-        lambda x: x.reshape(x.shape[0], -1),
-        lambda x: x.reshape(x.shape[0], num_heads, -1),
-    )
-    bias = Layout(np.ravel, lambda x: x.reshape(num_heads, -1))
-    for part, name in enumerate(("query", "key", "value")):
-        theirs, ours = f"{attention}/{name}", f"{own}/attention/qkv"
-        rules += [
-            Rule(f"{theirs}/kernel", f"{ours}/kernel", split, part, 3),
-            Rule(f"{theirs}/bias", f"{ours}/bias", bias, part, 3),
-        ]
-    rules.append(Rule(r"(head|pre_logits)/(kernel|bias)", None))
     return WeightTable(tuple(rules), (r"decoder/.*",))
 
 
@@ -143,10 +118,3 @@ def _named(rules: list[Rule]) -> list[Rule]:
         r"patch_embed\.proj\.bias": "embedding/bias",
     }
     return [rule._replace(pattern=names[rule.pattern]) for rule in rules]
-
-
-def _dense(theirs: str, ours: str) -> list[Rule]:
-    return [
-        Rule(f"{theirs}/kernel", f"{ours}/kernel"),
-        Rule(f"{theirs}/bias", f"{ours}/bias"),
-    ]
