@@ -238,7 +238,7 @@ class WeightTable(NamedTuple):
         for rule in self.rules:
             for ours, variable in values.items():
                 name = rule.name(ours)
-                if name is not None:
+                if name is not None and not self.is_ours_alone(ours):
                     used.add(ours)
                     array = rule.undo(np.asarray(keras.ops.convert_to_numpy(variable)))
                     pieces.setdefault(self.prefix + name, []).append(array)
