@@ -36,9 +36,9 @@ def each_file(folder, pattern, without=(), entries=".*"):
 
     def decorate(test):
         @functools.wraps(test)
-        def checked(path):
+        def checked(path, **fixtures):
             LOADED.clear()
-            test(path)
+            test(path, **fixtures)
             assert LOADED[path], f"{path} holds nothing"
             ours = (name for name in LOADED[path] if re.fullmatch(entries, name))
             unread = sorted(set(ours) - LOADED[path].read)

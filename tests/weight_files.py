@@ -106,6 +106,19 @@ def packed(value):
     return b"\xc9" + struct.pack(">Ib", len(content), 1) + content
 
 
+def flax_state(path, values):
+    """A `TrainState` before Flax 0.6: the weights, an optimizer's and a step."""
+    nested = {}
+    for name, array in values.items():
+        inside = nested
+        *parents, last = name.split("/")
+        for parent in parents:
+            inside = inside.setdefault(parent, {})
+        inside[last] = array
+    state = {"optimizer": {"target": nested, "state": {"step": 3}}, "global_step": 3}
+    path.write_bytes(packed(state))
+
+
 def flax(path, arrays):
     """A file of Flax, the last array in chunks."""
     *first, (name, last) = arrays.items()

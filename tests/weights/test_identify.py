@@ -5,14 +5,17 @@ import re
 import numpy as np
 import published_files
 import pytest
+import tensorflow as tf
 import weight_files
 
 from tfavmae.errors import UserError
 from tfavmae.models.transfer import address
+from tfavmae.weights import saved_names
 from tfavmae.weights.authors import authors_table
 from tfavmae.weights.identify import identify
 from tfavmae.weights.npz_file import write_npz
 from tfavmae.weights.rules import load_weights
+from tfavmae.weights.stored import StoredTensor
 from tfavmae.weights.torch_writer import write_torch
 from tfavmae.weights.weight_file import open_weights
 
@@ -20,19 +23,6 @@ SHAPE, DECODER = (24, 40, 2), (12, 20, 1)
 HEADS = {"options": {"num_heads": 3, "decoder": {"num_heads": 2}}}
 FLAX, FLAX_DECODER = (24, 3, 40, 3), (12, 2, 20, 1)
 SMALL_CLIP = {"video": {"num_frames": 4, "height": 48, "width": 48}}
-
-
-def flax_state(path, values):
-    """A `TrainState` before Flax 0.6: the weights, an optimizer's and a step."""
-    nested = {}
-    for name, array in values.items():
-        inside = nested
-        *parents, last = name.split("/")
-        for parent in parents:
-            inside = inside.setdefault(parent, {})
-        inside[last] = array
-    state = {"optimizer": {"target": nested, "state": {"step": 3}}, "global_step": 3}
-    path.write_bytes(weight_files.packed(state))
 
 
 # Of each kind of file: shapes, writer, what the user must say, family and title.
@@ -159,14 +149,14 @@ CASES = {
     ),
     "scenic_av_mae": (
         published_files.scenic_av_mae(FLAX, FLAX_DECODER, 1),
-        flax_state,
+        weight_files.flax_state,
         {"audio": {"num_frames": 64}, **SMALL_CLIP},
         "scenic_av_mae",
         "mid fusion",
     ),
     "scenic_mbt": (
         published_files.scenic_mbt(FLAX, 5),
-        flax_state,
+        weight_files.flax_state,
         {
             "options": {"stream_fusion": {"first_layer": 2}},
             "audio": {"num_frames": 64},
@@ -177,7 +167,7 @@ CASES = {
     ),
     "scenic_mbt_of_audio": (
         published_files.scenic_mbt(FLAX, 5, ["spectrogram"]),
-        flax_state,
+        weight_files.flax_state,
         {"audio": {"num_frames": 64}},
         "scenic_mbt",
         "AV-MAE fine-tuned",
@@ -295,7 +285,37 @@ def test_real_widths_say_their_heads_and_size(tmp_path):
     assert "supervised" in found.notes[0]
 
 
+SAVED = ["scenic_av_mae", "scenic_mbt", "scenic_mbt_of_audio"]
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_the_numbered_variables_of_a_saved_model(case, tmp_path):
+    shapes, _, given, family, _ = CASES[case]
+    values = published_files.values(shapes)
+    module = tf.Module()
+    # As `jax2tf` keeps them.
+    names = sorted(values, key=lambda name: name.split("/"))
+    module._variables = [tf.Variable(values[name]) for name in names]
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+    found = identify(open_weights(tmp_path / "saved"), given)
+    assert found.family == family
+    for name, array in values.items():
+        np.testing.assert_array_equal(found.tensors[name].read(), array, err_msg=name)
+
+
 def test_other_weights_are_refused(tmp_path):
     file, _ = written("image_mae", tmp_path, {"embedder.weight": np.zeros(3, "f4")})
     with pytest.raises(UserError, match=r"weights: 1 tensors .*embedder\.weight"):
         identify(file)
+
+
+def test_names_of_the_large_model_that_is_released():
+    encoder, decoder = (1024, 16, 4096, 24), (512, 8, 2048, 4)
+    shapes = published_files.scenic_av_mae(encoder, decoder, 2)
+    names = sorted(shapes, key=lambda name: name.split("/"))
+    numbered = {
+        f"_variables/{i}": StoredTensor(str(i), shapes[name], "float32", None)
+        for i, name in enumerate(names)
+    }
+    found = saved_names.named(numbered)
+    assert {name: x.shape for name, x in found.items()} == shapes

@@ -9,6 +9,7 @@ from tfavmae.weights import (
     cav_mae_family,
     mae,
     mavil,
+    saved_names,
     scenic_family,
     video_mae,
     vit,
@@ -66,7 +67,7 @@ def identify(file: WeightFile, given: Section | None = None) -> Identified:
 
 def _weights_of(file: WeightFile) -> Mapping[str, StoredTensor]:
     """The tensors by the names that their model gives them, without an optimizer's."""
-    tensors: Mapping[str, StoredTensor] = file.tensors
+    tensors = saved_names.named(file.tensors)
     for prefix in _SHARED_PREFIXES:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {k.removeprefix(prefix): x for k, x in tensors.items()}
