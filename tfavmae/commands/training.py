@@ -142,10 +142,10 @@ def fit_to_videos(
 
     from tfavmae import own_videos
     from tfavmae.commands.data.build import print_summary
-    from tfavmae.training.workdir import Workdir
+    from tfavmae.training import runs
     from tfavmae_datasets.clip_folder import build_clip_folder
 
-    inputs = own_videos.inputs_of(Workdir(source).read_config()) if source else []
+    inputs = own_videos.inputs_of(runs.read_config(source)) if source else []
     config = recipes.load(recipe, args.workdir, [*inputs, *changes])
     options = own_videos.storage_options(
         args.videos, config, labels, is_length_fixed=bool(source) or recipe is None
