@@ -17,8 +17,10 @@ PREPROCESSING = "preprocessing.json"
 CARD = "README.md"
 FILES = (CONFIG, WEIGHTS, TASK, METADATA, PREPROCESSING, CARD)
 
-_HUGGING_FACE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-_KAGGLE = re.compile(r"kaggle://([\w.-]+(?:/[\w.-]+){3,4})")
+# A part begins with a letter, a digit or `_`: none is `..`.
+_PART = r"\w[\w.-]*"
+_HUGGING_FACE = re.compile(rf"hf://({_PART}/{_PART})(?:@({_PART}(?:/{_PART})*))?")
+_KAGGLE = re.compile(rf"kaggle://({_PART}(?:/{_PART}){{3,4}})")
 _SCHEMES = ("hf://", "kaggle://")
 
 

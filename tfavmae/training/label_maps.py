@@ -59,18 +59,22 @@ def columns_of_head(theirs: Labels, ours: Labels) -> np.ndarray | None:
     Raises:
         ValueError: the classes are not the same, or their names are not known.
     """
-    columns, start = [], 0
     there, here = by_label(theirs.names), by_label(ours.names)
     if there.keys() != here.keys():
         raise ValueError(f"it has the labels {', '.join(there)}")
+    if None in (*there.values(), *here.values()):
+        raise ValueError("the names of its classes, or of ours, are not known")
+    starts, total = {}, 0
+    for label, names in there.items():
+        starts[label] = total
+        total += len(names)
+    columns = []
     for label, names in here.items():
-        if names is None or there[label] is None:
-            raise ValueError("the names of its classes, or of ours, are not known")
         order = places(names, there[label])
-        columns.append(start + (np.arange(len(names)) if order is None else order))
-        start += len(names)
+        order = np.arange(len(names)) if order is None else order
+        columns.append(starts[label] + order)
     found = np.concatenate(columns)
-    return None if (found == np.arange(start)).all() else found
+    return None if (found == np.arange(total)).all() else found
 
 
 def by_label(names: Any) -> Mapping[str, Sequence[str] | None]:
