@@ -25,6 +25,7 @@ from tfavmae.commands import (
     export,
     finetune,
     predict,
+    presets,
     pretrain,
     retrieve,
     statistics,
@@ -165,7 +166,7 @@ def build_parser() -> CommandParser:
     group = commands.add_parser("weights", help="show what published weights hold")
     weight_commands = group.add_subparsers(metavar="COMMAND", required=True)
     inspect.add_parser(weight_commands)
-    for command in (statistics, pretrain, finetune, describe):
+    for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
     for command in (evaluate, predict, retrieve, embed, export):
         command.add_parser(commands)

@@ -98,6 +98,7 @@ def train(
     Raises:
         UserError: the recipe is wrong or for the other stage, or training cannot start.
     """
+    from tfavmae.models.preset_address import is_preset
     from tfavmae.training import experiment, mavil_stages
 
     changes = [f"initialize_from={source}"] if source else []
@@ -110,6 +111,11 @@ def train(
     if args.videos is not None:
         changes = [*fit_to_videos(args, recipe, changes, source, labels), *changes]
     config = recipes.load(recipe, args.workdir, changes)
+    if is_preset(args.workdir):
+        raise UserError(
+            f"{args.workdir}: holds a preset, which is not continued; choose another "
+            "--workdir, and give the preset as initialize_from."
+        )
     if config.stage != stage:
         raise UserError(
             f"{recipe or args.workdir} is for `tfavmae {config.stage}`, not for "
