@@ -245,6 +245,18 @@ def test_the_workers_of_a_dispatcher_are_counted():
     del worker
 
 
+def test_models_of_shapes_alone_stay_without_values():
+    """Also when the next stateless scope ends, which initializes all that it knows."""
+    with private_hooks.shapes_only():
+        layer = keras.layers.Dense(3)
+        layer.build((None, 2))
+    with keras.StatelessScope():
+        later = keras.layers.Dense(3)
+        later.build((None, 2))
+    assert layer.kernel.shape == (2, 3) and layer.kernel._value is None
+    assert later.kernel._value is not None
+
+
 BELOW_THE_API = re.compile(
     r"keras\.src|tensorflow\.python|raw_ops|__internal__|\b(_flatten_layers"
     r"|_maybe_symbolic_build|_get_metrics_result_or_logs|_all_reduce_sum_gradients"

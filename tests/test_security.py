@@ -166,6 +166,16 @@ def test_a_model_file_runs_no_code(good, tmp_path, trace, monkeypatch, kind):
     assert not trace.exists() and "planted" not in sys.modules
 
 
+def test_what_a_model_inside_was_compiled_with_is_checked(good, tmp_path):
+    """Keras would make it, although the model itself is loaded uncompiled."""
+    config = config_of(good)
+    hostile = layer("keras.layers", "Lambda", function="x")
+    config["config"]["augmentation"] = {"compile_config": {"optimizer": hostile}}
+    path = with_config(good, tmp_path / "model.keras", config)
+    with pytest.raises(UserError, match=r"refused, because it asks for '.*Lambda'"):
+        load_model(path)
+
+
 @pytest.mark.parametrize("kind", ["Lambda", "TFSMLayer"])
 def test_these_model_files_would_run_code(good, tmp_path, trace, kind):
     path = tmp_path / "model.keras"

@@ -15,13 +15,22 @@ from tfavmae.registration import register_with_keras
 __version__ = "0.1.0.dev0"
 
 _HOME_OF = {
+    "AVMAE": "tfavmae.models.av_mae",
+    "AVSiam": "tfavmae.models.av_siam",
+    "AudioVisualClassifier": "tfavmae.models.classifier",
+    "CAVMAE": "tfavmae.models.cav_mae",
+    "CAVMAESync": "tfavmae.models.cav_mae_sync",
     "ClipSpec": "tfavmae.data.pipeline",
     "ExperimentConfig": "tfavmae.config.experiment",
+    "MAViL": "tfavmae.models.mavil",
+    "MBT": "tfavmae.models.mbt",
+    "SyncClassifier": "tfavmae.models.cav_mae_sync",
     "UserError": "tfavmae.errors",
     "build_classifier": "tfavmae.models.presets",
     "build_pretraining": "tfavmae.models.presets",
     "load": "tfavmae.tasks.trained",
     "open_split": "tfavmae.data.pipeline",
+    "save_preset": "tfavmae.training.sharing",
 }
 
 __all__ = ["__version__", *sorted(_HOME_OF)]

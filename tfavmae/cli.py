@@ -25,6 +25,7 @@ from tfavmae.commands import (
     export,
     finetune,
     predict,
+    presets,
     pretrain,
     retrieve,
     statistics,
@@ -168,7 +169,7 @@ def build_parser() -> CommandParser:
     weight_commands = group.add_subparsers(metavar="COMMAND", required=True)
     for command in (inspect, catalogue):
         command.add_parser(weight_commands)
-    for command in (statistics, pretrain, finetune, describe):
+    for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
     for command in (evaluate, predict, retrieve, embed, export):
         command.add_parser(commands)

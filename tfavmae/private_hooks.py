@@ -9,8 +9,9 @@ is not installed.
 """
 
 import abc
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -283,3 +284,24 @@ def num_joined_workers(server: Any) -> int:
     it is public.
     """
     return server._num_workers()
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """A model that is made in the block has variables with shapes and without values.
+
+    In a stateless scope Keras makes variables without memory, and keeps a list of them
+    that the end of any later scope would initialize; that list is cut back here.
+    Read in Keras 3.15.1, `keras/src/backend/common/stateless_scope.py` and
+    `variables.py`. Can go when Keras can make a model from its config without weights.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    name = "uninitialized_variables"
+    waiting = list(global_state.get_global_attribute(name, []))
+    with keras.StatelessScope(initialize_variables=False):
+        try:
+            yield
+        finally:
+            global_state.set_global_attribute(name, waiting)

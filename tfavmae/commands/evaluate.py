@@ -52,13 +52,20 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     """Runs the command."""
     from tfavmae.data.pipeline import naming_damage
     from tfavmae.tasks import actions, classification
-    from tfavmae.tasks.forward import only_with
+    from tfavmae.tasks.forward import only_with, with_classes_at
 
     loaded = trained.load(args)
     loaded.check_has_classes()
     labels, split = loaded.config.data.labels, loaded.open_split(args.split)
     model, files = loaded.run.model, split.files()
     batches = loaded.batches(split, labels, num_views=args.views)
+    if places := loaded.places_of_classes(split):
+        print(
+            f"{split.info.full_name} has the classes of the model in another order; "
+            "they are matched by name"
+        )
+        multi_label = loaded.run.labels.multi_label
+        batches = with_classes_at(batches, places, multi_label)
     what = "evaluation"
     if args.only:
         batches = only_with(batches, args.only, model.modalities)

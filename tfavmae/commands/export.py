@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> "Verification":
     batch = next(iter(loaded.batches(loaded.open_split())))
     path = exporting.export(
         model,
-        args.directory or loaded.run.workdir / "export" / "model",
+        args.directory or loaded.run.results / "export" / "model",
         batch=batch,
         labels=(labels and labels.names) or (),
         version=args.version,

@@ -35,11 +35,11 @@ def find(path: str | os.PathLike) -> pathlib.Path:
 def load(
     config: str | None, workdir: str | None, overrides: Sequence[str] = ()
 ) -> "ExperimentConfig":
-    """The recipe of `--config`, or else that of the run in `--workdir`.
+    """The recipe of `--config`, or else that of the run or preset of `--workdir`.
 
     Args:
         config: a recipe.
-        workdir: folder of a run.
+        workdir: folder of a run, or address of a preset.
         overrides: changes, `"section.key=value"`; later ones win.
 
     Raises:
@@ -48,11 +48,16 @@ def load(
     from tfavmae.config import experiment as config_lib
 
     if config is not None:
-        path = find(config)
-    elif workdir is None:
+        return config_lib.load(find(config), overrides)
+    if workdir is None:
         raise UserError("give a recipe with --config, or a run with --workdir")
-    else:
-        path = pathlib.Path(workdir) / "config.yaml"
-        if not path.is_file():
-            raise UserError(f"{workdir} holds no run yet; give a --config as well")
-    return config_lib.load(path, overrides)
+    path = pathlib.Path(workdir) / "config.yaml"
+    if path.is_file():
+        return config_lib.load(path, overrides)
+
+    from tfavmae.models.preset_address import is_preset
+    from tfavmae.training import runs
+
+    if is_preset(workdir):
+        return runs.read_config(workdir, overrides)
+    raise UserError(f"{workdir} holds no run yet; give a --config as well")

@@ -29,10 +29,10 @@ def load(args: argparse.Namespace) -> "Trained":
 def path_of(
     loaded: "Trained", what: str, split: "ClipSplit", suffix: str
 ) -> pathlib.Path:
-    """Where a result on a split goes: `workdir/what_split.suffix`."""
+    """Where a result on a split goes: `results/what_split.suffix`."""
     # `train[:10%]` is a split, but not a good file name.
     name = "".join(c if c.isalnum() else "_" for c in split.name).strip("_")
-    return loaded.run.workdir / f"{what}_{name}{suffix}"
+    return loaded.run.results / f"{what}_{name}{suffix}"
 
 
 def report(loaded: "Trained", result: "Result", what: str, split: "ClipSplit") -> None:

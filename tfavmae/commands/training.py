@@ -98,6 +98,7 @@ def train(
     Raises:
         UserError: the recipe is wrong or for the other stage, or training cannot start.
     """
+    from tfavmae.models.preset_address import is_preset
     from tfavmae.training import experiment, mavil_stages
 
     changes = [f"initialize_from={source}"] if source else []
@@ -110,6 +111,11 @@ def train(
     if args.videos is not None:
         changes = [*fit_to_videos(args, recipe, changes, source, labels), *changes]
     config = recipes.load(recipe, args.workdir, changes)
+    if is_preset(args.workdir):
+        raise UserError(
+            f"{args.workdir}: holds a preset, which is not continued; choose another "
+            "--workdir, and give the preset as initialize_from."
+        )
     if config.stage != stage:
         raise UserError(
             f"{recipe or args.workdir} is for `tfavmae {config.stage}`, not for "
@@ -142,10 +148,10 @@ def fit_to_videos(
 
     from tfavmae import own_videos
     from tfavmae.commands.data.build import print_summary
-    from tfavmae.training.workdir import Workdir
+    from tfavmae.training import runs
     from tfavmae_datasets.clip_folder import build_clip_folder
 
-    inputs = own_videos.inputs_of(Workdir(source).read_config()) if source else []
+    inputs = own_videos.inputs_of(runs.read_config(source)) if source else []
     config = recipes.load(recipe, args.workdir, [*inputs, *changes])
     options = own_videos.storage_options(
         args.videos, config, labels, is_length_fixed=bool(source) or recipe is None

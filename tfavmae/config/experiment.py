@@ -6,6 +6,7 @@ registered with its experiment factory as ``tfavmae/pretrain`` and
 dotted overrides (``optimizer.learning_rate=1e-4``) override the recipe.
 """
 
+import copy
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -337,10 +338,15 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         UserError: naming the key and what it may be.
     """
-    values = text.read_yaml(pathlib.Path(path))
+    return from_dict(with_overrides(text.read_yaml(pathlib.Path(path)), overrides))
+
+
+def with_overrides(values: Mapping, overrides: Sequence[str]) -> dict:
+    """Nested dicts with dotted overrides, as of `load`, over them."""
+    changed = copy.deepcopy(dict(values))
     for override in overrides:
-        text.merge(values, text.parse_override(override))
-    return from_dict(values)
+        text.merge(changed, text.parse_override(override))
+    return changed
 
 
 def from_dict(values: Mapping) -> ExperimentConfig:

@@ -10,7 +10,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import MODALITIES, modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -138,6 +138,15 @@ class AVMAE(PaperModel):
                 "num_layers": 4,
             },
         },
+    }
+    PUBLISHED = {
+        "base": Published(
+            "VGGSound 64.2, AudioSet 50.0", "Georgescu et al., ICCV 2023, table 9"
+        ),
+        "large": Published(
+            "VGGSound 65.0, AudioSet 51.8, EPIC-Kitchens actions 46.0",
+            "Georgescu et al., ICCV 2023, table 7",
+        ),
     }
     FINE_TUNING = FineTuning(
         av_mae_classifier_encoder,

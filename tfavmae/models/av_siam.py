@@ -10,7 +10,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import MODALITIES, modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -67,6 +67,16 @@ class AVSiam(PaperModel):
     PRESET = "av_siam"
     INPUTS = {"audio": {}, "video": {}}
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
+    PUBLISHED = {
+        "base": Published(
+            "AudioSet 50.1 (balanced 41.6), VGGSound 64.9",
+            "Lin and Bertasius, ECCV 2024, table 1",
+        ),
+        "large": Published(
+            "AudioSet 52.1 (balanced 44.1), VGGSound 67.1",
+            "Lin and Bertasius, ECCV 2024, table 1",
+        ),
+    }
     FINE_TUNING = FineTuning(
         av_siam_classifier_encoder,
         encoder_options={"num_fusion_layers": 2, "drop_path": None},

@@ -21,6 +21,7 @@ from tfavmae.models.encoders import (
 )
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
 from tfavmae.models.keras_file import load_model
+from tfavmae.models.preset_methods import PresetMethods
 from tfavmae.models.train_step import train_step_for
 from tfavmae.models.transfer import TransferReport, copy_matching_weights
 from tfavmae.objectives.base import Objective, Term
@@ -34,7 +35,7 @@ _INPUT_KEY = re.compile(
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
-class AudioVisualModel(_Step, keras.Model):
+class AudioVisualModel(PresetMethods, _Step, keras.Model):
     """Front ends, tokenizers and an encoder; built as soon as it is constructed.
 
     Args:

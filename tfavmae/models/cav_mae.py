@@ -9,7 +9,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -89,6 +89,12 @@ class CAVMAE(PaperModel):
     PRESET = "cav_mae"
     INPUTS = {"audio": {}, "video": {}}  # the defaults of the inputs are this paper's
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
+    PUBLISHED = {
+        "base": Published(
+            "AudioSet 51.2 (balanced 42.0), VGGSound 65.5",
+            "Gong et al., ICLR 2023, table 1, Scale+",
+        )
+    }
     FINE_TUNING = FineTuning(
         cav_mae_classifier_encoder,
         encoder_options={

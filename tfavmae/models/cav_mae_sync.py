@@ -13,7 +13,7 @@ from tfavmae.models.cav_mae import CAVMAE, cav_mae_classifier_encoder
 from tfavmae.models.classifier import AudioVisualClassifier
 from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.inputs import AudioInput, VideoInput, as_input
-from tfavmae.models.paper_model import FineTuning
+from tfavmae.models.paper_model import FineTuning, Published
 from tfavmae.objectives.base import Objective, Term
 
 PRESENCE = ("audio_present", "video_present")
@@ -189,6 +189,13 @@ class CAVMAESync(CAVMAE):
     PRESET = "cav_mae_sync"
     # As many pairs of a frame and its audio as CAV-MAE extracts frames.
     INPUTS = {"audio": {}, "video": {"num_frames": 10}}
+    PUBLISHED = {
+        "base": Published(
+            "R@1 without fine-tuning, video to audio and back: AudioSet 35.2, 27.9; "
+            "VGGSound 27.9, 23.2",
+            "project page of CAV-MAE Sync, CVPR 2025",
+        )
+    }
     FINE_TUNING = FineTuning(
         sync_classifier_encoder,
         encoder_options=CAVMAE.FINE_TUNING.encoder_options,

@@ -34,7 +34,8 @@ def forward_flops(model: keras.Model, **options: Any) -> int:
     """FLOPs of one clip's forward pass, with all the outputs of the model.
 
     Args:
-        model: a built model with `inputs_by_modality`.
+        model: a built model with `inputs_by_modality`, which may have been made in
+            `private_hooks.shapes_only`.
         **options: of the call, for example `masked=True`.
     """
     return _count(model, lambda batch: model(batch, training=False, **options))
@@ -70,15 +71,24 @@ def _count_tensorflow(
         for modality, (shape, dtype) in input_shapes(model).items()
     }
 
-    def gradients(batch: dict[str, Any]) -> list[Any]:
+    # As inputs, because a model of `shapes_only` has none.
+    values = [tf.TensorSpec(v.shape, v.dtype) for v in model.variables]
+
+    def forward(batch: dict[str, Any], values: list[Any]) -> Any:
+        pairs = zip(model.variables, values, strict=True)
+        with keras.StatelessScope(state_mapping=pairs):
+            return function(batch)
+
+    # Gradients of custom operations reach variables alone.
+    def gradients(batch: dict[str, Any], values: list[Any]) -> list[Any]:
         with tf.GradientTape() as tape:
             value = function(batch)
         found = tape.gradient(value, model.trainable_variables)
         return [gradient for gradient in found if gradient is not None]
 
-    traced = tf.function(gradients if with_gradients else function)
+    traced = tf.function(gradients if with_gradients else forward, autograph=False)
     with _attention_at_once():
-        return products_of_graph(traced.get_concrete_function(inputs).graph)
+        return products_of_graph(traced.get_concrete_function(inputs, values).graph)
 
 
 @contextmanager
@@ -119,10 +129,15 @@ def _count_jax(model: keras.Model, function: Callable, with_gradients: bool) -> 
         modality: jax.ShapeDtypeStruct((1, *shape), dtype)
         for modality, (shape, dtype) in input_shapes(model).items()
     }
-    variables = [v.value for v in model.trainable_variables]
+    trained, others = model.trainable_variables, model.non_trainable_variables
+    # Shapes, because a model of `shapes_only` has no values.
+    shapes = [
+        [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
+        for variables in (trained, others)
+    ]
 
-    def stateless(values: list[Any], batch: dict[str, Any]) -> Any:
-        pairs = zip(model.trainable_variables, values, strict=True)
+    def stateless(values: list[Any], rest: list[Any], batch: dict[str, Any]) -> Any:
+        pairs = zip([*trained, *others], [*values, *rest], strict=True)
         with keras.StatelessScope(state_mapping=pairs):
             return function(batch)
 
@@ -131,7 +146,7 @@ def _count_jax(model: keras.Model, function: Callable, with_gradients: bool) -> 
     # The fused kernel is one opaque equation, which would hide two products.
     keras.config.disable_flash_attention()
     try:
-        return _products_of_jaxpr(traced(variables, inputs).jaxpr)
+        return _products_of_jaxpr(traced(*shapes, inputs).jaxpr)
     finally:
         if fused is not False:
             keras.config.enable_flash_attention()

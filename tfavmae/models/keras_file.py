@@ -10,22 +10,19 @@ import keras
 
 from tfavmae.errors import UserError, shown
 
-_MAX_CONFIG_BYTES = 2**24  # some 8,000 times as many as ours have
+# Some 8,000 times as many as ours have.
+MAX_CONFIG_BYTES = 2**24
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
     """Loads a model, uncompiled.
 
-    Keras makes whatever object of Keras a file asks for, and ways to have it run code
-    by that were found more than once (CVE-2025-1550, CVE-2026-1462). Here a file may
-    ask only for classes that are registered in this process: ours, and the user's own
-    if their module has been imported.
-
     Args:
         path: a `.keras` file.
 
     Raises:
-        UserError: it is damaged, asks for another class, or its values do not fit.
+        UserError: it is damaged, asks for a class that is not ours (see
+            `check_classes`), or its values do not fit.
     """
     path = os.fspath(path)
     try:
@@ -34,11 +31,12 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             raise zipfile.BadZipFile("it was cut short, or is not a Keras file")
         with zipfile.ZipFile(path) as archive:
             config = archive.getinfo("config.json")
-            if config.file_size > _MAX_CONFIG_BYTES:
+            if config.file_size > MAX_CONFIG_BYTES:
                 raise ValueError(f"config.json has {config.file_size} bytes")
-            foreign = next(_foreign_classes(json.loads(archive.read(config))), None)
-        if foreign is None:
-            model = keras.saving.load_model(path, compile=False)
+            check_classes(json.loads(archive.read(config)), path)
+        return keras.saving.load_model(path, compile=False)
+    except UserError:
+        raise
     # The errors of ZIP, JSON, HDF5 and Keras, and those of a class that gets values
     # which it was not made for.
     except Exception as error:
@@ -47,13 +45,34 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             f"{path}: is damaged ({lines[0]}); restore it, or remove it and run the "
             "same training command again, which continues from the newest checkpoint."
         ) from error
+
+
+def check_classes(config: Any, path: str | os.PathLike) -> None:
+    """Checks that a model's config asks only for classes that are registered.
+
+    Keras makes whatever object of Keras a config asks for, and ways to have it run code
+    by that were found more than once (CVE-2025-1550, CVE-2026-1462). Here a config may
+    ask only for classes that are registered in this process: ours, and the user's own
+    if their module has been imported.
+
+    Args:
+        config: of a model that is loaded without being compiled.
+        path: of the file, for the error message.
+
+    Raises:
+        UserError: it asks for another class; names it.
+    """
+    if isinstance(config, dict):
+        # Keras passes over the optimizer and the losses of the model itself, not over
+        # those of a model inside it.
+        config = {k: v for k, v in config.items() if k != "compile_config"}
+    foreign = next(_foreign_classes(config), None)
     if foreign is not None:
         raise UserError(
             f"{path}: refused, because it asks for {shown(foreign)}, which is not a "
             "class of tfavmae. If it is your own, register it with Keras and import "
             "its module first."
         )
-    return model
 
 
 def _foreign_classes(value: Any) -> Iterator[str]:
@@ -62,12 +81,10 @@ def _foreign_classes(value: Any) -> Iterator[str]:
         for inner in value:
             yield from _foreign_classes(inner)
     elif isinstance(value, dict):
-        # Nothing is compiled, so Keras passes over the optimizer and the losses.
-        inner = {k: v for k, v in value.items() if k != "compile_config"}
         if "class_name" in value and not _is_known(value):
             yield f"{value.get('module')}.{value['class_name']}"
-        for part in inner.values():
-            yield from _foreign_classes(part)
+        for inner in value.values():
+            yield from _foreign_classes(inner)
 
 
 def _is_known(value: dict[str, Any]) -> bool:

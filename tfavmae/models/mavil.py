@@ -10,7 +10,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import MODALITIES, modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published
 from tfavmae.objectives.base import Objective
 from tfavmae.objectives.contrastive import InterModalContrast, IntraModalContrast
 from tfavmae.objectives.distillation import Distillation
@@ -166,6 +166,15 @@ class MAViL(PaperModel):
     # Appendix B.1: "cyclically looping back to the beginning".
     SHORT_CLIPS = {"audio": "pad", "video": "loop"}
     SIZES = {s: {**x, "decoder": MAE_DECODERS[s]} for s, x in VIT_SIZES.items()}
+    PUBLISHED = {
+        "base": Published(
+            "AudioSet 53.3 (balanced 44.9), VGGSound 67.1",
+            "Huang et al., NeurIPS 2023, table 6",
+        ),
+        "large": Published(
+            "AudioSet 53.3 (balanced 45.3)", "Huang et al., NeurIPS 2023, table 14"
+        ),
+    }
     FINE_TUNING = FineTuning(
         mavil_classifier_encoder,
         encoder_options={

@@ -36,6 +36,20 @@ class FineTuning:
     model: type[AudioVisualClassifier] = AudioVisualClassifier
 
 
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What a paper reports for a size, of both modalities if it has both.
+
+    Attributes:
+        figures: data sets and numbers; mAP on AudioSet and accuracy elsewhere, in per
+            cent, after fine-tuning unless it says otherwise.
+        source: where they are.
+    """
+
+    figures: str
+    source: str
+
+
 class PaperModel(MaskedAutoencoder):
     """A masked autoencoder as one paper wires it.
 
@@ -51,6 +65,7 @@ class PaperModel(MaskedAutoencoder):
             `tfavmae.data.clip_spec.ClipSpec`.
         FINE_TUNING: a `FineTuning`.
         OTHER_CLASSIFIERS: others by name, which the option `classifier` chooses.
+        PUBLISHED: dict of size to `Published`, for the sizes that the paper has.
     """
 
     PRESET: ClassVar[str]
@@ -59,6 +74,7 @@ class PaperModel(MaskedAutoencoder):
     SHORT_CLIPS: ClassVar[Mapping[str, str]] = {"audio": "pad", "video": "hold"}
     FINE_TUNING: ClassVar[FineTuning]
     OTHER_CLASSIFIERS: ClassVar[Mapping[str, FineTuning]] = {}
+    PUBLISHED: ClassVar[Mapping[str, Published]] = {}
 
     # Arguments of `MaskedAutoencoder` that a paper's constructor hands on unseen.
     HANDED_ON: ClassVar[tuple[str, ...]] = (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfavmae import models
-from tfavmae.errors import did_you_mean, shown
+from tfavmae.errors import UserError, did_you_mean, shown
 from tfavmae.models.base import AudioVisualModel
 from tfavmae.models.classifier import AudioVisualClassifier
 from tfavmae.models.paper_model import PaperModel, arguments_of
@@ -122,3 +122,64 @@ def build_classifier(
         **arguments,
         name="classifier",
     )
+
+
+def preset_names() -> dict[str, tuple[str, str]]:
+    """Dict of `cav_mae_base` and its like to paper and size."""
+    return {
+        f"{name}_{size}": (name, size)
+        for name, model in papers().items()
+        for size in model.SIZES
+    }
+
+
+def unknown_preset(name: str) -> str:
+    """The message about a name that is neither a size of ours nor a folder."""
+    hint = did_you_mean(name, preset_names())
+    return (
+        f"{shown(name)}: neither a folder nor one of our presets; {hint} "
+        "`tfavmae presets` lists them."
+    )
+
+
+def build_preset(
+    kind: type[AudioVisualModel], preset: str, **options: Any
+) -> AudioVisualModel:
+    """The model of a size of ours, without weights.
+
+    Args:
+        kind: class of the model: a paper's, or a classifier's.
+        preset: one of `preset_names`.
+        **options: as of `build_pretraining` and `build_classifier`.
+
+    Raises:
+        UserError: the preset is of another class.
+        ValueError: for an unknown option; says what is known.
+    """
+    name, size = preset_names()[preset]
+    if not issubclass(kind, AudioVisualClassifier):
+        check_class(kind, paper(name), preset)
+        return build_pretraining(name, size, **options)
+    model = build_classifier(name, size, **_classifier_of(kind, name), **options)
+    check_class(kind, type(model), preset)
+    return model
+
+
+def _classifier_of(kind: type[AudioVisualClassifier], name: str) -> dict[str, str]:
+    """The option `classifier`, where it follows from the class: MBT."""
+    others = paper(name).OTHER_CLASSIFIERS.items()
+    return dict([("classifier", other) for other, x in others if x.model is kind][:1])
+
+
+def check_class(kind: type, found: type, preset: str) -> None:
+    """Checks that a preset is of the class that its user named.
+
+    Raises:
+        UserError: it is of another; names that.
+    """
+    if not issubclass(found, kind):
+        name = found.__name__
+        raise UserError(
+            f"{preset}: is of the class {name}, not {kind.__name__}; call "
+            f"{name}.from_preset."
+        )

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,12 +12,12 @@ import tensorflow as tf
 from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.data.pipeline import ClipSplit, naming_damage, open_split
 from tfavmae.data.splits import open_info
-from tfavmae.errors import UserError
+from tfavmae.errors import UserError, shown
 from tfavmae.media.decode import DecodeOptions
 from tfavmae.tasks import classification, embedding, media
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
-from tfavmae.training.workdir import Workdir
+from tfavmae.training.label_maps import by_label, places
 
 Path = str | os.PathLike
 
@@ -117,11 +116,16 @@ class Trained:
         Raises:
             UserError: there is no such file, or nothing can be decoded.
         """
-        facts = Workdir(self.run.workdir).read_run()["data"]["train"]
         # Of a training clip, the shortest is a matter of the data set; an answer to a
         # short file is better than none.
-        stored = {**facts.get("stored_as", {}), "min_seconds": 0.0}
-        options = DecodeOptions(**stored)
+        stored = {**self.run.stored_as, "min_seconds": 0.0}
+        try:
+            options = DecodeOptions(**stored)
+        except TypeError as error:
+            raise UserError(
+                f"{self.run.workdir}: is damaged: its clips are stored as "
+                f"{shown(self.run.stored_as)}."
+            ) from error
         files = media.find_files(paths)
         seconds = self.config.data.clip_seconds
         with media.clips_of_files(files, seconds, options, strict=strict) as clips:
@@ -191,6 +195,36 @@ class Trained:
         spec = dataclasses.replace(spec, labels=tuple(labels), modalities=MODALITIES)
         return split.evaluation_batches(spec, self.config.data.batch_size, **options)
 
+    def places_of_classes(self, split: ClipSplit) -> dict[str, np.ndarray]:
+        """Where the model has the classes of a data set that numbers them differently.
+
+        Args:
+            split: clips with the labels that the model learned.
+
+        Returns:
+            By label, int `(classes,)`, of the labels whose order differs; for
+            `forward.with_classes_at`.
+
+        Raises:
+            UserError: the data set has other classes; names one.
+        """
+        known, found = by_label(self.check_has_classes().names), {}
+        for label in self.config.data.labels:
+            ours = known.get(label, known.get(""))
+            theirs = split.label_names(label)
+            if ours is None or theirs is None:
+                continue
+            try:
+                order = places(theirs, ours)
+            except ValueError as error:
+                raise UserError(
+                    f"{split.info.full_name}: its classes are not those of "
+                    f"{self.run.workdir}: {error}"
+                ) from error
+            if order is not None:
+                found[label] = order
+        return found
+
     def embed_split(
         self, split: ClipSplit, labels: Sequence[str] = (), indices: Any = None
     ) -> dict[str, np.ndarray]:
@@ -220,14 +254,15 @@ class Trained:
         return self.run.labels
 
 
-def load(workdir: Path) -> Trained:
-    """Loads a run, to ask its model about media files.
+def load(address: Path) -> Trained:
+    """Loads a run or a preset, to ask its model about media files.
 
     Args:
-        workdir: folder of a run of `tfavmae pretrain` or `tfavmae finetune`.
+        address: folder of a run of `tfavmae pretrain` or `tfavmae finetune`; or a
+            preset: a folder of `save_preset`, `hf://USER/REPO` or `kaggle://...`.
 
     Raises:
-        UserError: there is no run, or its weights cannot be read.
+        UserError: there is neither, or its weights cannot be read.
     """
-    run = runs.load(pathlib.Path(workdir).expanduser())
+    run = runs.load(os.path.expanduser(address))
     return Trained(run, run.config)

@@ -119,7 +119,7 @@ def _train(
     loop = TrainingLoop(model, data, plan, store, strategy)
     start = loop.restore()
     if not start.step:
-        _warm_start(model, config, say)
+        _warm_start(model, config, labels, say)
     description = distribution.describe(strategy)
     lines = plan.describe(config.optimizer)
     for line in (f"{description}, {trainer.precision}", *lines):
@@ -140,7 +140,9 @@ def _train(
     best = _fit(config, workdir, loop, start, console, make_media)
     step = _save_results(config, workdir, loop, best, say)
     history = read_rows(workdir.history_file) if is_chief else []
-    return Run(model, config, history, workdir.path, labels, step)
+    return Run(
+        model, config, history, workdir.path, labels, step, data.facts(), workdir.path
+    )
 
 
 def _compiled_model(
@@ -176,11 +178,14 @@ def _compiled_model(
 
 
 def _warm_start(
-    model: keras.Model, config: ExperimentConfig, say: Callable[[str], Any]
+    model: keras.Model,
+    config: ExperimentConfig,
+    labels: Labels | None,
+    say: Callable[[str], Any],
 ) -> None:
     """Gives a new run the weights that its config takes over from others."""
     if source := config.initialize_from:
-        initialize(model, source, config.model, config.data, say)
+        initialize(model, source, config.model, config.data, say, labels)
     if getattr(model, "teacher", None) is not None:
         assign_teacher(model, config.teacher_from)
     # They were set when the optimizer was built, to weights that have changed since.

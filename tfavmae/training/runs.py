@@ -1,57 +1,120 @@
-"""Finished and unfinished runs: model, history, and their origin."""
+"""Trained models and their origin: finished and unfinished runs, and presets."""
 
 import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig
+from tfavmae.config.places import without_places
 from tfavmae.errors import UserError
 from tfavmae.models.keras_file import load_model
+from tfavmae.models.paper_model import PaperModel
+from tfavmae.models.preset_address import (
+    PREPROCESSING,
+    TASK,
+    is_preset,
+    is_remote,
+)
+from tfavmae.models.preset_folder import PresetFolder
 from tfavmae.training.checkpoint import CheckpointStore, collect_variables
 from tfavmae.training.factory import Labels, build_model
+from tfavmae.training.facts import (
+    check_fits,
+    data_of,
+    facts_of,
+    labels_of,
+    metrics_of,
+    step_of,
+)
+from tfavmae.training.label_maps import fingerprint
 from tfavmae.training.workdir import Workdir, read_rows
 
 
 @dataclasses.dataclass
 class Run:
-    """The result of an experiment.
+    """The result of an experiment, or what a preset says of it.
 
     Attributes:
         model: the `keras.Model` with its weights.
         config: the resolved config.
         history: rows of `history.jsonl`: dicts with `step`, `epoch`, `kind` (`train` or
-            `epoch`) and the numbers.
-        workdir: the directory.
+            `epoch`) and the numbers; none of a preset.
+        workdir: the directory, or the address of a preset.
         labels: what is classified, `None` in pretraining.
-        step: training steps behind the weights.
+        step: training steps behind the weights; `None` if a preset does not say.
+        data: by split (`train`, `validation`) what `TrainingData.facts` says of it.
+        results: folder for answers of the model; of a preset, which is to stay as it
+            is, one beside it or, if it is remote, in the current directory.
+        metrics: of a preset, the figures that `task.json` states.
     """
 
     model: keras.Model
     config: ExperimentConfig
     history: list[dict[str, Any]]
-    workdir: pathlib.Path
+    workdir: pathlib.Path | str
     labels: Labels | None
-    step: int
+    step: int | None
+    data: Mapping[str, Mapping[str, Any]]
+    results: pathlib.Path
+    metrics: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def stored_as(self) -> dict[str, Any]:
+        """How its training clips were made of media files: of `DecodeOptions`."""
+        return dict(self.data.get("train", {}).get("stored_as", {}))
 
 
-def load(workdir: str | os.PathLike, average: bool = False) -> Run:
-    """Loads a run: its final model, or that of its newest checkpoint.
+def load(address: str | os.PathLike, average: bool = False) -> Run:
+    """Loads a run or a preset.
+
+    Of a run, that is its final model, or that of its newest checkpoint.
 
     Args:
-        workdir: directory of a run.
+        address: directory of a run; or a preset, see `preset_address.local_folder`.
         average: load the running average of the weights (`optimizer.average_decay`) of
             a run that has ended, not the weights.
 
     Raises:
-        UserError: there is no run, or it has no checkpoint yet, or no average, or a
+        UserError: there is neither, or it has no checkpoint yet, or no average, or a
             file is damaged or asks for foreign classes.
     """
-    workdir = Workdir(workdir)
+    if not is_preset(address):
+        return _load_run(Workdir(address), average)
+    if average:
+        raise UserError(f"{address}: is a preset, which has no average of its weights.")
+    return _load_preset(PresetFolder(address))
+
+
+def read_config(
+    address: str | os.PathLike, overrides: Sequence[str] = ()
+) -> ExperimentConfig:
+    """The config of a run or a preset.
+
+    Args:
+        address: as of `load`.
+        overrides: changes, as of `config.experiment.load`.
+
+    Raises:
+        UserError: there is neither, or the config is damaged.
+    """
+    if not is_preset(address):
+        return Workdir(address).read_config(overrides)
+    preset = PresetFolder(address)
+    values = preset.read_json(PREPROCESSING)
+    model = None if values else preset.read_model()
+    return _config_of_preset(preset, values or {}, overrides, model)
+
+
+def _load_run(workdir: Workdir, average: bool) -> Run:
     config, facts = workdir.read_config(), workdir.read_run()
-    labels = Labels(**facts["labels"]) if facts["labels"] else None
+    with facts_of(workdir.run_file):
+        labels, data = labels_of(facts["labels"]), data_of(facts["data"])
     history = read_rows(workdir.history_file)
     if average:
         if not workdir.average_file.is_file():
@@ -60,10 +123,10 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
                 " optimizer.average_decay and train to the end."
             )
         model = load_model(workdir.average_file)
-        step = facts["average_step"]
+        step = facts.get("average_step")
     elif workdir.model_file.is_file():
         model = load_model(workdir.model_file)
-        step = facts["final_step"]
+        step = facts.get("final_step")
     else:
         model = build_model(config, labels)
         store = CheckpointStore(workdir.checkpoints)
@@ -72,4 +135,65 @@ def load(workdir: str | os.PathLike, average: bool = False) -> Run:
         if state is None:
             raise UserError(f"{workdir.path} has no checkpoint yet; train it first.")
         step = state["step"]
-    return Run(model, config, history, workdir.path, labels, step)
+    with facts_of(workdir.run_file):
+        step_of(step)
+        check_fits(labels, model)
+    return Run(model, config, history, workdir.path, labels, step, data, workdir.path)
+
+
+def _load_preset(preset: PresetFolder) -> Run:
+    task = preset.read_json(TASK) or {}
+    preprocessing = preset.read_json(PREPROCESSING) or {}
+    model = preset.read_model()
+    with facts_of(f"{preset.address}: {TASK}"):
+        labels, step = labels_of(task.get("labels")), task.get("step")
+        check_fits(labels, model)
+        if labels and fingerprint(labels.names) != task.get("labels_fingerprint"):
+            raise ValueError("the names of its classes are not those it was saved with")
+        if step is not None:
+            step_of(step)
+        metrics = metrics_of(task.get("metrics", []))
+    with facts_of(f"{preset.address}: {PREPROCESSING}"):
+        data = data_of(preprocessing.get("data", {}))
+    return Run(
+        model=model,
+        config=_config_of_preset(preset, preprocessing, model=model),
+        history=[],
+        workdir=preset.address,
+        labels=labels,
+        step=step,
+        data=data,
+        results=_results_of_preset(preset),
+        metrics=metrics,
+    )
+
+
+def _results_of_preset(preset: PresetFolder) -> pathlib.Path:
+    if is_remote(preset.address):
+        name = preset.address.partition("://")[2]
+        return pathlib.Path(re.sub(r"[^\w.-]+", "-", name) + "-results")
+    folder = preset.path.resolve()
+    return folder.with_name(f"{folder.name}-results")
+
+
+def _config_of_preset(
+    preset: PresetFolder,
+    preprocessing: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    model: keras.Model | None = None,
+) -> ExperimentConfig:
+    """The config that a preset states, or else its paper's with its model's inputs."""
+    values = preprocessing.get("config")
+    if values is None:
+        if not isinstance(model, PaperModel):
+            raise UserError(
+                f"{preset.address}: does not say how clips become inputs of its model;"
+                f" it lacks {PREPROCESSING}. In Python, from_preset loads the model."
+            )
+        inputs = {m: dataclasses.asdict(x) for m, x in model.inputs_by_modality.items()}
+        values = {"model": {"name": model.PRESET, **inputs}}
+        values["trainer"] = {"num_steps": 1}
+    with facts_of(f"{preset.address}: {PREPROCESSING}"):
+        return config_lib.from_dict(
+            config_lib.with_overrides(without_places(values), overrides)
+        )

@@ -9,6 +9,8 @@ import keras
 from tfavmae.config.experiment import DataConfig, ModelConfig, flatten
 from tfavmae.errors import UserError
 from tfavmae.models.transfer import copy_matching_weights
+from tfavmae.training.factory import Labels
+from tfavmae.training.label_maps import columns_of_head
 from tfavmae.training.runs import load
 
 
@@ -18,6 +20,7 @@ def initialize(
     model_config: ModelConfig,
     data_config: DataConfig,
     report: Callable[[str], Any],
+    labels: Labels | None = None,
 ) -> None:
     """Copies the weights of a run that `model` has too.
 
@@ -28,9 +31,12 @@ def initialize(
         data_config: the new run's `data` section.
         report: called with lines that say what was copied, what was not, and where the
             inputs of the two runs differ.
+        labels: what `model` tells apart. The head of a classifier follows the names of
+            the classes, not their numbers.
 
     Raises:
-        UserError: there is no such run, nothing matches, or a weight has another shape.
+        UserError: there is no such run, nothing matches, a weight has another shape, or
+            the head is for other classes.
     """
     source = load(initialize_from)
     try:
@@ -47,12 +53,35 @@ def initialize(
         f" new: {_some(transfer.missing_in_source)}; not used:"
         f" {_some(transfer.unused_in_source)}"
     )
+    if "head/kernel" in transfer.copied and source.labels and labels:
+        _sort_head(model, source.labels, labels, initialize_from, report)
     there = _inputs(source.config.model, source.config.data)
     here = _inputs(model_config, data_config)
     for key in sorted(there.keys() | here.keys()):
         # The weights fit, but they were trained on other numbers.
         if there.get(key) != here.get(key):
             report(f"note: {key} differs from the run the weights come from")
+
+
+def _sort_head(
+    model: keras.Model,
+    theirs: Labels,
+    ours: Labels,
+    initialize_from: str | os.PathLike,
+    report: Callable[[str], Any],
+) -> None:
+    """Puts the columns of a copied head into the order of our classes."""
+    try:
+        columns = columns_of_head(theirs, ours)
+    except ValueError as error:
+        raise UserError(
+            f"initialize_from={initialize_from}: its head is not for our classes: "
+            f"{error}. To start with a new head, set model.options.new_weights=[head]."
+        ) from error
+    if columns is not None:
+        for weight in model.head.weights:
+            weight.assign(keras.ops.take(weight, columns, axis=-1))
+        report("note: classes have another order there; the head follows their names")
 
 
 def assign_teacher(

@@ -11,7 +11,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -88,11 +88,11 @@ class Workdir:
             files.remove_partial(self.path)
             yield
 
-    def read_config(self) -> ExperimentConfig:
-        """The config the run was started with."""
+    def read_config(self, overrides: Sequence[str] = ()) -> ExperimentConfig:
+        """The config the run was started with, or with changes."""
         if not self.config_file.is_file():
             raise UserError(f"{self.path} holds no run: {self.config_file} is missing.")
-        return config_lib.load(self.config_file)
+        return config_lib.load(self.config_file, overrides)
 
     def read_run(self) -> dict[str, Any]:
         """Contents of `run.json`."""

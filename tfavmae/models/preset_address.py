@@ -1,0 +1,85 @@
+"""Addresses of presets: folders, and repositories of Hugging Face and Kaggle."""
+
+import importlib
+import os
+import pathlib
+import re
+from types import ModuleType
+from typing import Any
+
+from tfavmae.errors import UserError, shown
+
+CONFIG = "config.json"
+WEIGHTS = "model.weights.h5"
+TASK = "task.json"
+METADATA = "metadata.json"
+PREPROCESSING = "preprocessing.json"
+CARD = "README.md"
+FILES = (CONFIG, WEIGHTS, TASK, METADATA, PREPROCESSING, CARD)
+
+# A part begins with a letter, a digit or `_`: none is `..`.
+_PART = r"\w[\w.-]*"
+_HUGGING_FACE = re.compile(rf"hf://({_PART}/{_PART})(?:@({_PART}(?:/{_PART})*))?")
+_KAGGLE = re.compile(rf"kaggle://({_PART}(?:/{_PART}){{3,4}})")
+_SCHEMES = ("hf://", "kaggle://")
+
+
+def is_remote(address: str | os.PathLike) -> bool:
+    """Whether an address is one of Hugging Face or Kaggle."""
+    return os.fspath(address).startswith(_SCHEMES)
+
+
+def is_preset(address: str | os.PathLike) -> bool:
+    """Whether an address is remote, or a folder that holds a preset."""
+    folder = pathlib.Path(address)
+    return is_remote(address) or all((folder / x).is_file() for x in (CONFIG, WEIGHTS))
+
+
+def local_folder(address: str | os.PathLike) -> pathlib.Path:
+    """The folder of a preset, downloaded into the cache of its service if need be.
+
+    Args:
+        address: a folder, `hf://USER/REPO`, `hf://USER/REPO@REVISION` or
+            `kaggle://USER/MODEL/FRAMEWORK/VARIATION`, which may end in `/VERSION`.
+
+    Raises:
+        UserError: the address is malformed, the service's package is not installed, or
+            there is no such preset.
+    """
+    text = os.fspath(address)
+    if not is_remote(text):
+        return pathlib.Path(text).expanduser()
+    if found := _HUGGING_FACE.fullmatch(text):
+        client = _client("huggingface_hub", text)
+        # No other file of the repository is fetched.
+        arguments = {"revision": found[2], "allow_patterns": list(FILES)}
+        return _download(client.snapshot_download, text, found[1], **arguments)
+    if found := _KAGGLE.fullmatch(text):
+        return _download(_client("kagglehub", text).model_download, text, found[1])
+    raise UserError(
+        f"{shown(text)}: an address is hf://USER/REPO, hf://USER/REPO@REVISION or "
+        "kaggle://USER/MODEL/FRAMEWORK/VARIATION."
+    )
+
+
+def _client(module: str, address: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise UserError(
+            f"{address}: needs the package {module}; run: pip install 'tfavmae[hub]'"
+        ) from error
+
+
+def _download(function: Any, address: str, *names: str, **options: Any) -> pathlib.Path:
+    try:
+        return pathlib.Path(function(*names, **options))
+    # Each client has errors of its own, those of its HTTP library among them.
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{address}: cannot be fetched: {lines[0].rstrip('.')}. Check the address, "
+            "the network, and whether it needs a login."
+        ) from error
