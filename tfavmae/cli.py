@@ -33,7 +33,7 @@ from tfavmae.commands import (
 from tfavmae.commands.arguments import CommandParser
 from tfavmae.commands.data import audit, build, serve
 from tfavmae.commands.data import describe as data_describe
-from tfavmae.commands.weights import catalogue, inspect
+from tfavmae.commands.weights import catalogue, export_run, import_file, inspect
 from tfavmae.errors import InputWarning, UserError, on_one_line
 from tfavmae.files import is_disk_full
 
@@ -167,7 +167,7 @@ def build_parser() -> CommandParser:
         "weights", help="read published weights, give ours away"
     )
     weight_commands = group.add_subparsers(metavar="COMMAND", required=True)
-    for command in (inspect, catalogue):
+    for command in (inspect, catalogue, import_file, export_run):
         command.add_parser(weight_commands)
     for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)

@@ -110,7 +110,9 @@ def test_export_is_the_way_back(case):
 
 def test_what_cannot_be_undone_is_said():
     _, table, ours = space_time_case()
-    with pytest.raises(UserError, match=r"no form of its authors; export to npz"):
+    with pytest.raises(
+        UserError, match=r"no form of its authors; export it with --names ours"
+    ):
         table.export(ours)
 
 

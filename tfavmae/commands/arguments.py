@@ -109,6 +109,17 @@ def add_workdir(
     parser.add_argument("--workdir", metavar="DIR", required=required, help=help)
 
 
+def add_model(parser: CommandParser) -> None:
+    """Adds `--workdir`, also called `--from`: what holds a trained model."""
+    parser.add_argument(
+        "--workdir",
+        "--from",
+        metavar="RUN",
+        required=True,
+        help="the run's folder; or a preset, or a published file of weights",
+    )
+
+
 def add_set(parser: CommandParser, of: str = "the recipe") -> None:
     """Adds `--set`, changes of single keys."""
     parser.add_argument(
@@ -122,7 +133,7 @@ def add_set(parser: CommandParser, of: str = "the recipe") -> None:
 
 def add_trained(parser: CommandParser) -> None:
     """Adds the options of `trained.load`."""
-    add_workdir(parser, required=True)
+    add_model(parser)
     add_config(parser, "recipe that names the clips; default: the run's own")
     add_set(parser)
 

@@ -21,9 +21,7 @@ def add_parser(commands: Any) -> None:
         example="tfavmae finetune --workdir runs/finetune --from runs/pretrain \\\n"
         "      --config configs/cav_mae/finetune_audio_sounding_shapes_demo.yaml",
     )
-    parser.add_argument(
-        "--from", dest="source", metavar="DIR", help="run to take the weights from"
-    )
+    training.add_source(parser)
     parser.add_argument(
         "--labels", metavar="CSV", help="of --videos: columns file and label"
     )

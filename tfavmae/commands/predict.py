@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
-from tfavmae.commands.arguments import add_command, add_workdir
+from tfavmae.commands.arguments import add_command, add_model, add_set
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         help="media files, stills or folders of media files",
     )
-    add_workdir(parser, required=True, help="run of `tfavmae finetune`")
+    add_model(parser)
+    add_set(parser)
+    parser.set_defaults(config=None)  # its clips are the files
     add("--top", type=int, default=5, metavar="N", help="classes to show (default: 5)")
     add("--html", metavar="PAGE", help="also write a page with the files and classes")
     add("--json", action="store_true", help="print JSON rather than a table")
@@ -38,11 +40,10 @@ def run(args: argparse.Namespace) -> "list[Prediction]":
     """Runs the command; returns the predictions."""
     from tfavmae.report import answers
     from tfavmae.report.stored_clips import media_clip
-    from tfavmae.tasks.trained import load
 
     if args.top < 1:
         raise UserError(f"--top must be at least 1; received {args.top}")
-    loaded = load(args.workdir)
+    loaded = trained.load(args)
     loaded.check_has_classes()
     with loaded.open_files(args.files) as clips:
         predictions, refused = loaded.classify_clips(clips)

@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         example="tfavmae pretrain --workdir runs/pretrain \\\n"
         "      --config configs/cav_mae/pretrain_sounding_shapes_demo.yaml",
     )
+    training.add_source(parser)
     training.add_training_options(parser)
 
 
@@ -27,4 +28,6 @@ def run(args: argparse.Namespace) -> "Run":
     """Runs the command."""
     from tfavmae.report.reconstructions import tensorboard_media
 
-    return training.train(args, "pretrain", make_media=tensorboard_media)
+    return training.train(
+        args, "pretrain", source=args.source, make_media=tensorboard_media
+    )

@@ -35,11 +35,11 @@ def find(path: str | os.PathLike) -> pathlib.Path:
 def load(
     config: str | None, workdir: str | None, overrides: Sequence[str] = ()
 ) -> "ExperimentConfig":
-    """The recipe of `--config`, or else that of the run or preset of `--workdir`.
+    """The recipe of `--config`, or else that of what `--workdir` names.
 
     Args:
         config: a recipe.
-        workdir: folder of a run, or address of a preset.
+        workdir: folder of a run, address of a preset, or a file of weights.
         overrides: changes, `"section.key=value"`; later ones win.
 
     Raises:
@@ -57,7 +57,8 @@ def load(
 
     from tfavmae.models.preset_address import is_preset
     from tfavmae.training import runs
+    from tfavmae.training.foreign import is_weights
 
-    if is_preset(workdir):
+    if is_preset(workdir) or is_weights(workdir):
         return runs.read_config(workdir, overrides)
     raise UserError(f"{workdir} holds no run yet; give a --config as well")

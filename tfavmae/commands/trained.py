@@ -23,7 +23,7 @@ def load(args: argparse.Namespace) -> "Trained":
     from tfavmae.training import runs
 
     config = recipes.load(args.config, args.workdir, args.set)
-    return Trained(runs.load(args.workdir), config)
+    return Trained(runs.load(args.workdir, overrides=args.set), config)
 
 
 def path_of(

@@ -56,6 +56,16 @@ def add_training_options(parser: CommandParser) -> None:
     )
 
 
+def add_source(parser: CommandParser) -> None:
+    """Adds `--from`, what the weights start from."""
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN",
+        help="run, preset or file of weights to start from",
+    )
+
+
 def trainer_overrides(args: argparse.Namespace) -> list[str]:
     """The short forms as dotted overrides of the recipe, which checks the values."""
     found = {

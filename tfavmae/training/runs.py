@@ -1,4 +1,4 @@
-"""Trained models and their origin: finished and unfinished runs, and presets."""
+"""Trained models and their origin: runs, presets and published files of weights."""
 
 import dataclasses
 import os
@@ -32,6 +32,7 @@ from tfavmae.training.facts import (
     metrics_of,
     step_of,
 )
+from tfavmae.training.foreign import ForeignWeights, is_weights
 from tfavmae.training.label_maps import fingerprint
 from tfavmae.training.workdir import Workdir, read_rows
 
@@ -70,39 +71,48 @@ class Run:
         return dict(self.data.get("train", {}).get("stored_as", {}))
 
 
-def load(address: str | os.PathLike, average: bool = False) -> Run:
-    """Loads a run or a preset.
+def load(
+    address: str | os.PathLike, average: bool = False, overrides: Sequence[str] = ()
+) -> Run:
+    """Loads a run, a preset or a published file of weights.
 
     Of a run, that is its final model, or that of its newest checkpoint.
 
     Args:
-        address: directory of a run; or a preset, see `preset_address.local_folder`.
+        address: directory of a run; or a preset, see `preset_address.local_folder`; or
+            a file, see `weights.weight_file.open_weights`.
         average: load the running average of the weights (`optimizer.average_decay`) of
             a run that has ended, not the weights.
+        overrides: of a file, what it does not say, `"model.key=value"`.
 
     Raises:
-        UserError: there is neither, or it has no checkpoint yet, or no average, or a
-            file is damaged or asks for foreign classes.
+        UserError: there is none of them, or it has no checkpoint yet, or no average, or
+            a file is damaged or asks for foreign classes.
     """
-    if not is_preset(address):
+    is_run = not is_preset(address) and not is_weights(address)
+    if is_run:
         return _load_run(Workdir(address), average)
     if average:
-        raise UserError(f"{address}: is a preset, which has no average of its weights.")
-    return _load_preset(PresetFolder(address))
+        raise UserError(f"{address}: is no run, and has no average of its weights.")
+    if is_preset(address):
+        return _load_preset(PresetFolder(address))
+    return _load_weights(address, overrides)
 
 
 def read_config(
     address: str | os.PathLike, overrides: Sequence[str] = ()
 ) -> ExperimentConfig:
-    """The config of a run or a preset.
+    """The config of a run or a preset, or that which fits a file of weights.
 
     Args:
         address: as of `load`.
         overrides: changes, as of `config.experiment.load`.
 
     Raises:
-        UserError: there is neither, or the config is damaged.
+        UserError: there is none of them, or the config is damaged.
     """
+    if is_weights(address):
+        return ForeignWeights(address, overrides).config
     if not is_preset(address):
         return Workdir(address).read_config(overrides)
     preset = PresetFolder(address)
@@ -165,6 +175,23 @@ def _load_preset(preset: PresetFolder) -> Run:
         data=data,
         results=_results_of_preset(preset),
         metrics=metrics,
+    )
+
+
+def _load_weights(address: str | os.PathLike, overrides: Sequence[str]) -> Run:
+    # Changes of other sections say which clips the model is asked about.
+    of_model = [x for x in overrides if x.startswith("model.")]
+    weights = ForeignWeights(address, of_model)
+    path = pathlib.Path(address).resolve()
+    return Run(
+        model=weights.build(),
+        config=weights.config,
+        history=[],
+        workdir=os.fspath(address),
+        labels=weights.labels,
+        step=None,
+        data={},
+        results=path.with_name(f"{path.name}-results"),
     )
 
 

@@ -118,7 +118,8 @@ class Rule(NamedTuple):
         if isinstance(self.transform, Layout):
             return self.transform.write(array)
         raise UserError(
-            f"{self.address} has no form of its authors; export to npz or hf instead."
+            f"{self.address} has no form of its authors; export it with --names "
+            "ours, or --to hf."
         )
 
     def name(self, ours: str) -> str | None:
@@ -248,7 +249,7 @@ class WeightTable(NamedTuple):
             elif ours not in used and not self.is_ours_alone(ours):
                 raise UserError(
                     f"Weight {ours} has no name among its authors': they cannot load "
-                    "this model; export to npz or hf instead."
+                    "this model; export it with --names ours, or --to hf."
                 )
         return {
             name: x[0] if len(x) == 1 else np.concatenate(x, axis=-2)
@@ -279,7 +280,7 @@ def _check_constant(ours: str, variable: Any, constant: np.ndarray) -> None:
     if not np.allclose(value, constant, atol=1e-6):
         raise UserError(
             f"Weight {ours} has been trained, and its authors' code computes it; export"
-            " to npz or hf instead."
+            " it with --names ours, or --to hf."
         )
 
 
