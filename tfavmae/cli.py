@@ -21,6 +21,7 @@ from tfavmae.commands import (
     demo,
     describe,
     embed,
+    ensemble,
     evaluate,
     export,
     finetune,
@@ -167,7 +168,7 @@ def build_parser() -> CommandParser:
     inspect.add_parser(weight_commands)
     for command in (statistics, pretrain, finetune, describe):
         command.add_parser(commands)
-    for command in (evaluate, predict, retrieve, embed, export):
+    for command in (evaluate, ensemble, predict, retrieve, embed, export):
         command.add_parser(commands)
     demo.add_parser(commands, run)
     return parser
