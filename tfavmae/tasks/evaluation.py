@@ -43,7 +43,9 @@ def scores_of(
             damaged.
     """
     known, labels = run.check_has_classes().names, run.config.data.labels
-    names = known if isinstance(known, dict) else {labels[0]: known}
+    names: dict[str, list[str] | None] = (
+        dict(known) if isinstance(known, dict) else {labels[0]: known}
+    )
     chosen, numbers = None, {}
     if classes is not None:
         chosen = _restriction(classes, names, split)
