@@ -1,6 +1,7 @@
 """`tfavmae finetune`: train a classifier."""
 
 import argparse
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import training
@@ -8,6 +9,8 @@ from tfavmae.commands.arguments import add_command, refuse
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
+    from tfavmae.config.experiment import ExperimentConfig
+    from tfavmae.tasks.folds import FoldsResult
     from tfavmae.training.runs import Run
 
 
@@ -27,13 +30,61 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--labels", metavar="CSV", help="of --videos: columns file and label"
     )
+    parser.add_argument(
+        "--folds",
+        action="store_true",
+        help="one run per fold (ESC-50), and their mean",
+    )
     training.add_training_options(parser)
 
 
-def run(args: argparse.Namespace) -> "Run":
+def run(args: argparse.Namespace) -> "Run | FoldsResult":
     """Runs the command."""
     if args.videos is None:
         refuse(args, ["labels"], "training without --videos")
     elif args.labels is None:
         raise UserError("--videos needs --labels, a CSV with the columns file, label")
-    return training.train(args, "finetune", source=args.source, labels=args.labels)
+    if args.videos is not None:
+        refuse(args, ["folds"], "training on --videos")
+    return training.train(
+        args,
+        "finetune",
+        source=args.source,
+        labels=args.labels,
+        run=train_folds if args.folds else None,
+    )
+
+
+def train_folds(config: "ExperimentConfig", workdir: str) -> "FoldsResult":
+    """Trains and evaluates one run per fold; finished ones are evaluated only.
+
+    `WORKDIR/fold_1`, `fold_2` ... are runs like others, and `folds.json` has their
+    figures.
+
+    Args:
+        config: of any of the runs; its splits are replaced.
+        workdir: folder of all of them.
+
+    Raises:
+        UserError: the data set has no folds, or the label is one of several.
+    """
+    from tfavmae.tasks import evaluation
+    from tfavmae.tasks.folds import over_folds
+    from tfavmae.tasks.trained import Trained
+    from tfavmae.training import experiment
+    from tfavmae.training.folds import fold_configs
+
+    if len(config.data.labels) > 1:
+        raise UserError("--folds is for one label (key data.label)")
+    results = {}
+    for path, own in fold_configs(config, workdir).items():
+        trained = Trained(experiment.run(own, path), own)
+        split = trained.open_split()
+        results[path.name] = evaluation.figures(evaluation.scores_of(trained, split))
+        results[path.name].to_json(path / f"evaluation_{split.name}.json")
+    summary = over_folds(results)
+    written = pathlib.Path(workdir) / "folds.json"
+    summary.to_json(written)
+    summary.print()
+    print(written)
+    return summary
