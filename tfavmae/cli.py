@@ -42,8 +42,7 @@ DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 
 _DESCRIPTION = """\
-Audio-visual masked autoencoders: a folder of videos in, a served model out.
-`tfavmae demo` does everything below; with --videos FOLDER, on yours.
+A folder of videos in, a served model out: `tfavmae demo --videos FOLDER`.
 """
 
 

@@ -29,7 +29,7 @@ def add_training_options(parser: CommandParser) -> None:
     add(
         "--data-dir",
         metavar="DIR",
-        help="where --videos are stored as clips; default: WORKDIR/data",
+        help="where clips of --videos go; default: WORKDIR/data",
     )
     add(
         "--strategy",
