@@ -12,6 +12,7 @@ from tfavmae.commands.arguments import (
     add_split,
     add_trained,
     count,
+    refuse,
 )
 from tfavmae.errors import UserError
 
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
         raise UserError(f"--save-scores must end in .npz; received {args.save_scores}")
     loaded = trained.load(args)
     loaded.check_has_classes()
+    if len(loaded.config.data.labels) > 1:
+        refuse(args, ["classes", "per_class"], "a model of several labels")
     classes = _class_names(args.classes, loaded) if args.classes else None
     split = loaded.open_split(args.split)
     scores = evaluation.scores_of(

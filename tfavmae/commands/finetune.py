@@ -56,35 +56,12 @@ def run(args: argparse.Namespace) -> "Run | FoldsResult":
 
 
 def train_folds(config: "ExperimentConfig", workdir: str) -> "FoldsResult":
-    """Trains and evaluates one run per fold; finished ones are evaluated only.
+    """Trains and evaluates one run per fold, and prints their figures."""
+    from tfavmae.tasks import folds
 
-    `WORKDIR/fold_1`, `fold_2` ... are runs like others, and `folds.json` has their
-    figures.
-
-    Args:
-        config: of any of the runs; its splits are replaced.
-        workdir: folder of all of them.
-
-    Raises:
-        UserError: the data set has no folds, or the label is one of several.
-    """
-    from tfavmae.tasks import evaluation
-    from tfavmae.tasks.folds import over_folds
-    from tfavmae.tasks.trained import Trained
-    from tfavmae.training import experiment
-    from tfavmae.training.folds import fold_configs
-
-    if len(config.data.labels) > 1:
-        raise UserError("--folds is for one label (key data.label)")
-    results = {}
-    for path, own in fold_configs(config, workdir).items():
-        trained = Trained(experiment.run(own, path), own)
-        split = trained.open_split()
-        results[path.name] = evaluation.figures(evaluation.scores_of(trained, split))
-        results[path.name].to_json(path / f"evaluation_{split.name}.json")
-    summary = over_folds(results)
-    written = pathlib.Path(workdir) / "folds.json"
-    summary.to_json(written)
-    summary.print()
-    print(written)
-    return summary
+    result = folds.cross_validate(config, workdir)
+    path = pathlib.Path(workdir) / "folds.json"
+    result.to_json(path)
+    result.print()
+    print(path)
+    return result

@@ -1,13 +1,20 @@
 """Figures of a cross-validation: of each fold, their mean and their deviation."""
 
 import dataclasses
+import os
 
 import numpy as np
 from rich.table import Table
 
+from tfavmae.config.experiment import ExperimentConfig
+from tfavmae.errors import UserError
+from tfavmae.tasks import classification, evaluation
 from tfavmae.tasks.classification import ClassificationResult
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.results import Result
+from tfavmae.tasks.trained import Trained
+from tfavmae.training import experiment
+from tfavmae.training.folds import fold_configs
 
 
 @dataclasses.dataclass
@@ -68,6 +75,31 @@ class FoldsResult(Result):
             str(self.num_clips),
         )
         return table
+
+
+def cross_validate(config: ExperimentConfig, workdir: str | os.PathLike) -> FoldsResult:
+    """Trains one run per fold and evaluates it on that fold; finished ones are kept.
+
+    Each is a run like others, in a folder of the fold's name, with its evaluation.
+
+    Args:
+        config: of any of the runs; its splits are replaced.
+        workdir: directory of the runs' work directories.
+
+    Raises:
+        UserError: the data set has no folds, there are several labels, or see
+            `training.experiment.run`.
+    """
+    if len(config.data.labels) > 1:
+        raise UserError("folds are evaluated by one label (key data.label)")
+    results = {}
+    for path, own in fold_configs(config, workdir).items():
+        trained = Trained(experiment.run(own, path), own)
+        split = trained.open_split()
+        scores = evaluation.scores_of(trained, split)
+        results[path.name] = classification.measure(scores, scores.files)
+        results[path.name].to_json(path / f"evaluation_{split.name}.json")
+    return over_folds(results)
 
 
 def over_folds(results: dict[str, ClassificationResult]) -> FoldsResult:
