@@ -42,7 +42,7 @@ DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 
 _DESCRIPTION = """\
-A folder of videos in, a served model out: `tfavmae demo --videos FOLDER`.
+Audio-visual masked autoencoders. `tfavmae demo --videos FOLDER` does it all.
 """
 
 

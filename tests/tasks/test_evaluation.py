@@ -13,6 +13,8 @@ def test_the_same_names_and_no_names_are_left_alone():
     assert numbers_by_name(KNOWN, KNOWN, False, "set") is None
     assert numbers_by_name(None, KNOWN, False, "set") is None
     assert numbers_by_name(KNOWN, None, False, "set") is None
+    with pytest.raises(UserError, match="set: its classes have no names"):
+        numbers_by_name(None, KNOWN, True, "set")
     targets = np.array([2, -1, 0])
     assert in_numbers(targets, None, 3) is targets
 

@@ -129,8 +129,11 @@ def numbers_by_name(
         to go by.
 
     Raises:
-        UserError: the model does not have one of the classes.
+        UserError: the model does not have one of the classes, or there are no names to
+            choose by.
     """
+    if leaves_out and not names:
+        raise UserError(f"{where}: its classes have no names, so none can be chosen")
     if not names or not known or list(names) == list(known):
         return None
     number = {name: i for i, name in enumerate(known)}
