@@ -30,6 +30,7 @@ COMMANDS = (
     "finetune",
     "describe",
     "evaluate",
+    "ensemble",
     "predict",
     "retrieve",
     "embed",

@@ -272,7 +272,9 @@ def compiles_and_overfits(recipe, overrides, precision):
 def test_each_augmentation_compiles_under_xla(recipe, precision):
     precision("mixed_bfloat16")
     model = build(load(recipe, ["trainer.precision=mixed_bfloat16"]))
-    assert model.augmentation.noise_level and model.augmentation.max_roll_frames
+    for name, value in augmentation(recipe).items():
+        # `shrunk` makes the masks narrower.
+        assert bool(getattr(model.augmentation, name)) == bool(value), name
     assert np.isfinite(train(model, batch_for(model), 1, jit=True)).all()
 
 
@@ -288,6 +290,8 @@ def test_inputs_are_those_of_the_papers_model(recipe):
     of_paper = tokens[pathlib.Path(recipe).parent.name]
     if recipe == "configs/av_mae/pretrain_audioset_large.yaml":
         of_paper = (496, 1568)  # 10 seconds instead of 8
+    if recipe == "configs/mavil/finetune_esc50.yaml":
+        of_paper = (256, 784)  # 5 seconds instead of 10
     assert (audio, video) == of_paper
 
 

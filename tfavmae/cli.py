@@ -21,6 +21,7 @@ from tfavmae.commands import (
     demo,
     describe,
     embed,
+    ensemble,
     evaluate,
     export,
     finetune,
@@ -42,8 +43,7 @@ DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 
 _DESCRIPTION = """\
-Audio-visual masked autoencoders: a folder of videos in, a served model out.
-`tfavmae demo` does everything below; with --videos FOLDER, on yours.
+Audio-visual masked autoencoders. `tfavmae demo --videos FOLDER` does it all.
 """
 
 
@@ -171,7 +171,7 @@ def build_parser() -> CommandParser:
         command.add_parser(weight_commands)
     for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
-    for command in (evaluate, predict, retrieve, embed, export):
+    for command in (evaluate, ensemble, predict, retrieve, embed, export):
         command.add_parser(commands)
     demo.add_parser(commands, run)
     return parser

@@ -15,11 +15,10 @@ from tfavmae.building.annotations import (
     TableRow,
     checked_segment,
     read_table,
-    segment_fields,
     to_clips,
 )
-from tfavmae.building.file_templates import VIDEO, templates
 from tfavmae.building.source import Source
+from tfavmae_datasets.kinetics400 import source as kinetics
 
 # Class numbers in the lists of file names that go round: alphabetical, as in
 # Kinetics-400 (inferred from the counts of each class).
@@ -57,28 +56,11 @@ CLASSES = (
     "tapping pen",
     "tickling",
 )
-_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-_SPLITS = {"train": "train", "val": "validation", "validate": "validation"}
-_SPLITS |= {"validation": "validation", "test": "test"}
-_FILES = {
-    "train": ("train.csv", "kinetics_train.csv"),
-    "validation": ("val.csv", "validate.csv", "kinetics_val.csv"),
-    "test": ("test.csv", "kinetics_test.csv"),
-}
 _LISTS = {
     "train": "train_data_path.csv",
     "validation": "val_data_path.csv",
     "test": "test_data_path.csv",
 }
-_FOLDERS = (
-    "",
-    "{split}/",
-    "{short_split}/",
-    "{short_split}/{label}/",
-    "{label}/",
-    "replacement/",
-    "k400/replacement/",
-)
 
 
 class KineticsSounds(Source):
@@ -86,14 +68,9 @@ class KineticsSounds(Source):
 
     NAME = "kinetics_sounds"
     SELECTIONS = {"default": "32 classes, as `label`; as `label_k400` among all 400."}
-    FIELDS = (*Source.FIELDS, "split", "short_split", "label")
-    TEMPLATES = templates(
-        "{id}_{start:06d}_{end:06d}",
-        "{id}",
-        suffixes=VIDEO,
-        holds="clip",
-        folders=_FOLDERS,
-    )
+    FIELDS = kinetics.FIELDS
+    TEMPLATES = kinetics.TEMPLATES
+    CLASSES = {"label": CLASSES}
     INSTRUCTIONS = (
         "annotations/ needs Kinetics-400's train.csv, val.csv (or validate.csv) and "
         "test.csv, or train_data_path.csv, val_data_path.csv and test_data_path.csv; "
@@ -101,9 +78,10 @@ class KineticsSounds(Source):
     )
 
     def label_names(self, annotations: Annotations) -> dict[str, list[str]]:
-        paths = filter(None, (annotations.find(*names) for names in _FILES.values()))
-        all_labels = {row.get("label", "") for path in paths for row in _read(path)}
-        return {"label": list(CLASSES), "label_k400": sorted(all_labels - {""})}
+        return {
+            "label": list(CLASSES),
+            "label_k400": kinetics.all_labels(annotations),
+        }
 
     def clips(self, annotations: Annotations, media: Path) -> Iterator[AnnotatedClip]:
         if annotations.find(_LISTS["train"]):
@@ -114,16 +92,9 @@ class KineticsSounds(Source):
                     to_clip = functools.partial(_listed_clip, split=split)
                     yield from to_clips(rows, to_clip, split)
             return
-        annotations.file(*_FILES["train"], hint=self.INSTRUCTIONS)
-        for split, names in _FILES.items():
-            path = annotations.find(*names)
-            if path is not None:
-                yield from to_clips(_read(path), _clip, split)
-
-
-def _read(path: Path) -> Iterator[TableRow]:
-    # Some releases of the test split have no labels.
-    return read_table(path, _COLUMNS[1:], header=True)
+        annotations.file(*kinetics.FILES["train"], hint=self.INSTRUCTIONS)
+        for split, path in kinetics.tables(annotations):
+            yield from to_clips(kinetics.read(path), _clip, split)
 
 
 def _clip(row: TableRow) -> AnnotatedClip | None:
@@ -133,11 +104,11 @@ def _clip(row: TableRow) -> AnnotatedClip | None:
         raise BadRow("has no label, so it is unknown whether it belongs here")
     if label not in CLASSES:
         return None
-    split = _SPLITS.get(row["split"])
-    if split is None:
-        raise BadRow(f"unknown split {row['split']!r}")
     start, end = row.segment("time_start", "time_end")
-    return _annotated(row["youtube_id"], start, end, label, split, label)
+    labels = {"label": label, "label_k400": label}
+    return kinetics.annotated(
+        row["youtube_id"], start, end, kinetics.split_of(row), label, labels
+    )
 
 
 def _listed_clip(row: TableRow, split: str) -> AnnotatedClip:
@@ -150,21 +121,6 @@ def _listed_clip(row: TableRow, split: str) -> AnnotatedClip:
     if number >= len(CLASSES):
         raise BadRow(f"there is no class {number}; there are {len(CLASSES)}")
     start, end = checked_segment(float(parts[1]), float(parts[2]))
-    return _annotated(parts[0], start, end, CLASSES[number], split, -1)
-
-
-def _annotated(
-    video_id: str,
-    start: float,
-    end: float,
-    label: str,
-    split: str,
-    label_k400: str | int,
-) -> AnnotatedClip:
-    short = {"validation": "val"}.get(split, split)
-    fields = segment_fields(
-        video_id, start, end, split=split, short_split=short, label=label
-    )
-    labels = {"label": label, "label_k400": label_k400}
-    key = f"{video_id}_{fields['start']:06}_{fields['end']:06}"
-    return AnnotatedClip(key, split, fields, start, end, labels)
+    label = CLASSES[number]
+    labels = {"label": label, "label_k400": -1}
+    return kinetics.annotated(parts[0], start, end, split, label, labels)

@@ -365,6 +365,33 @@ def test_views_spread_over_the_clip(split):
     np.testing.assert_array_equal(start_and_frame(batch)[1], np.arange(24))
 
 
+def test_views_of_frames_at_a_stride_reach_from_end_to_end(split):
+    """AV-MAE's four clips: windows and the frames in them, over the whole clip."""
+    (row,) = np.flatnonzero(np.array(split.ids()) == "clip-004")
+    spec = dataclasses.replace(SPEC, num_frames=3, frame_stride_seconds=0.25)
+    views = split.evaluation_batches(spec, 4, indices=[row], num_views=4)
+    (batch,) = batches(views)
+    starts, _ = start_and_frame(batch)
+    np.testing.assert_allclose(starts, np.linspace(0, 2 * RATE, 4), atol=2)
+    frames = np.rint(batch["video"].mean(axis=(2, 3, 4)) / 8)
+    np.testing.assert_array_equal(frames[:, 0], [0, 7, 13, 19])
+    np.testing.assert_array_equal(np.diff(frames, axis=1), 2)
+    assert frames.max() == 24 - 1
+
+
+def test_ten_views_of_a_whole_clip_share_its_audio(split):
+    """MAViL, appendix B.3: ten stretches of video beside the same audio."""
+    (row,) = np.flatnonzero(np.array(split.ids()) == "clip-004")
+    spec = dataclasses.replace(
+        SPEC, clip_seconds=SECONDS, num_frames=4, frame_stride_seconds=0.25
+    )
+    (batch,) = batches(split.evaluation_batches(spec, 10, indices=[row], num_views=10))
+    np.testing.assert_array_equal(batch["audio"], batch["audio"][:1].repeat(10, 0))
+    frames = np.rint(batch["video"].mean(axis=(2, 3, 4)) / 8)
+    np.testing.assert_array_equal(frames[:, 0], [0, 2, 4, 6, 8, 10, 12, 14, 16, 17])
+    assert frames.max() == 24 - 1
+
+
 # --- Order ---
 
 

@@ -253,6 +253,18 @@ def test_a_test_split_without_labels_is_reported(tmp_path):
     assert "has no label" in bad.problem and bad.split == "test"
 
 
+def test_kinetics_400_has_all_classes_and_clips_without_one():
+    found = clips("kinetics400")
+    assert found["_dbcJuKJQNs_000040_000050"].labels == {"label": "air drumming"}
+    unlabelled = found["0unknown-00_000003_000013"]
+    assert (unlabelled.split, unlabelled.labels["label"]) == ("test", -1)
+    assert found["0yoga-00-00_000003_000013"].fields["short_split"] == "val"
+    assert found["train.csv line 5"].problem  # ends where it begins
+    source = published_data.source_of("kinetics400")()
+    names = source.label_names(Annotations(dummy("kinetics400")[0]))
+    assert names["label"] == ["air drumming", "bowling", "playing piano", "yoga"]
+
+
 # --- EPIC-KITCHENS-100 ----------------------------------------------------------------
 
 

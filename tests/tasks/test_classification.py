@@ -105,7 +105,7 @@ def test_a_clip_that_lacks_one_of_two_modalities_counts_by_the_other():
     }
     console = Console(width=100, record=True, file=io.StringIO())
     result.print(console)
-    assert "accuracy of 1 with audio only" in console.export_text()
+    assert "accuracy with audio only" in console.export_text()
     alone = classification.evaluate(
         Both(), forward.only_with([batch], "video", Both.modalities)
     )
@@ -143,6 +143,21 @@ def test_tables_print_counts_and_classes():
     text = console.export_text()
     assert "60 clips evaluated, 0 left out" in text
     assert "top-5 accuracy" in text and "mAP" in text and "class 11" in text
+
+
+def test_the_table_of_classes_begins_with_the_best_and_ends_with_the_absent():
+    targets = np.array([[1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 0, 0]])
+    scores = np.array([[0.9, 0.1, 0.6, 0.9], [0.1, 0.2, 0.2, 0.8], [0.8, 0.3, 0.4, 0]])
+    result = classification.score(scores, targets, ["sure", "never", "bad", "sure too"])
+    columns = [list(column.cells) for column in result.class_table().columns]
+    assert columns[0] == ["sure", "sure too", "bad", "never"]
+    assert columns[1] == ["2", "2", "1", "0"]
+    assert columns[2] == ["1.000", "1.000", "0.333", "-"]
+    assert result.class_table().columns[4].header == "recall at 0.5"
+    single = classification.score(np.eye(3)[[0, 1, 1]], np.array([0, 1, 2]))
+    table = single.class_table()
+    assert table.columns[4].header == "accuracy"
+    assert list(table.columns[4].cells) == ["1.000", "1.000", "0.000"]
 
 
 def test_class_names_of_another_set_are_refused():

@@ -5,7 +5,7 @@ use a source without TensorFlow.
 """
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ class Source(abc.ABC):
         NAME: name of the data set.
         SELECTIONS: the parts or forms that can be built, name to description.
         OPTIONS: further options and their defaults.
+        CLASSES: names of the classes of each label that are known without annotations.
         TEMPLATES: file names of the media, tried in this order.
         FIELDS: fields of a clip that templates may use.
         INSTRUCTIONS: which files belong into which folder.
@@ -36,6 +37,7 @@ class Source(abc.ABC):
     NAME: ClassVar[str]
     SELECTIONS: ClassVar[dict[str, str]]
     OPTIONS: ClassVar[dict[str, object]] = {}
+    CLASSES: ClassVar[Mapping[str, Sequence[str]]] = {}
     TEMPLATES: ClassVar[tuple[Template, ...]]
     FIELDS: ClassVar[tuple[str, ...]] = ("id", "start", "end", "start_ms", "end_ms")
     INSTRUCTIONS: ClassVar[str]

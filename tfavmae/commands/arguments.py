@@ -40,6 +40,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         # that they fit a screen of 80 x 24.
         super().__init__(prog, max_help_position=26, width=80)
 
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action.choices, dict):
+            # `argparse` forgets that commands are indented.
+            longest = max(len(name) for name in action.choices)
+            self._action_max_length = max(self._action_max_length, longest + 4)
+
 
 def count(text: str) -> int:
     """The `type` of an option that takes a whole number of at least 1."""

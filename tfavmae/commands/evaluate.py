@@ -1,20 +1,25 @@
 """`tfavmae evaluate`: measure a fine-tuned model."""
 
 import argparse
+import csv
+import pathlib
 from typing import TYPE_CHECKING, Any
 
-from tfavmae.commands import trained
+from tfavmae.commands import tables, trained
 from tfavmae.commands.arguments import (
+    CommandParser,
     add_command,
     add_split,
     add_trained,
     count,
     refuse,
 )
+from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
     from tfavmae.tasks.actions import ActionResult
     from tfavmae.tasks.classification import ClassificationResult
+    from tfavmae.tasks.trained import Trained
 
 
 def add_parser(commands: Any) -> None:
@@ -24,17 +29,19 @@ def add_parser(commands: Any) -> None:
         "evaluate",
         run,
         summary="measure a fine-tuned model on a split",
-        example="tfavmae evaluate --workdir runs/finetune --split validation",
+        example="tfavmae evaluate --workdir runs/finetune --views 10",
     )
     add_trained(parser)
     add_split(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--views",
         type=count,
         default=1,
         metavar="N",
         help="frames and windows per clip to average over (default: 1)",
     )
+    add_mean(parser, "the model's paper's")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--complete",
@@ -46,50 +53,121 @@ def add_parser(commands: Any) -> None:
         choices=("audio", "video"),
         help="hide the other modality from a model that reads both",
     )
+    add(
+        "--classes",
+        metavar="NAMES",
+        help="predict only these: A,B,C, a file of names or a data set",
+    )
+    add("--save-scores", metavar="FILE", help=".npz for `tfavmae ensemble`")
+    add_form(parser)
+
+
+def add_mean(parser: CommandParser, default: str) -> None:
+    """Adds `--mean`, what is averaged."""
+    parser.add_argument(
+        "--mean",
+        choices=("logits", "probabilities"),
+        metavar="OF",
+        help=f"logits or probabilities; default: {default}",
+    )
+
+
+def add_form(parser: CommandParser) -> None:
+    """Adds the options of `print_figures`."""
+    add = parser.add_argument
+    add("--per-class", action="store_true", help="also a table of all classes")
+    add("--json", action="store_true", help="print JSON rather than tables")
 
 
 def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     """Runs the command."""
-    from tfavmae.data.pipeline import naming_damage
-    from tfavmae.tasks import actions, classification
-    from tfavmae.tasks.forward import only_with, with_classes_at
+    from tfavmae.tasks import evaluation
 
+    if args.save_scores and not args.save_scores.endswith(".npz"):
+        raise UserError(f"--save-scores must end in .npz; received {args.save_scores}")
     loaded = trained.load(args)
     loaded.check_has_classes()
-    labels, split = loaded.config.data.labels, loaded.open_split(args.split)
-    model, files = loaded.run.model, split.files()
-    batches = loaded.batches(split, labels, num_views=args.views)
-    if places := loaded.places_of_classes(split):
-        print(
-            f"{split.info.full_name} has the classes of the model in another order; "
-            "they are matched by name"
-        )
-        multi_label = loaded.run.labels.multi_label
-        batches = with_classes_at(batches, places, multi_label)
-    what = "evaluation"
-    if args.only:
-        batches = only_with(batches, args.only, model.modalities)
-        what = f"evaluation_{args.only}_only"
-    result: ClassificationResult | ActionResult
-    with naming_damage():
-        if len(labels) > 1:
-            refuse(args, ["complete"], "a model of several labels")
-            flags = {
-                name.removeprefix("is_").replace("_", " "): split.labels(name) > 0
-                for name in split.label_features
-                if name.startswith("is_")
-            }
-            result = actions.evaluate(
-                model, batches, labels=labels, files=files, flags=flags
-            )
-        else:
-            result = classification.evaluate(
-                model,
-                batches,
-                label=labels[0],
-                class_names=loaded.run.labels.names,
-                modalities=model.modalities if args.complete else None,
-                files=files,
-            )
-    trained.report(loaded, result, what, split)
+    if len(loaded.config.data.labels) > 1:
+        refuse(args, ["classes", "per_class"], "a model of several labels")
+    classes = _class_names(args.classes, loaded) if args.classes else None
+    split = loaded.open_split(args.split)
+    scores = evaluation.scores_of(
+        loaded,
+        split,
+        num_views=args.views,
+        mean=args.mean,
+        only=args.only,
+        complete=args.complete,
+        classes=classes,
+    )
+    result = evaluation.figures(scores)
+    what = f"evaluation_{args.only}_only" if args.only else "evaluation"
+    if classes:
+        what += f"_{len(classes)}_classes"
+    path = trained.path_of(loaded, what, split, ".json")
+    result.to_json(path)
+    print_figures(args, result)
+    written = [path]
+    if args.save_scores:
+        arrays = {**scores.to_arrays(), "metrics": result.to_json()}
+        tables.write_npz(args.save_scores, arrays)
+        written.append(pathlib.Path(args.save_scores))
+    if not args.json:
+        print(*written, sep="\n")
     return result
+
+
+def print_figures(
+    args: argparse.Namespace, result: "ClassificationResult | ActionResult"
+) -> None:
+    """Prints a result as a table, with `--per-class` one of the classes too, or JSON.
+
+    Raises:
+        UserError: `--per-class` of a model of several labels.
+    """
+    from rich.console import Console
+
+    from tfavmae.tasks.classification import ClassificationResult
+
+    is_one = isinstance(result, ClassificationResult)
+    if args.per_class and not is_one:
+        raise UserError("--per-class does not apply to a model of several labels")
+    if args.json:
+        print(result.to_json())
+        return
+    result.print()
+    if args.per_class and is_one:
+        Console(markup=False).print(result.class_table())
+
+
+def _class_names(text: str, loaded: "Trained") -> list[str]:
+    """Names from `--classes`: separated by commas, of a file or of a data set.
+
+    A name with a comma is quoted, as in a CSV file.
+
+    Raises:
+        UserError: there is no such file or data set, or it has no names of classes.
+    """
+    from tfavmae.commands.data import published_data
+    from tfavmae.data.splits import Split, open_info
+
+    path, data = pathlib.Path(text), loaded.config.data
+    if path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read as a list of names") from error
+        return [line.strip() for line in lines if line.strip()]
+    if "," in text:
+        names = next(csv.reader([text], skipinitialspace=True))
+        return [name.strip() for name in names]
+    label = data.labels[0]
+    if text in published_data.NAMES:
+        known = published_data.source_of(text).CLASSES
+        if label in known:
+            return list(known[label])
+    info = open_info(text, data.data_dir)
+    found = Split(info, next(iter(info.splits))).label_names(label)
+    if not found:
+        raise UserError(f"{text}: has no names of the classes of {label!r}")
+    return list(found)

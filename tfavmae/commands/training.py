@@ -16,7 +16,7 @@ from tfavmae.commands.arguments import (
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
-    from tfavmae.training.runs import Run
+    from tfavmae.config.experiment import ExperimentConfig
 
 
 def add_training_options(parser: CommandParser) -> None:
@@ -29,7 +29,7 @@ def add_training_options(parser: CommandParser) -> None:
     add(
         "--data-dir",
         metavar="DIR",
-        help="where --videos are stored as clips; default: WORKDIR/data",
+        help="where clips of --videos go; default: WORKDIR/data",
     )
     add(
         "--strategy",
@@ -92,7 +92,8 @@ def train(
     source: str | None = None,
     labels: str | None = None,
     make_media: Callable[..., Any] | None = None,
-) -> "Run":
+    run: "Callable[[ExperimentConfig, str], Any] | None" = None,
+) -> Any:
     """Trains as the recipe says, or continues the run in `--workdir`.
 
     Args:
@@ -101,9 +102,11 @@ def train(
         source: run whose model and inputs `--videos` are trained with.
         labels: CSV of the labels of `--videos`.
         make_media: see `training.experiment.run`.
+        run: trains by a config in a work directory; default: one run, or those of
+            MAViL's stages.
 
     Returns:
-        The finished run.
+        What `run` returns, by default the finished run.
 
     Raises:
         UserError: the recipe is wrong or for the other stage, or training cannot start.
@@ -131,8 +134,10 @@ def train(
             f"{recipe or args.workdir} is for `tfavmae {config.stage}`, not for "
             f"{stage} (key stage)"
         )
-    run = mavil_stages.run if config.teacher_iterations else experiment.run
-    return run(config, args.workdir, make_media=make_media)
+    if run is not None:
+        return run(config, args.workdir)
+    train_all = mavil_stages.run if config.teacher_iterations else experiment.run
+    return train_all(config, args.workdir, make_media=make_media)
 
 
 def fit_to_videos(

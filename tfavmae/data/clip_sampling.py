@@ -57,11 +57,14 @@ def choose(
             tf.random.stateless_uniform([2], key, dtype=tf.float64)
         )
     else:
-        # Windows reach from one end of the clip to the other; of a single window, and
-        # of the frames in one, the middle is taken.
+        # Windows reach from one end of the clip to the other, and so do frames at a
+        # stride in them (AV-MAE's four clips, MAViL's ten); of a single window, and of
+        # frames that are spread over one, the middle is taken.
         view = tf.cast(view, tf.float64)
         frame_phase = (view + 0.5) / num_views
         window_phase = view / (num_views - 1) if num_views > 1 else frame_phase
+        if spec.frame_stride_seconds is not None:
+            frame_phase = window_phase
     if spec.train and spec.short_audio == "wrap":
         start = tf.floor(window_phase * tf.cast(num_samples, tf.float64))
         last = tf.cast(tf.maximum(num_frames - 1, 0), tf.float64)
@@ -89,7 +92,10 @@ def _frames_between(start_seconds, clip_seconds, frame_rate, num_frames):
 
 
 def _spread_frames(spec, first, last, frame_rate, phase):
-    """Numbers of the frames to show; `phase` in [0, 1) is their place in the leeway."""
+    """Numbers of the frames to show; `phase` is their place in the leeway.
+
+    It is in [0, 1), or in [0, 1] for frames at a stride.
+    """
     k = tf.range(spec.num_frames, dtype=tf.float64)
     count = last - first + 1
     if spec.frame_stride_seconds is None:
@@ -97,13 +103,13 @@ def _spread_frames(spec, first, last, frame_rate, phase):
         return tf.cast(frames, tf.int32)
     steps = tf.round(k * spec.frame_stride_seconds * frame_rate)
     starts = tf.maximum(count - steps[-1], 1)
-    if spec.short_video == "hold":
-        frames = first + tf.floor(phase * starts) + steps
-        return tf.cast(tf.minimum(frames, last), tf.int32)
-    if spec.train:
+    if spec.short_video == "loop" and spec.train:
         # A loop has no end to stay away from: any frame may be the first.
         starts = tf.where(steps[-1] < count, starts, count)
-    frames = first + tf.math.floormod(tf.floor(phase * starts) + steps, count)
+    start = tf.minimum(tf.floor(phase * starts), starts - 1)
+    if spec.short_video == "hold":
+        return tf.cast(tf.minimum(first + start + steps, last), tf.int32)
+    frames = first + tf.math.floormod(start + steps, count)
     return tf.cast(frames, tf.int32)
 
 

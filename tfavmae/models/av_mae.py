@@ -122,6 +122,8 @@ class AVMAE(PaperModel):
     }
     # Not in the paper; its loader (DMVR, `sample_sequence`) repeats either sequence.
     SHORT_CLIPS = {"audio": "loop", "video": "loop"}
+    # The authors' code averages the logits of four clips.
+    MEAN_OVER_VIEWS = "logits"
     # Table 21: the decoder's width and heads follow the encoder's.
     SIZES = {
         "tiny": {**VIT_SIZES["tiny"], "decoder": MAE_DECODERS["tiny"]},

@@ -63,6 +63,8 @@ class PaperModel(MaskedAutoencoder):
         SIZES: dict of size to constructor arguments.
         SHORT_CLIPS: dict of modality to what fills up a clip that is too short, see
             `tfavmae.data.clip_spec.ClipSpec`.
+        MEAN_OVER_VIEWS: what the paper averages over several frames or windows of a
+            clip, `logits` or `probabilities`.
         FINE_TUNING: a `FineTuning`.
         OTHER_CLASSIFIERS: others by name, which the option `classifier` chooses.
         PUBLISHED: dict of size to `Published`, for the sizes that the paper has.
@@ -72,6 +74,7 @@ class PaperModel(MaskedAutoencoder):
     INPUTS: ClassVar[Mapping[str, Mapping[str, Any]]]
     SIZES: ClassVar[Mapping[str, Mapping[str, Any]]]
     SHORT_CLIPS: ClassVar[Mapping[str, str]] = {"audio": "pad", "video": "hold"}
+    MEAN_OVER_VIEWS: ClassVar[str] = "probabilities"
     FINE_TUNING: ClassVar[FineTuning]
     OTHER_CLASSIFIERS: ClassVar[Mapping[str, FineTuning]] = {}
     PUBLISHED: ClassVar[Mapping[str, Published]] = {}

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
-from tfavmae.tasks.classification import mean_probabilities
-from tfavmae.tasks.forward import MODALITIES, Batch, clips_present, first_views, forward
+from tfavmae.tasks.forward import Batch
 from tfavmae.tasks.metrics import Estimate
-from tfavmae.tasks.results import Result
+from tfavmae.tasks.results import Result, averaged
+from tfavmae.tasks.scores import Scores, score_clips
 
 
 @dataclasses.dataclass
@@ -33,12 +33,14 @@ class ActionResult(Result):
         num_clips: clips evaluated.
         num_left_out: clips not evaluated because they lack what the model reads, or a
             label.
-        num_views: views per clip whose probabilities were averaged.
+        num_views: views per clip that were averaged.
         accuracy: share of clips with the highest probability at their label, by label;
             `action` is the pair, whose probability is the product.
         top5_accuracy: share with their label among the five highest.
         subsets: the same of some clips only: by EPIC-Kitchens' flags, of participants
             that are not in the training split, or with a rare verb or noun.
+        num_runs: runs that were averaged (`tfavmae ensemble`).
+        mean: what was averaged, `logits` or `probabilities`.
     """
 
     modalities: tuple[str, ...]
@@ -48,23 +50,26 @@ class ActionResult(Result):
     accuracy: dict[str, Estimate]
     top5_accuracy: dict[str, Estimate]
     subsets: dict[str, PairScore] = dataclasses.field(default_factory=dict)
+    num_runs: int = 1
+    mean: str = "probabilities"
 
     def table(self) -> Table:
         table = Table(
             "label",
             "accuracy",
             "top-5 accuracy",
+            "n",
             title=f"classification from {' and '.join(self.modalities)}",
             caption=f"{self.num_clips} clips evaluated, {self.num_left_out} left out; "
-            f"{self.num_views:g} views a clip",
+            f"{averaged(self.num_views, self.num_runs, self.mean)}",
         )
-        for name, accuracy in self.accuracy.items():
-            table.add_row(name, str(accuracy), str(self.top5_accuracy[name]))
-        for subset, own in self.subsets.items():
+        whole = PairScore(self.num_clips, self.accuracy, self.top5_accuracy)
+        for subset, own in {"": whole, **self.subsets}.items():
             table.add_section()
             for name, accuracy in own.accuracy.items():
-                title = f"{name}, {subset} ({own.num_clips})"
-                table.add_row(title, str(accuracy), str(own.top5_accuracy[name]))
+                title = f"{name}, {subset}" if subset else name
+                top5 = str(own.top5_accuracy[name])
+                table.add_row(title, str(accuracy), top5, str(own.num_clips))
         return table
 
 
@@ -75,6 +80,7 @@ def evaluate(
     labels: Sequence[str] = ("verb", "noun"),
     files: np.ndarray | None = None,
     flags: Mapping[str, np.ndarray] | None = None,
+    mean: str = "probabilities",
 ) -> ActionResult:
     """Scores a classifier with two heads on every clip that has what it takes.
 
@@ -87,48 +93,56 @@ def evaluate(
             `classification.evaluate`.
         flags: dict of a subset's name to whether a clip of the split belongs to it,
             bool by `example_index`; a subset without clips is left out.
+        mean: what is averaged over the views of a clip, see `scores.score_clips`.
 
     Raises:
         UserError: no clip can be evaluated, or the labels are not two.
     """
-    if len(labels) != 2:
-        raise UserError(f"A pair has two labels; received {', '.join(labels)}.")
-    present = [f"{m}_present" for m in MODALITIES]
-    rows = forward(model, batches, ["logits"], ["example_index", *labels, *present])
-    index = rows["example_index"]
-    targets = {name: first_views(rows[name], index) for name in labels}
-    usable = np.logical_and(*(x >= 0 for x in targets.values()))
-    usable &= np.any([*clips_present(rows, model.modalities).values()], axis=0)
-    if not usable.any():
-        raise UserError(
-            f"None of the {len(usable)} clips has {' or '.join(model.modalities)} and "
-            f"{' and '.join(labels)}, so nothing can be evaluated; check the labels of "
-            "the split."
-        )
-    scores = {
-        name: mean_probabilities(rows[f"logits_{name}"], index, model.activation)[
-            usable
-        ]
-        for name in labels
-    }
-    targets = {name: x[usable] for name, x in targets.items()}
-    rows_of_split = np.unique(index)[usable]
-    groups = None if files is None else files[rows_of_split]
-    whole = _score(scores, targets, groups, np.ones(len(rows_of_split), bool))
-    members = {name: flag[rows_of_split] for name, flag in (flags or {}).items()}
+    _check_pair(labels)
+    scores = score_clips(model, batches, labels, mean=mean)
+    rows = scores.rows
+    members = {name: flag[rows] for name, flag in (flags or {}).items()}
+    scores = dataclasses.replace(scores, flags=members)
+    return measure(scores, None if files is None else files[rows])
+
+
+def measure(scores: Scores, files: np.ndarray | None = None) -> ActionResult:
+    """Figures of the scores of two labels.
+
+    Args:
+        scores: of the clips; their flags name the subsets that are scored apart.
+        files: int `(clips,)`, the file of each clip; see `classification.measure`.
+
+    Raises:
+        UserError: no clip can be evaluated, or the labels are not two.
+    """
+    _check_pair(scores.labels)
+    usable = scores.usable()
+    probabilities = {name: x[usable] for name, x in scores.probabilities.items()}
+    targets = {name: x[usable] for name, x in scores.targets.items()}
+    groups = None if files is None else files[usable]
+    whole = _score(probabilities, targets, groups, np.ones(usable.sum(), bool))
+    members = {name: flag[usable] for name, flag in scores.flags.items()}
     return ActionResult(
-        modalities=tuple(model.modalities),
+        modalities=scores.modalities,
         num_clips=int(usable.sum()),
         num_left_out=int((~usable).sum()),
-        num_views=len(index) / len(usable),
+        num_views=scores.num_views,
         accuracy=whole.accuracy,
         top5_accuracy=whole.top5_accuracy,
         subsets={
-            name: _score(scores, targets, groups, clips)
+            name: _score(probabilities, targets, groups, clips)
             for name, clips in members.items()
             if clips.any()
         },
+        num_runs=scores.num_runs,
+        mean=scores.mean,
     )
+
+
+def _check_pair(labels: Sequence[str]) -> None:
+    if len(labels) != 2:
+        raise UserError(f"A pair has two labels; received {', '.join(labels)}.")
 
 
 def _score(

@@ -5,21 +5,14 @@ from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
-import scipy.special
 from rich.table import Table
 
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
-from tfavmae.tasks.forward import (
-    MODALITIES,
-    Batch,
-    clips_present,
-    first_views,
-    forward,
-    mean_over_views,
-)
+from tfavmae.tasks.forward import MODALITIES, Batch, clips_present, forward
 from tfavmae.tasks.metrics import Estimate
-from tfavmae.tasks.results import Result, clips_of_files
+from tfavmae.tasks.results import Result, averaged, clips_of_files
+from tfavmae.tasks.scores import Scores, mean_probabilities, score_clips
 
 
 @dataclasses.dataclass
@@ -55,7 +48,7 @@ class ClassificationResult(Result):
         num_clips: clips evaluated.
         num_left_out: clips not evaluated because they lack what the model reads, or a
             label.
-        num_views: views per clip whose probabilities were averaged.
+        num_views: views per clip that were averaged.
         accuracy: share of clips with the highest probability at their label; `None` for
             multi-label sets.
         top5_accuracy: share of clips with their label among the five highest
@@ -70,6 +63,8 @@ class ClassificationResult(Result):
         num_segments: segments of each clip that were scored; 0 for the clip itself.
         by_presence: scores of the clips that have both modalities (`audio and video`),
             `audio only` or `video only`; empty where all clips have all.
+        num_runs: runs that were averaged (`tfavmae ensemble`).
+        mean: what was averaged, `logits` or `probabilities`.
     """
 
     modalities: tuple[str, ...]
@@ -86,6 +81,8 @@ class ClassificationResult(Result):
     num_files: int | None = None
     num_segments: int = 0
     by_presence: dict[str, PresenceScore] = dataclasses.field(default_factory=dict)
+    num_runs: int = 1
+    mean: str = "probabilities"
 
     @property
     def chance(self) -> float:
@@ -107,31 +104,42 @@ class ClassificationResult(Result):
         table = Table(
             "figure",
             "value",
+            "n",
             title=f"classification from {' and '.join(self.modalities)}",
             caption=f"{clips_of_files(self.num_clips, self.num_files)} evaluated, "
             f"{self.num_left_out} left out; "
-            f"{self.num_views:g} views a clip; "
+            f"{averaged(self.num_views, self.num_runs, self.mean)}; "
             f"{num_defined} of {len(self.classes)} classes occur",
         )
+        scored = f"{self._num_scored}{' segments' if self.num_segments else ''}"
+        classes = f"{scored}, {num_defined} classes"
         if self.accuracy:
-            table.add_row("accuracy", str(self.accuracy))
+            table.add_row("accuracy", str(self.accuracy), scored)
         if self.top5_accuracy:
-            table.add_row("top-5 accuracy", str(self.top5_accuracy))
-        table.add_row("mAP", f"{self.mean_average_precision:.4f}")
-        table.add_row("AUC", f"{self.mean_auc:.4f}")
-        table.add_row("d-prime", f"{self.d_prime:.3f}")
+            table.add_row("top-5 accuracy", str(self.top5_accuracy), scored)
+        table.add_row("mAP", f"{self.mean_average_precision:.4f}", classes)
+        table.add_row("AUC", f"{self.mean_auc:.4f}", classes)
+        table.add_row("d-prime", f"{self.d_prime:.3f}", classes)
         for name, own in self.by_presence.items():
             value = own.accuracy or f"{own.mean_average_precision:.4f}"
             kind = "accuracy" if own.accuracy else "mAP"
-            table.add_row(f"{kind} of {own.num_clips} with {name}", str(value))
+            table.add_row(f"{kind} with {name}", str(value), str(own.num_clips))
         return table
 
     def class_table(self) -> Table:
-        """A table with one row per class."""
-        table = Table("class", "clips", "recall", "AP", "AUC")
-        for one in self.classes:
-            values = (one.recall, one.average_precision, one.auc)
-            table.add_row(one.name, str(one.num_clips), *[f"{v:.3f}" for v in values])
+        """A table with one row per class, the highest average precision first.
+
+        The recall of a class is its accuracy where a clip has one class.
+        """
+        recall = "accuracy" if self.accuracy else "recall at 0.5"
+        table = Table("class", "n", "AP", "AUC", recall)
+        precisions = np.array([one.average_precision for one in self.classes])
+        # NaN, of classes that do not occur, is sorted to the end.
+        for number in np.argsort(-precisions, kind="stable"):
+            one = self.classes[number]
+            values = (one.average_precision, one.auc, one.recall)
+            cells = ["-" if np.isnan(value) else f"{value:.3f}" for value in values]
+            table.add_row(one.name, str(one.num_clips), *cells)
         return table
 
 
@@ -143,15 +151,9 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
     files: np.ndarray | None = None,
+    mean: str = "probabilities",
 ) -> ClassificationResult:
     """Scores a classifier on every clip that has something it reads, and a label.
-
-    A clip that lacks one of two modalities is classified by the other and counts; the
-    figures of `by_presence` tell such clips apart.
-
-    Probabilities (softmax or sigmoid, as the model was trained) are averaged over the
-    views of a clip, as CAV-MAE averages over ten frames. Where the model predicts
-    segments of a clip, each counts by itself.
 
     Args:
         model: a classifier with the output `logits` `(batch, classes)` or
@@ -164,51 +166,63 @@ def evaluate(
             the model's.
         files: int, the file of each clip of the split, by `example_index`
             (`Split.files`); intervals are drawn over files then, over clips if None.
+        mean: what is averaged over the views of a clip, see `scores.score_clips`.
 
     Raises:
         UserError: no clip can be evaluated, or the names are those of other classes.
     """
-    keep = ["example_index", label, *[f"{m}_present" for m in MODALITIES]]
-    rows = forward(model, batches, ["logits"], keep)
-    index, present = rows["example_index"], clips_present(rows)
-    targets = first_views(rows[label], index)
-    num_segments = rows["logits"].shape[1] if rows["logits"].ndim == 3 else 0
-    is_single = targets.ndim == 1
-    usable = targets >= 0 if is_single else np.ones(len(targets), bool)
-    probabilities = mean_probabilities(rows["logits"], index, model.activation)
-    # Asked for by name, a clip must have all; else one is enough to be classified.
-    wanted = [present[m] for m in modalities or model.modalities]
-    usable &= np.all(wanted, axis=0) if modalities else np.any(wanted, axis=0)
-    if not usable.any():
-        which = " and " if modalities else " or "
-        raise UserError(
-            f"None of the {len(usable)} clips has "
-            f"{which.join(modalities or model.modalities)} and a {label!r}, so nothing "
-            "can be evaluated; check the labels of the split."
+    scores = score_clips(model, batches, [label], mean=mean)
+    if modalities:
+        scores = dataclasses.replace(
+            scores, modalities=tuple(modalities), complete=True
         )
-    if files is not None:
-        files = files[np.unique(index)][usable]
-    probabilities, targets = probabilities[usable], targets[usable]
+    names = {label: list(class_names) if class_names else None}
+    scores = dataclasses.replace(scores, class_names=names)
+    return measure(scores, None if files is None else files[scores.rows])
+
+
+def measure(scores: Scores, files: np.ndarray | None = None) -> ClassificationResult:
+    """Figures of the scores of one label.
+
+    A clip that lacks one of two modalities is classified by the other and counts; the
+    figures of `by_presence` tell such clips apart. Where the model predicts segments of
+    a clip, each counts by itself.
+
+    Args:
+        scores: of the clips.
+        files: int `(clips,)`, the file of each clip, over which intervals are drawn;
+            `None` to take each clip for its own.
+
+    Raises:
+        UserError: no clip can be evaluated, or the names are those of other classes.
+    """
+    (label,), usable = scores.labels, scores.usable()
+    probabilities = scores.probabilities[label][usable]
+    targets = scores.targets[label][usable]
+    num_segments = probabilities.shape[1] if probabilities.ndim == 3 else 0
+    files = None if files is None else files[usable]
     if num_segments:
         # Segments of a clip are no independent draws: intervals are over its clips.
         files = np.arange(len(targets)) if files is None else files
         files = np.repeat(files, num_segments)
         probabilities = probabilities.reshape(-1, probabilities.shape[-1])
         targets = targets.reshape(-1).astype("int64")
-    result = score(probabilities, targets, class_names, files)
+    result = score(probabilities, targets, scores.class_names.get(label), files)
     return dataclasses.replace(
         result,
-        modalities=tuple(modalities or model.modalities),
+        modalities=scores.modalities,
         by_presence=_by_presence(
             probabilities,
             targets,
-            {m: present[m][usable] for m in model.modalities},
+            {m: scores.present[m][usable] for m in scores.modalities},
             max(1, num_segments),
         ),
         num_clips=int(usable.sum()),
         num_segments=num_segments,
         num_left_out=int((~usable).sum()),
-        num_views=len(index) / len(usable),
+        num_views=scores.num_views,
+        num_runs=scores.num_runs,
+        mean=scores.mean,
     )
 
 
@@ -263,26 +277,6 @@ def predict(
     index = rows["example_index"]
     probabilities = mean_probabilities(rows["logits"], index, model.activation)
     return probabilities, clips_present(rows)
-
-
-def mean_probabilities(
-    logits: np.ndarray, example_index: np.ndarray, activation: str
-) -> np.ndarray:
-    """Probabilities of each clip, averaged over its views: float64 `(clips, classes)`.
-
-    Args:
-        logits: `(views, ..., classes)`.
-        example_index: int `(views,)`, the clip of each row.
-        activation: `sigmoid` or `softmax`.
-    """
-    # In float64: confident float32 probabilities round to 1 and tie, and AP and AUC
-    # depend on the order alone.
-    logits = logits.astype("float64")
-    if activation == "sigmoid":
-        probabilities = scipy.special.expit(logits)
-    else:
-        probabilities = scipy.special.softmax(logits, axis=-1)
-    return mean_over_views(probabilities, example_index)
 
 
 def score(

@@ -1,6 +1,6 @@
 """Forward passes over evaluation batches, and means over the views of a clip."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -87,29 +87,6 @@ def only_with(
     hidden = [f"{m}_present" for m in modalities if m != modality]
     for batch in batches:
         yield {k: tf.zeros_like(x) if k in hidden else x for k, x in batch.items()}
-
-
-def with_classes_at(
-    batches: Iterable[Batch], places: Mapping[str, np.ndarray], multi_label: bool
-) -> Iterator[Batch]:
-    """Batches whose classes have the numbers that a model knows them by.
-
-    Args:
-        batches: evaluation batches.
-        places: by label, int `(classes,)`: the new number of each class.
-        multi_label: whether labels are 0/1 `(batch, classes)`, not class numbers of
-            any shape, negative for none.
-    """
-    for batch in batches:
-        changed = dict(batch)
-        for label, order in places.items():
-            old = batch[label]
-            if multi_label:
-                changed[label] = tf.gather(old, np.argsort(order), axis=-1)
-            else:
-                known = tf.gather(tf.cast(order, old.dtype), tf.maximum(old, 0))
-                changed[label] = tf.where(old < 0, old, known)
-        yield changed
 
 
 def clips_present(

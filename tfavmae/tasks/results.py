@@ -49,6 +49,14 @@ def clips_of_files(num_clips: int, num_files: int | None) -> str:
     return f"{num_clips} clips of {num_files} file{'' if num_files == 1 else 's'}"
 
 
+def averaged(num_views: float, num_runs: int, mean: str) -> str:
+    """`"10 views a clip, mean of probabilities"`; of one view there is no mean."""
+    text = f"{num_views:g} views a clip"
+    if num_runs > 1:
+        text += f" of each of {num_runs} runs"
+    return text if num_views == num_runs == 1 else f"{text}, mean of {mean}"
+
+
 def plain(value: Any) -> Any:
     """`value` with arrays as lists and NaN as `None`: JSON has neither."""
     if isinstance(value, dict):

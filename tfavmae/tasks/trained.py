@@ -17,7 +17,6 @@ from tfavmae.media.decode import DecodeOptions
 from tfavmae.tasks import classification, embedding, media
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
-from tfavmae.training.label_maps import by_label, places
 
 Path = str | os.PathLike
 
@@ -194,36 +193,6 @@ class Trained:
         spec = factory.clip_spec(self.config.data, self.config.model, train=False)
         spec = dataclasses.replace(spec, labels=tuple(labels), modalities=MODALITIES)
         return split.evaluation_batches(spec, self.config.data.batch_size, **options)
-
-    def places_of_classes(self, split: ClipSplit) -> dict[str, np.ndarray]:
-        """Where the model has the classes of a data set that numbers them differently.
-
-        Args:
-            split: clips with the labels that the model learned.
-
-        Returns:
-            By label, int `(classes,)`, of the labels whose order differs; for
-            `forward.with_classes_at`.
-
-        Raises:
-            UserError: the data set has other classes; names one.
-        """
-        known, found = by_label(self.check_has_classes().names), {}
-        for label in self.config.data.labels:
-            ours = known.get(label, known.get(""))
-            theirs = split.label_names(label)
-            if ours is None or theirs is None:
-                continue
-            try:
-                order = places(theirs, ours)
-            except ValueError as error:
-                raise UserError(
-                    f"{split.info.full_name}: its classes are not those of "
-                    f"{self.run.workdir}: {error}"
-                ) from error
-            if order is not None:
-                found[label] = order
-        return found
 
     def embed_split(
         self, split: ClipSplit, labels: Sequence[str] = (), indices: Any = None

@@ -17,6 +17,7 @@ NAMES = (
     "epic_kitchens_100",
     "esc50",
     "howto100m",
+    "kinetics400",
     "kinetics_sounds",
     "msr_vtt",
     "speech_commands",
