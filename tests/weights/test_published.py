@@ -25,7 +25,7 @@ def test_every_entry_is_complete():
         assert x.licence and x.gives and x.starts, x.file
 
 
-@pytest.mark.parametrize("settings", {x.settings for x in PUBLISHED})
+@pytest.mark.parametrize("settings", sorted({x.settings for x in PUBLISHED}))
 def test_settings_are_keys_of_a_config(settings):
     for setting in settings:
         values = {"trainer": {"num_steps": 1}}
