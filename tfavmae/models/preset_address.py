@@ -80,6 +80,6 @@ def _download(function: Any, address: str, *names: str, **options: Any) -> pathl
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{address}: cannot be fetched: {lines[0].rstrip('.')}. Check the address, "
+            f"{address}: cannot be fetched: {lines[0][:200].rstrip('.')}. Check the address, "
             "the network, and whether it needs a login."
         ) from error
