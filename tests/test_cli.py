@@ -35,6 +35,7 @@ COMMANDS = (
     "embed",
     "export",
     "demo",
+    "presets",
 )
 
 

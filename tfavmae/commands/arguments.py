@@ -40,6 +40,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         # that they fit a screen of 80 x 24.
         super().__init__(prog, max_help_position=26, width=80)
 
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        # Python 3.11 forgets that subcommands are indented, and gives the one with the
+        # longest name two lines.
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
+
 
 def count(text: str) -> int:
     """The `type` of an option that takes a whole number of at least 1."""
