@@ -36,6 +36,7 @@ COMMANDS = (
     "embed",
     "export",
     "demo",
+    "presets",
 )
 
 

@@ -6,11 +6,13 @@ Keras itself, which takes seconds: if Keras is there already the modules are imp
 once, else at the end of its import.
 """
 
+import contextlib
 import importlib
 import importlib.abc
 import importlib.util
 import pkgutil
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -38,7 +40,14 @@ def register_with_keras() -> None:
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Calls `register` at the end of the import of Keras, once."""
+    """Calls `register` at the end of the import of Keras.
+
+    It stays until then: whoever asks `importlib.util.find_spec("keras")` whether Keras
+    is installed, as `huggingface_hub` does, does not import it.
+    """
+
+    def __init__(self) -> None:
+        self._lookup = threading.local()
 
     def find_spec(
         self,
@@ -46,15 +55,20 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname != "keras":
+        if fullname != "keras" or getattr(self._lookup, "is_ours", False):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("keras")
+        self._lookup.is_ours = True
+        try:
+            spec = importlib.util.find_spec("keras")
+        finally:
+            self._lookup.is_ours = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                with contextlib.suppress(ValueError):  # removed by another import
+                    sys.meta_path.remove(self)
                 register()
 
             spec.loader.exec_module = execute_and_register

@@ -82,6 +82,32 @@ def test_the_stored_form_is_that_of_the_training(own, run):
     assert stored["shorter_side"] == 128 and stored["jpeg_quality"] == 90
 
 
+def test_a_preset_answers_as_its_run_does(own, run, tmp_path):
+    """Also where frames are stored in a form of their own, as here."""
+    tfavmae.save_preset(own / "finetune", tmp_path / "preset")
+    again = tfavmae.load(tmp_path / "preset")
+    assert again.run.stored_as["shorter_side"] == 128
+    file = own / "videos" / "-1.mp4"
+    assert again.classify(file) == run.classify(file)
+
+
+@pytest.mark.slow
+def test_training_on_videos_starts_from_a_preset(own, tmp_path, cli):
+    tfavmae.save_preset(own / "pretrain", tmp_path / "preset")
+    files = ("--videos", own / "videos", "--labels", own / "labels.csv", *SMALL)
+    source = ("--from", tmp_path / "preset", "--set", "trainer.num_steps=1")
+    source = (*source, "--set", "optimizer.warmup_steps=0")
+    done = cli("finetune", *files, *source, "--workdir", tmp_path / "run")
+    assert done.status == 0, done
+    assert f"weights from {tmp_path / 'preset'} (step 2)" in " ".join(done.err.split())
+    done = cli("finetune", *files, "--workdir", tmp_path / "preset")
+    assert done.status == 2 and "holds a preset, which is not continued" in done.err
+    exported = tmp_path / "preset-results" / "export" / "model" / "1"
+    data = f"data.data_dir={own / 'pretrain' / 'data'}"
+    done = cli("export", "--workdir", tmp_path / "preset", "--set", data)
+    assert done.status == 0 and exported.is_dir(), done
+
+
 def test_embeddings_are_the_mean_over_the_windows(own):
     run = tfavmae.load(own / "pretrain")
     split = run.open_all()

@@ -131,7 +131,15 @@ print(type(model).__name__, type(model.optimizer).__name__)
 
 @pytest.mark.parametrize(
     "imports",
-    ["import tfavmae, keras", "import keras, tfavmae"],
+    [
+        "import tfavmae, keras",
+        "import keras, tfavmae",
+        "from keras.saving import load_model; import tfavmae, keras",
+        "import tfavmae, tensorflow, keras.models",
+        # Whether Keras is installed, as other libraries ask.
+        "import tfavmae, importlib.util; importlib.util.find_spec('keras')\n"
+        "import keras",
+    ],
 )
 def test_load_model_finds_our_classes(imports, tmp_path, fresh_python):
     from tfavmae.training.optimizers import PathAdam
@@ -143,6 +151,30 @@ def test_load_model_finds_our_classes(imports, tmp_path, fresh_python):
     model.save(path)
     out = fresh_python(LOAD.format(imports=imports), path)
     assert out.split() == ["CAVMAE", "PathAdam"]
+
+
+def test_a_preset_loads_whatever_was_imported(tmp_path, fresh_python):
+    small.pretraining("cav_mae").save_to_preset(tmp_path / "preset")
+    out = fresh_python(
+        "import sys\n"
+        "from tfavmae.models.preset_folder import PresetFolder\n"
+        "print(type(PresetFolder(sys.argv[1]).read_model()).__name__)",
+        tmp_path / "preset",
+    )
+    assert out.strip() == "CAVMAE"
+
+
+def test_looking_for_keras_leaves_no_trace(fresh_python):
+    out = fresh_python(
+        "import importlib.util, sys, tfavmae\n"
+        "before = list(sys.meta_path)\n"
+        "assert '_AfterKeras' in {type(x).__name__ for x in before}\n"
+        "assert importlib.util.find_spec('keras').name == 'keras'\n"
+        "assert sys.meta_path == before and 'keras' not in sys.modules\n"
+        "import keras\n"
+        "print('_AfterKeras' in {type(x).__name__ for x in sys.meta_path})"
+    )
+    assert out.strip() == "False"
 
 
 def test_importing_tfavmae_imports_neither_keras_nor_tensorflow(fresh_python):

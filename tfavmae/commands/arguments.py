@@ -42,10 +42,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)
-        if isinstance(action.choices, dict):
-            # `argparse` forgets that commands are indented.
-            longest = max(len(name) for name in action.choices)
-            self._action_max_length = max(self._action_max_length, longest + 4)
+        # Python 3.11 forgets that subcommands are indented, and gives the one with the
+        # longest name two lines.
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
 
 
 def count(text: str) -> int:

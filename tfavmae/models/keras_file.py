@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfavmae.errors import UserError, shown
+from tfavmae.registration import register
 
 # Some 8,000 times as many as ours have.
 MAX_CONFIG_BYTES = 2**24
@@ -62,6 +63,8 @@ def check_classes(config: Any, path: str | os.PathLike) -> None:
     Raises:
         UserError: it asks for another class; names it.
     """
+    # Nothing may depend on what the process happens to have imported of ours.
+    register()
     if isinstance(config, dict):
         # Keras passes over the optimizer and the losses of the model itself, not over
         # those of a model inside it.

@@ -79,7 +79,8 @@ def _download(function: Any, address: str, *names: str, **options: Any) -> pathl
     # Each client has errors of its own, those of its HTTP library among them.
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0][:200].rstrip(".")
         raise UserError(
-            f"{address}: cannot be fetched: {lines[0].rstrip('.')}. Check the address, "
-            "the network, and whether it needs a login."
+            f"{address}: cannot be fetched: {reason}. Check the address, the network, "
+            "and whether it needs a login."
         ) from error
