@@ -171,7 +171,7 @@ def check_rules(name: str, value: Any, field: dataclasses.Field) -> None:
 def check_combinations(config) -> None:
     """Values that are possible alone and impossible together."""
     _check_length(config)
-    _check_patterns(config.optimizer)
+    _check_patterns(config)
     _check_clip_seconds(config)
     _check_augmentation(config.data.augment.as_dict())
     optimizer, trainer = config.optimizer, config.trainer
@@ -207,22 +207,35 @@ def _check_length(config) -> None:
         )
 
 
-def _check_patterns(optimizer) -> None:
+def _check_patterns(config) -> None:
     """Regular expressions that select variables by their path, and their factors."""
+    optimizer = config.optimizer
     factors = optimizer.learning_rate_factors.as_dict()
-    patterns = [("weight_decay_paths", x) for x in optimizer.weight_decay_paths]
-    for key, pattern in [*patterns, *(("learning_rate_factors", x) for x in factors)]:
+    patterns = {
+        "optimizer.weight_decay_paths": optimizer.weight_decay_paths,
+        "optimizer.learning_rate_factors": factors,
+        "trainer.freeze": config.trainer.freeze,
+    }
+    for key, pattern in ((key, x) for key, some in patterns.items() for x in some):
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise UserError(
-                f"optimizer.{key}: {shown(pattern)} is not a regular expression: "
-                f"{error}."
+                f"{key}: {shown(pattern)} is not a regular expression: {error}."
             ) from error
     for pattern, factor in factors.items():
         name = f"optimizer.learning_rate_factors.{_shown_key(pattern)}"
         if as_float(name, factor) < 0:
             raise UserError(f"{name} must be at least 0. Received: {shown(factor)}.")
+    if optimizer.layer_decay_form != "depth" and optimizer.layer_decay is None:
+        raise UserError("optimizer.layer_decay_form needs optimizer.layer_decay.")
+    for modality in ("audio", "video"):
+        key = f"{modality}_learning_rate_factor"
+        if getattr(optimizer, key) != 1.0 and modality not in config.model.modality:
+            raise UserError(
+                f"optimizer.{key} needs a model that reads {modality}; received "
+                f"model.modality={config.model.modality}."
+            )
 
 
 def _check_augmentation(options: Mapping[str, Any]) -> None:

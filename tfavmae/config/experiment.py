@@ -187,7 +187,11 @@ class OptimizerConfig(Config):
             biases, norms, tokens and positions are not kernels.
         clip_norm: global gradient norm, clipped after the all-reduce.
         layer_decay: learning-rate factor per layer below the head.
-        head_learning_rate_factor: factor for the classification head.
+        layer_decay_form: `depth`, or fusion layers counted as in the authors' code,
+            see `weight_groups.layer_factors`.
+        head_learning_rate_factor: factor for the classification head, all its layers.
+        audio_learning_rate_factor, video_learning_rate_factor: factors for what serves
+            one modality alone: tokenizer, encoder, stream of an MBT.
         learning_rate_factors: further factors, by regular expression.
         average_decay: keep a running average of the weights, e.g. 0.9999; in the end
             it is `average.keras`, beside `model.keras` with the weights themselves.
@@ -215,7 +219,13 @@ class OptimizerConfig(Config):
     layer_decay: float | None = field(
         default=None, metadata={"above": 0.0, "maximum": 1.0}
     )
+    layer_decay_form: str = field(
+        default="depth",
+        metadata={"choices": ("depth", "av_mae_authors", "mavil_authors")},
+    )
     head_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
+    audio_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
+    video_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
     learning_rate_factors: Config = field(default_factory=Config)
     average_decay: float | None = field(
         default=None, metadata={"minimum": 0.0, "below": 1.0}
@@ -239,6 +249,8 @@ class TrainerConfig(Config):
         gradient_accumulation_steps: micro-batches into which each replica divides its
             share of a batch to fit into memory; the update is that of the whole batch.
             With contrast over more than a micro-batch, encoders run forward twice.
+        freeze: regular expressions of the weights that do not learn: no gradients, no
+            moments, no weight decay.
         rematerialize: keep only the inputs of transformer blocks, and compute the rest
             again on the way back: less memory, a tenth to a quarter more time.
         nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
@@ -267,6 +279,7 @@ class TrainerConfig(Config):
         default="global", metadata={"choices": ("global", "replica", "micro_batch")}
     )
     gradient_accumulation_steps: int = field(default=1, metadata={"minimum": 1})
+    freeze: list[str] = field(default_factory=list)
     rematerialize: bool = False
     nonfinite: str = field(default="stop", metadata={"choices": ("stop", "skip")})
     checkpoint_every_steps: int | None = field(default=500, metadata={"minimum": 1})

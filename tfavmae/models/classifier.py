@@ -23,6 +23,8 @@ HEAD = {
     "kernel_initializer": "glorot_uniform",
     "num_heads": 12,
 }
+# What fine-tuning adds to a pretrained encoder: `head_learning_rate_factor`'s group.
+HEAD_LAYERS = ("pooler", "head_norm", "head_representation", "head")
 LOSS = {"activation": None, "average_classes": True, "per_modality": False}
 
 

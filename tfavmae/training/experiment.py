@@ -31,6 +31,7 @@ from tfavmae.training.schedules import build_schedule
 from tfavmae.training.signals import stop_signals
 from tfavmae.training.warm_start import assign_teacher, initialize
 from tfavmae.training.watch import NonFiniteReport, Start, Watch
+from tfavmae.training.weight_groups import freeze
 from tfavmae.training.workdir import Workdir, read_rows, session_facts
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
@@ -155,6 +156,8 @@ def _compiled_model(
     keras.utils.set_random_seed(trainer.seed)
     with strategy.scope():
         model = build_model(config, labels)
+        # Before the optimizer, which keeps moments of what learns.
+        freeze(model, trainer.freeze)
         if trainer.rematerialize:
             rematerialize_blocks(model)
         skip = trainer.nonfinite == "skip"
