@@ -177,15 +177,7 @@ def check_combinations(config) -> None:
     optimizer, trainer = config.optimizer, config.trainer
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
-    if config.data.sampling == "balanced" and not config.data.label:
-        raise UserError("data.sampling=balanced needs data.label.")
-    data = config.data
-    by_class = data.sampling == "balanced" or data.num_train_examples
-    if by_class and len(data.labels) > 1:
-        raise UserError(
-            "data.sampling=balanced and data.num_train_examples go by one label's"
-            f" classes; received data.label={data.label}."
-        )
+    _check_sampling(config.data)
     if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
         raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
     if trainer.strategy == "tpu" and not trainer.tpu:
@@ -196,8 +188,32 @@ def check_combinations(config) -> None:
         raise UserError("trainer.profile_steps must be a first and a later last step.")
 
 
+def _check_sampling(data) -> None:
+    """Draws by class need one label's classes, and exclude each other."""
+    by_class = {
+        "data.sampling=balanced": data.sampling == "balanced",
+        "data.repeat_classes_to": data.repeat_classes_to is not None,
+    }
+    for key in (key for key, is_on in by_class.items() if is_on):
+        if not data.label:
+            raise UserError(f"{key} needs data.label.")
+    if all(by_class.values()):
+        raise UserError(f"{' and '.join(by_class)} exclude each other.")
+    by_class["data.num_train_examples"] = data.num_train_examples is not None
+    if any(by_class.values()) and len(data.labels) > 1:
+        raise UserError(
+            f"{', '.join(by_class)} go by one label's classes; received "
+            f"data.label={data.label}."
+        )
+
+
 def _check_length(config) -> None:
     optimizer, trainer = config.optimizer, config.trainer
+    if trainer.steps_per_epoch is not None and config.data.draws_per_epoch is not None:
+        raise UserError(
+            "trainer.steps_per_epoch and data.draws_per_epoch exclude each other;"
+            " set one of them to null."
+        )
     if trainer.num_steps is None and trainer.num_epochs is None:
         raise UserError("trainer.num_steps or trainer.num_epochs must be set.")
     if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:

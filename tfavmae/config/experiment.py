@@ -125,6 +125,10 @@ class DataConfig(Config):
             the classes as can be (few-label experiments).
         sampling: `shuffle`, or `balanced`: draws with replacement that favour
             clips of rare classes.
+        draws_per_epoch: length of an epoch in clips, where it is not all of them once
+            (MAViL: 200,000 balanced draws); validation, warm-up and averages follow.
+        repeat_classes_to: repeat the clips of rare classes until each class has this
+            share of the clips of the largest (MAViL on Speech Commands: 0.5).
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
         clip_seconds: length of a clip; by default 10, or what the spectrogram holds
@@ -156,6 +160,10 @@ class DataConfig(Config):
     num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
     sampling: str = field(
         default="shuffle", metadata={"choices": ("shuffle", "balanced")}
+    )
+    draws_per_epoch: int | None = field(default=None, metadata={"minimum": 1})
+    repeat_classes_to: float | None = field(
+        default=None, metadata={"above": 0.0, "maximum": 1.0}
     )
     interpolation: str = field(
         default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
@@ -239,7 +247,7 @@ class TrainerConfig(Config):
     Attributes:
         num_steps: length of the run; overrules `num_epochs` when given.
         steps_per_epoch: steps between validations; by default one pass over
-            the training clips.
+            the training clips, or `data.draws_per_epoch`.
         checkpoint_every_steps, checkpoint_every_minutes: whichever comes first.
         monitor: validation metric by which the best weights are chosen; the
             final `model.keras` then holds these, and the run says so.

@@ -104,6 +104,7 @@ def _train(
         batch_size=config.data.batch_size,
         num_examples=data.num_examples,
         num_replicas=strategy.num_replicas_in_sync,
+        draws_per_epoch=config.data.draws_per_epoch,
     )
     store = CheckpointStore(
         workdir.checkpoints, trainer.keep_checkpoints, is_chief, report=say

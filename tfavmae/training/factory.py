@@ -111,7 +111,7 @@ class TrainingData:
 
     @property
     def num_examples(self) -> int:
-        """Training clips in use."""
+        """Training clips in use, repeated ones counted as often as they come."""
         used = self.indices
         return self.train_split.num_examples if used is None else len(used)
 
@@ -192,6 +192,23 @@ class TrainingData:
         return self.train_split.labels(self.data.label)
 
     def _subset(self) -> np.ndarray | None:
+        """Rows in use, some of them several times; `None` for all once.
+
+        See `data.num_train_examples` and `data.repeat_classes_to`.
+        """
+        rows, share = self._few(), self.data.repeat_classes_to
+        if share is None:
+            return rows
+        labels = self._train_labels()
+        if labels.ndim > 1:
+            raise UserError(
+                f"data.repeat_classes_to goes by one class a clip; data.label="
+                f"{self.data.label} has several. Use data.sampling=balanced."
+            )
+        rows = np.arange(len(labels)) if rows is None else rows
+        return rows[sampling.repeated_rows(labels[rows], share, self.seed)]
+
+    def _few(self) -> np.ndarray | None:
         """Rows of the `data.num_train_examples` clips in use; `None` for all."""
         wanted, available = self.data.num_train_examples, self.train_split.num_examples
         if wanted is None:

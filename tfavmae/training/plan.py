@@ -87,6 +87,7 @@ def make_plan(
     batch_size: int,
     num_examples: int,
     num_replicas: int = 1,
+    draws_per_epoch: int | None = None,
 ) -> TrainingPlan:
     """The `TrainingPlan` of a config's sections.
 
@@ -96,6 +97,7 @@ def make_plan(
         batch_size: global batch.
         num_examples: training clips.
         num_replicas: replicas that share a batch.
+        draws_per_epoch: clips of an epoch; default: `num_examples`.
 
     Raises:
         UserError: the batch does not fit the clips or the replicas, or the warm-up is
@@ -107,6 +109,12 @@ def make_plan(
             f"data.batch_size={batch_size} is more than the {num_examples} training"
             f" clips; lower it."
         )
+    draws = draws_per_epoch or num_examples
+    if batch_size > draws:
+        raise UserError(
+            f"data.draws_per_epoch={draws} is less than data.batch_size={batch_size};"
+            " an epoch needs a batch."
+        )
     # All parts have the same shape, for which the step is compiled.
     parts = num_replicas * accumulation
     if batch_size % parts:
@@ -117,7 +125,7 @@ def make_plan(
         raise UserError(
             f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."
         )
-    steps_per_epoch = trainer.steps_per_epoch or num_examples // batch_size
+    steps_per_epoch = trainer.steps_per_epoch or draws // batch_size
     num_steps = trainer.num_steps or math.ceil(trainer.num_epochs * steps_per_epoch)
     warmup_steps = optimizer.warmup_steps
     if warmup_steps is None:
