@@ -156,7 +156,7 @@ def test_the_length_of_a_run_must_be_given():
 
 def test_an_epoch_has_one_length():
     values = {"trainer": {"num_steps": 9, "steps_per_epoch": 3}}
-    with pytest.raises(UserError, match="steps_per_epoch and data.draws_per_epoch"):
+    with pytest.raises(UserError, match=r"steps_per_epoch and data\.draws_per_epoch"):
         config_lib.from_dict(values | {"data": {"draws_per_epoch": 64}})
 
 

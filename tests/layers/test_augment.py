@@ -39,6 +39,25 @@ def classifier(**augmentation):
     )
 
 
+def mixing_mbt(**augmentation):
+    keras.utils.set_random_seed(0)
+    options = dict(mixup_probability=1.0, mixup_alpha=0.5, mixup_level="spectrogram")
+    model = presets.build_classifier(
+        "av_mae",
+        "tiny",
+        classifier="mbt",
+        stream_fusion={"first_layer": 1, "num_bottlenecks": 2},
+        num_classes=3,
+        **SIZES,
+        audio=INPUTS["audio"],
+        video=INPUTS["video"] | {"tubelet_size": (1, 16, 16)},
+        augmentation=options | augmentation,
+    )
+    # It starts with zeros, of which every loss is the same.
+    model.head.kernel.assign(np.random.default_rng(0).normal(size=(16, 3)))
+    return model
+
+
 # --- the pieces -----------------------------------------------------------------------
 
 
@@ -130,6 +149,53 @@ def test_a_clip_without_video_is_not_mixed():
     lacking = batch() | {"video_present": np.array([1, 0, 1, 1, 1, 1], "float32")}
     share = np.asarray(model(lacking, training=True)["mixing_share"])
     np.testing.assert_array_equal(share == 1, [False, True, False, False, True, False])
+
+
+def test_each_modality_mixes_in_shares_of_its_own():
+    """AV-MAE's `mixmod`, whose shares are those of a batch."""
+    model = mixing_mbt(mixup_per_modality=True)
+    given = batch() | {"audio_present": np.array([1, 1, 1, 1, 0, 1], "float32")}
+    outputs, plain = model(given, training=True), model(given)
+    assert "mixing_share" not in outputs
+    shares = {m: np.asarray(outputs[f"{m}_mixing_share"]) for m in ("audio", "video")}
+    for m, share in shares.items():
+        x = np.asarray(plain[f"{m}_input"])
+        expected = augment.mix(x, share, x[::-1])
+        np.testing.assert_allclose(outputs[f"{m}_input"], expected, atol=1e-5)
+    # The fifth clip is silent, and the second its partner.
+    np.testing.assert_array_equal(shares["audio"] == 1, [0, 1, 0, 0, 1, 0])
+    assert (shares["video"] < 1).all()
+    assert len({*shares["audio"][[0, 2, 3, 5]], *shares["video"]}) == 10
+    target = np.eye(3)[given["label"]]
+    losses = []
+    for m, share in shares.items():
+        mixed = share[:, None] * target + (1 - share[:, None]) * target[::-1]
+        log_probability = np.log(keras.ops.softmax(outputs[f"{m}_logits"]))
+        losses.append(-(mixed * log_probability).sum(-1))
+    weights = np.concatenate([given["audio_present"], given["video_present"]])
+    expected = np.average(np.concatenate(losses), weights=weights)
+    found = model.compute_losses(given, outputs)["loss"]
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_may_have_one_share():
+    model = mixing_mbt(mixup_per_modality=True, mixup_per_batch=True)
+    found = []
+    for step in (0, 1):
+        model.training_step.assign(step)
+        outputs = model(batch(), training=True)
+        for m in ("audio", "video"):
+            (share,) = set(np.asarray(outputs[f"{m}_mixing_share"]))
+            found.append(share)
+    # Whichever clips it has, so that replicas draw the same.
+    other = batch() | {"example_index": np.arange(BATCH, dtype="int32")}
+    assert set(np.asarray(model(other, training=True)["video_mixing_share"])) == {share}
+    assert len(set(found)) == 4 and 0 < min(found) < max(found) < 1
+
+
+def test_a_loss_of_both_needs_one_share_for_both():
+    with pytest.raises(ValueError, match=r"mixup_per_modality.*needs `loss.per_mod"):
+        classifier(mixup_per_modality=True)
 
 
 def test_the_rate_of_mixing():
