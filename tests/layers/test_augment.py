@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfavmae.layers import augment
+from tfavmae.layers import augment, mixup
 from tfavmae.layers.augment import DeviceAugmentation
 from tfavmae.models import presets
 
@@ -83,7 +83,7 @@ def test_frames_roll_round():
 @pytest.mark.parametrize("alpha", [0.5, 1.25, 10.0])
 def test_shares_follow_the_beta_distribution(alpha):
     uniform = np.random.default_rng(0).random(4000).astype("float32")
-    draws = np.asarray(augment.beta_quantile(uniform, alpha))
+    draws = np.asarray(mixup.beta_quantile(uniform, alpha))
     assert stats.kstest(draws, stats.beta(alpha, alpha).cdf).pvalue > 0.01
     expected = stats.beta(alpha, alpha).ppf(uniform)
     inner = np.abs(expected - 0.5) < 0.3  # the table is coarse at the very ends
@@ -93,7 +93,7 @@ def test_shares_follow_the_beta_distribution(alpha):
 def test_waveforms_mix_without_their_means():
     first = np.array([[100, 300, 500, 0]], "int16")
     second = np.array([[7, 9, 9, 7]], "int16")
-    mixed = augment.mix_waveforms(
+    mixed = mixup.mix_waveforms(
         first, np.array([3]), np.array([0.75], "float32"), second, np.array([2])
     )
     expected = [[-150 - 0.25, 0 + 0.25, 150, 0]]
@@ -118,7 +118,7 @@ def test_audio_video_and_labels_mix_alike():
     share = np.asarray(outputs["mixing_share"])
     assert len(set(share)) == BATCH and 0 < share.min() < share.max() < 1
     video = np.asarray(plain["video_input"])
-    expected = augment.mix(video, share, video[::-1])
+    expected = mixup.mix(video, share, video[::-1])
     np.testing.assert_allclose(outputs["video_input"], expected, atol=1e-6)
     waveforms = batch()["audio"].astype("float64") / 32768
     counts = batch()["audio_samples"]
@@ -140,7 +140,7 @@ def test_spectrograms_can_be_mixed_instead():
     model = classifier(mixup_probability=1.0, mixup_level="spectrogram")
     outputs, plain = model(batch(), training=True), model(batch())
     share, x = np.asarray(outputs["mixing_share"]), np.asarray(plain["audio_input"])
-    expected = augment.mix(x, share, x[::-1])
+    expected = mixup.mix(x, share, x[::-1])
     np.testing.assert_allclose(outputs["audio_input"], expected, atol=1e-5)
 
 
@@ -160,7 +160,7 @@ def test_each_modality_mixes_in_shares_of_its_own():
     shares = {m: np.asarray(outputs[f"{m}_mixing_share"]) for m in ("audio", "video")}
     for m, share in shares.items():
         x = np.asarray(plain[f"{m}_input"])
-        expected = augment.mix(x, share, x[::-1])
+        expected = mixup.mix(x, share, x[::-1])
         np.testing.assert_allclose(outputs[f"{m}_input"], expected, atol=1e-5)
     # The fifth clip is silent, and the second its partner.
     np.testing.assert_array_equal(shares["audio"] == 1, [0, 1, 0, 0, 1, 0])

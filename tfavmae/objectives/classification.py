@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from tfavmae.layers.augment import mix, partners, smooth_targets
+from tfavmae.layers.mixup import mix, partners, smooth_targets
 from tfavmae.objectives.base import Objective, Term, presence
 
 ACTIVATIONS = ("softmax", "sigmoid")
