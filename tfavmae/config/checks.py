@@ -182,8 +182,7 @@ def check_combinations(config) -> None:
         raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
     if trainer.strategy == "tpu" and not trainer.tpu:
         raise UserError("trainer.tpu must name the TPU that trainer.strategy=tpu uses.")
-    if trainer.monitor and not config.data.validation_split:
-        raise UserError("trainer.monitor needs data.validation_split to be set.")
+    _check_final_weights(config)
     if trainer.profile_steps and trainer.profile_steps[0] >= trainer.profile_steps[1]:
         raise UserError("trainer.profile_steps must be a first and a later last step.")
 
@@ -204,6 +203,31 @@ def _check_sampling(data) -> None:
         raise UserError(
             f"{', '.join(by_class)} go by one label's classes; received "
             f"data.label={data.label}."
+        )
+
+
+def _check_final_weights(config) -> None:
+    """What `model.keras` will hold: the last weights, the best ones, or a mean."""
+    trainer, data = config.trainer, config.data
+    if trainer.monitor and not data.validation_split:
+        raise UserError("trainer.monitor needs data.validation_split to be set.")
+    is_classifier = config.stage == "finetune" and len(data.labels) == 1
+    if trainer.monitor == "val_mAP" and not is_classifier:
+        raise UserError(
+            "trainer.monitor=val_mAP needs a classifier of one label; received "
+            f"stage={config.stage}, data.label={data.label}."
+        )
+    if trainer.average_epochs is None:
+        return
+    if trainer.average_epochs[0] > trainer.average_epochs[1]:
+        raise UserError(
+            "trainer.average_epochs must be a first and a last epoch. Received: "
+            f"{trainer.average_epochs}."
+        )
+    if trainer.monitor:
+        raise UserError(
+            "trainer.average_epochs and trainer.monitor exclude each other: either says"
+            " which weights the final model has."
         )
 
 

@@ -250,7 +250,10 @@ class TrainerConfig(Config):
             the training clips, or `data.draws_per_epoch`.
         checkpoint_every_steps, checkpoint_every_minutes: whichever comes first.
         monitor: validation metric by which the best weights are chosen; the
-            final `model.keras` then holds these, and the run says so.
+            final `model.keras` then holds these, and the run says so. `val_mAP` of a
+            classifier costs a second forward pass over the validation clips.
+        average_epochs: numbers, from 1, of the first and the last epoch whose mean
+            weights the final `model.keras` holds; `epochs/` keeps those of each.
         peer_timeout_seconds: how long `multi_worker` waits for the other workers.
         contrast_scope: negatives from the whole global batch (`global`), from a
             replica's share of it (`replica`), or from a micro-batch (`micro_batch`).
@@ -297,6 +300,9 @@ class TrainerConfig(Config):
     keep_checkpoints: int = field(default=2, metadata={"minimum": 1})
     monitor: str | None = None
     monitor_mode: str = field(default="max", metadata={"choices": ("max", "min")})
+    average_epochs: list[int] | None = field(
+        default=None, metadata={"length": 2, "minimum": 1}
+    )
     log_every_steps: int = field(default=10, metadata={"minimum": 1})
     image_every_steps: int = field(default=0, metadata={"minimum": 0})
     profile_steps: list[int] | None = field(

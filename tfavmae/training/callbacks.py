@@ -195,6 +195,16 @@ class BestWeights(StepCallback):
                 self.model.save_weights(temporary)
             files.write_atomically(self.facts_file, json.dumps(self.best) + "\n")
 
+    def finish(self, model: keras.Model) -> tuple[int, str]:
+        """Gives a model the best weights.
+
+        Returns:
+            Their step, and what they are in words.
+        """
+        model.load_weights(self.weights_file)
+        step, value = self.best["step"], self.best["value"]
+        return step, f"the best by {self.monitor}, {value:.4g} at step {step}"
+
 
 def as_float(value: Any) -> float:
     """A number on the host, from a tensor or a variable of any backend."""

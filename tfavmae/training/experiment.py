@@ -13,8 +13,10 @@ from rich.console import Console
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig, TrainerConfig
+from tfavmae.errors import UserError
 from tfavmae.layers.transformer import rematerialize_blocks
-from tfavmae.training import distribution, monitors
+from tfavmae.training import distribution, monitors, validation
+from tfavmae.training.averages import KeptEpochs
 from tfavmae.training.callbacks import (
     BestWeights,
     Checkpointer,
@@ -139,8 +141,8 @@ def _train(
         }
         session = session_facts(description, start.step)
         workdir.begin_session(config, facts, session)
-    best = _fit(config, workdir, loop, start, console, make_media)
-    step = _save_results(config, workdir, loop, best, say)
+    chosen = _fit(config, workdir, loop, start, console, make_media)
+    step = _save_results(config, workdir, loop, chosen, say)
     history = read_rows(workdir.history_file) if is_chief else []
     return Run(model, config, history, workdir.path, labels, step)
 
@@ -198,12 +200,12 @@ def _fit(
     start: Start,
     console: Console,
     make_media: monitors.MakeMedia | None,
-) -> BestWeights | None:
-    """Runs the loop with its callbacks; returns the one of the best weights, if any."""
+) -> BestWeights | KeptEpochs | None:
+    """Runs the loop with its callbacks; returns the one with the final weights."""
     trainer, plan, is_chief = config.trainer, loop.plan, loop.store.is_chief
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(stop_signals())
-        loggers, chiefs_callbacks, best = (), [], None
+        loggers, chiefs_callbacks = (), []
         if is_chief:
             title = config.stage
             bar = monitors.ProgressLogger(start.step, plan.num_steps, title, console)
@@ -226,14 +228,7 @@ def _fit(
                 loop.store,
             ),
         )
-        if trainer.monitor:
-            best = BestWeights(
-                first_step=start.step,
-                weights_file=workdir.best_file,
-                monitor=trainer.monitor,
-                mode=trainer.monitor_mode,
-                is_chief=is_chief,
-            )
+        scores, chosen = _choice_of_weights(config, workdir, loop, start.step)
         steps, minutes = (
             trainer.checkpoint_every_steps,
             trainer.checkpoint_every_minutes,
@@ -249,9 +244,43 @@ def _fit(
         )
         # The watch comes first, so that nothing follows a loss that is not finite, and
         # the checkpointer last, since it saves the watch's state and may stop the run.
-        middle = [*chiefs_callbacks, *([best] if best else [])]
-        loop.run(start, [watch, *middle, checkpointer])
-    return best
+        middle = [*chiefs_callbacks, *([chosen] if chosen else [])]
+        loop.run(start, [*scores, watch, *middle, checkpointer])
+    return chosen
+
+
+def _choice_of_weights(
+    config: ExperimentConfig, workdir: Workdir, loop: TrainingLoop, first_step: int
+) -> tuple[list[keras.callbacks.Callback], BestWeights | KeptEpochs | None]:
+    """The callbacks of a metric to choose by and of the weights for `model.keras`.
+
+    `None` for the last weights.
+    """
+    trainer, scores = config.trainer, []
+    common = {"first_step": first_step, "is_chief": loop.store.is_chief}
+    if trainer.average_epochs:
+        return scores, KeptEpochs(
+            directory=workdir.epochs,
+            epochs=trainer.average_epochs,
+            steps_per_epoch=loop.plan.steps_per_epoch,
+            **common,
+        )
+    if not trainer.monitor:
+        return scores, None
+    if trainer.monitor == validation.MONITOR:
+        if loop.model.num_segments:
+            raise UserError(
+                f"trainer.monitor={trainer.monitor} is of clips as a whole;"
+                f" data.label={config.data.label} has segments. Use val_accuracy."
+            )
+        batches = loop.data.validation_batches(whole=True)
+        scores = [validation.ValidationMeanAveragePrecision(batches, config.data.label)]
+    return scores, BestWeights(
+        weights_file=workdir.best_file,
+        monitor=trainer.monitor,
+        mode=trainer.monitor_mode,
+        **common,
+    )
 
 
 def _profile_and_media(
@@ -285,7 +314,7 @@ def _save_results(
     config: ExperimentConfig,
     workdir: Workdir,
     loop: TrainingLoop,
-    best: BestWeights | None,
+    chosen: BestWeights | KeptEpochs | None,
     say: Callable[[str], Any],
 ) -> int:
     """Writes `model.keras` and `average.keras`; returns the step of the model."""
@@ -294,12 +323,10 @@ def _save_results(
     if is_chief and config.optimizer.average_decay is not None:
         averages = path_rules(model.optimizer).averages()
         workdir.save_average(model, averages, step)
-    if best is not None:
-        # All processes load them: the caller gets the same model from each.
-        model.load_weights(best.weights_file)
-        step = best.best["step"]
-        text = f"{best.best['metric']} {best.best['value']:.4g} at step {step}"
-        say(f"model.keras holds these weights: best {text}")
+    if chosen is not None:
+        # All processes read them: the caller gets the same model from each.
+        step, text = chosen.finish(model)
+        say(f"model.keras holds these weights: {text}")
     if is_chief:
         workdir.save_model(model, step)
     return step

@@ -138,14 +138,18 @@ class TrainingData:
             **self.hosts,
         )
 
-    def validation_batches(self) -> tf.data.Dataset | None:
-        """Every validation clip once, or `None` without a validation split."""
+    def validation_batches(self, whole: bool = False) -> tf.data.Dataset | None:
+        """Every validation clip once, or `None` without a validation split.
+
+        Args:
+            whole: all clips, not this host's share of each batch.
+        """
         if self.validation_split is None:
             return None
         return self.validation_split.evaluation_batches(
             clip_spec(self.data, self.model, train=False),
             self.data.batch_size,
-            **self.hosts,
+            **({} if whole else self.hosts),
         )
 
     def labels(self) -> Labels:

@@ -101,7 +101,7 @@ def make_plan(
 
     Raises:
         UserError: the batch does not fit the clips or the replicas, or the warm-up is
-            as long as the run.
+            as long as the run, or the run too short for `trainer.average_epochs`.
     """
     accumulation = trainer.gradient_accumulation_steps
     if batch_size > num_examples:
@@ -127,6 +127,13 @@ def make_plan(
         )
     steps_per_epoch = trainer.steps_per_epoch or draws // batch_size
     num_steps = trainer.num_steps or math.ceil(trainer.num_epochs * steps_per_epoch)
+    if averaged := trainer.average_epochs:
+        num_epochs = num_steps // steps_per_epoch
+        if averaged[1] > num_epochs:
+            raise UserError(
+                f"trainer.average_epochs={averaged} needs {averaged[1]} whole epochs;"
+                f" the run has {num_epochs}."
+            )
     warmup_steps = optimizer.warmup_steps
     if warmup_steps is None:
         warmup_steps = (optimizer.warmup_epochs or 0.0) * steps_per_epoch
