@@ -1,9 +1,11 @@
 """Weights chosen by the mean average precision of the validation clips."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
+import small_models as small
 import tensorflow_datasets as tfds
 
 from tfavmae import cli
@@ -66,7 +68,7 @@ class Scorer:
     """Stands for a model: logits of the numbers in a batch."""
 
     def predict_on_batch(self, batch):
-        x = batch["x"].numpy().astype("float32")
+        x = batch["x"].astype("float32")
         # As under a strategy of two replicas: each has made the whole batch.
         return {"logits": np.concatenate([np.stack([x, -x], 1)] * 2)}
 
@@ -92,3 +94,33 @@ def test_no_clip_with_a_class():
     callback.set_model(Scorer())
     with pytest.raises(UserError, match="no validation clip has a class of label"):
         callback.on_epoch_end(0, {})
+
+
+SCORE_ON_JAX = """
+import sys
+sys.path.append(sys.argv[1])
+import keras
+import small_models as small
+import tensorflow as tf
+from tfavmae.training.optimizers import PathAdam
+from tfavmae.training.validation import ValidationMeanAveragePrecision
+assert keras.backend.backend() == "jax"
+model = small.compiled(small.classifier())
+batch = small.batch_for(model, size=6)
+batches = tf.data.Dataset.from_tensors(batch | {"sample_weight": [1.0] * 6})
+score = ValidationMeanAveragePrecision(batches, "label")
+history = model.fit(batch, batch_size=6, epochs=30, callbacks=[score], verbose=0)
+# Of the weights of the epoch, which Keras keeps elsewhere while it trains.
+logs = {}
+score.on_epoch_end(0, logs)
+print("RESULT", *history.history["val_mAP"][::29], logs["val_mAP"])
+"""
+
+
+def test_the_precision_on_jax(fresh_python):
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    tests = pathlib.Path(small.__file__).parent
+    out = fresh_python(SCORE_ON_JAX, tests, environment=environment)
+    (line,) = [x for x in out.splitlines() if x.startswith("RESULT ")]
+    first, last, again = map(float, line.split()[1:])
+    assert first < last == again == 1.0

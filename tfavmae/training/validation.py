@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfavmae.class_metrics import average_precision, mean_over_classes
 from tfavmae.errors import UserError
+from tfavmae.training.callbacks import sync_state
 
 MONITOR = "val_mAP"
 
@@ -30,13 +31,14 @@ class ValidationMeanAveragePrecision(keras.callbacks.Callback):
         self.label = label
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        sync_state(self.model)
         scores, targets = [], []
-        for batch in self.batches:
+        for batch in self.batches.as_numpy_iterator():
             # Each replica makes the whole batch: only the first's rows are wanted.
-            is_clip = batch["sample_weight"].numpy() > 0
+            is_clip = batch["sample_weight"] > 0
             logits = self.model.predict_on_batch(batch)["logits"][: len(is_clip)]
             scores.append(logits[is_clip])
-            targets.append(batch[self.label].numpy()[is_clip])
+            targets.append(batch[self.label][is_clip])
         scores, targets = np.concatenate(scores), np.concatenate(targets)
         if targets.ndim == 1:
             targets = targets[:, None] == np.arange(scores.shape[1])
