@@ -104,26 +104,12 @@ def make_plan(
             as long as the run, or the run too short for `trainer.average_epochs`.
     """
     accumulation = trainer.gradient_accumulation_steps
-    if batch_size > num_examples:
-        raise UserError(
-            f"data.batch_size={batch_size} is more than the {num_examples} training"
-            f" clips; lower it."
-        )
+    _check_batch(batch_size, num_examples, num_replicas, accumulation)
     draws = draws_per_epoch or num_examples
     if batch_size > draws:
         raise UserError(
             f"data.draws_per_epoch={draws} is less than data.batch_size={batch_size};"
             " an epoch needs a batch."
-        )
-    # All parts have the same shape, for which the step is compiled.
-    parts = num_replicas * accumulation
-    if batch_size % parts:
-        each = f"the {num_replicas} replicas"
-        if accumulation > 1:
-            each = f"{each} x {accumulation} micro-batches"
-        nearest = max(batch_size // parts, 1) * parts
-        raise UserError(
-            f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."
         )
     steps_per_epoch = trainer.steps_per_epoch or draws // batch_size
     num_steps = trainer.num_steps or math.ceil(trainer.num_epochs * steps_per_epoch)
@@ -155,6 +141,27 @@ def make_plan(
         gradient_accumulation_steps=accumulation,
         contrast_scope=trainer.contrast_scope,
     )
+
+
+def _check_batch(
+    batch_size: int, num_examples: int, num_replicas: int, accumulation: int
+) -> None:
+    """Checks that a batch is made of different clips, and of parts of one size."""
+    if batch_size > num_examples:
+        raise UserError(
+            f"data.batch_size={batch_size} is more than the {num_examples} training"
+            f" clips; lower it."
+        )
+    # All parts have the same shape, for which the step is compiled.
+    parts = num_replicas * accumulation
+    if batch_size % parts:
+        each = f"the {num_replicas} replicas"
+        if accumulation > 1:
+            each = f"{each} x {accumulation} micro-batches"
+        nearest = max(batch_size // parts, 1) * parts
+        raise UserError(
+            f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."
+        )
 
 
 class Segment(NamedTuple):
