@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tfavmae import cli
 from tfavmae.building.features import example_features
 from tfavmae.errors import UserError
-from tfavmae.training import experiment
+from tfavmae.training import experiment, factory
 from tfavmae.training.validation import ValidationMeanAveragePrecision
 
 
@@ -62,6 +62,12 @@ def test_the_best_weights_by_mean_average_precision(events_config, tmp_path, cap
     found = json.loads((tmp_path / "run/evaluation_validation.json").read_text())
     value = found["mean_average_precision"]
     assert value == pytest.approx(best["val_mAP"], rel=1e-6)
+
+
+def test_clips_of_several_classes_are_not_repeated_by_class(events_config):
+    config = events_config(**{"data.repeat_classes_to": 0.5})
+    with pytest.raises(UserError, match=r"data\.label=events has several.*balanced"):
+        factory.TrainingData(config.data, config.model, seed=0)
 
 
 class Scorer:

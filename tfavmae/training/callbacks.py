@@ -182,8 +182,8 @@ class BestWeights(StepCallback):
         if self.monitor not in (logs or {}):
             known = ", ".join(k for k in logs or {} if k.startswith("val_"))
             raise UserError(
-                f"trainer.monitor must be a validation metric ({known}); received"
-                f" {self.monitor}."
+                f"trainer.monitor must be a validation metric ({known}, or val_mAP of a"
+                f" classifier); received {self.monitor}."
             )
         value = as_float(logs[self.monitor])
         # With equal values the earlier epoch stays.

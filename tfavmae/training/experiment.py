@@ -13,7 +13,6 @@ from rich.console import Console
 
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig, TrainerConfig
-from tfavmae.errors import UserError
 from tfavmae.layers.transformer import rematerialize_blocks
 from tfavmae.training import distribution, monitors, validation
 from tfavmae.training.averages import KeptEpochs
@@ -119,6 +118,8 @@ def _train(
     # Before the model, which takes longer to build than this takes to fail.
     workdir.check_data(data.facts())
     labels = data.labels() if config.stage == "finetune" else None
+    if trainer.monitor == validation.MONITOR:
+        validation.check_labels(labels, config.data.label)
     model = _compiled_model(config, labels, plan, strategy)
     loop = TrainingLoop(model, data, plan, store, strategy)
     start = loop.restore()
@@ -268,11 +269,6 @@ def _choice_of_weights(
     if not trainer.monitor:
         return scores, None
     if trainer.monitor == validation.MONITOR:
-        if loop.model.num_segments:
-            raise UserError(
-                f"trainer.monitor={trainer.monitor} is of clips as a whole;"
-                f" data.label={config.data.label} has segments. Use val_accuracy."
-            )
         batches = loop.data.validation_batches(whole=True)
         scores = [validation.ValidationMeanAveragePrecision(batches, config.data.label)]
     return scores, BestWeights(

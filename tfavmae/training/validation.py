@@ -7,8 +7,22 @@ import tensorflow as tf
 from tfavmae.class_metrics import average_precision, mean_over_classes
 from tfavmae.errors import UserError
 from tfavmae.training.callbacks import sync_state
+from tfavmae.training.factory import Labels
 
 MONITOR = "val_mAP"
+
+
+def check_labels(labels: Labels, name: str) -> None:
+    """Checks that clips have a score for each class of the label `name`.
+
+    Raises:
+        UserError: each of their segments has.
+    """
+    if labels.num_segments:
+        raise UserError(
+            f"trainer.monitor={MONITOR} is of clips as a whole; data.label={name} has"
+            " segments. Use val_accuracy."
+        )
 
 
 class ValidationMeanAveragePrecision(keras.callbacks.Callback):
