@@ -9,8 +9,9 @@ from tfavmae.models.av_mae import AVMAE
 from tfavmae.models.presets import build_classifier
 from tfavmae.models.transfer import address
 from tfavmae.objectives.classification import Classification
-from tfavmae.training.optimizers import PathSGD, layer_factors
+from tfavmae.training.optimizers import PathSGD
 from tfavmae.training.schedules import CosineSchedule
+from tfavmae.training.weight_groups import layer_factors
 from tfavmae.weights import scenic, scenic_mbt
 from tfavmae.weights.rules import load_weights
 
@@ -216,6 +217,9 @@ def check_layer_decay(golden):
     weights = {address(v): v for v in model.trainable_variables}
     for leaf, group in groups.items():
         assert model.layer_index(weights[table.place(leaf).address]) == group, leaf
+    # In these models the authors' way to count layers counts the same.
+    factors = layer_factors(model, float(decay))
+    assert layer_factors(model, float(decay), "av_mae_authors") == factors
     optimizer = PathSGD(
         CosineSchedule(
             config["base_learning_rate"],
@@ -224,7 +228,7 @@ def check_layer_decay(golden):
             cyclic=True,
         ),
         momentum=0.9,
-        learning_rate_factors=layer_factors(model, float(decay)),
+        learning_rate_factors=factors,
     )
     optimizer.build(model.trainable_variables)
     displacements = golden["mean displacement after steps 0..3"]

@@ -9,7 +9,7 @@ import scipy.special
 from golden_files import AV_MAE_TOLERANCE, below, close, each_file, load, same_loss
 
 from tfavmae.data import sampling
-from tfavmae.layers.augment import mix, partners
+from tfavmae.layers.mixup import mix, partners
 from tfavmae.models import presets
 from tfavmae.objectives.classification import Classification
 from tfavmae.tasks import classification, metrics

@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "registration",
     "files",
+    "class_metrics",
     "private_hooks",
     "pages",
     "media",

@@ -232,7 +232,10 @@ MODELS |= {
 }
 
 OBJECTIVES = (
-    Classification("event", True, 0.2, "video", 0.7, "softmax", False, True, "verb"),
+    Classification(
+        *("event", True, 0.2, "video", 0.7, "softmax", False, True, "verb"),
+        smoothing="cav_mae_authors",
+    ),
     InterModalContrast(0.2, 0.3, True),
     IntraModalContrast(0.4, 0.5, True),
     Reconstruction(0.3, {"audio": 0.1, "video": 0.9}, True, False),

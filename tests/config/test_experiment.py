@@ -83,6 +83,29 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         ("trainer.profile_steps=[9, 9]", "trainer.profile_steps must be a first and"),
         ("optimizer.schedule=multistep", "optimizer.decay_start_epoch is needed"),
         ("data.sampling=balanced", "data.sampling=balanced needs data.label"),
+        ("data.repeat_classes_to=0.5", "data.repeat_classes_to needs data.label"),
+        ("data.repeat_classes_to=1.5", "data.repeat_classes_to must be at most 1.0"),
+        (
+            "data={sampling: balanced, label: a, repeat_classes_to: 0.5}",
+            "data.sampling=balanced and data.repeat_classes_to exclude each other",
+        ),
+        (
+            "data={repeat_classes_to: 0.5, label: verb+noun}",
+            "go by one label's classes; received data.label=verb+noun",
+        ),
+        (
+            "optimizer.layer_decay_form=av_mae_authors",
+            "optimizer.layer_decay_form needs optimizer.layer_decay",
+        ),
+        ("trainer.freeze=['(']", "trainer.freeze: '(' is not a regular expression"),
+        ("trainer.average_epochs=[3]", "trainer.average_epochs must have 2 numbers"),
+        ("trainer.average_epochs=[0, 3]", "trainer.average_epochs must be at least 1"),
+        ("trainer.average_epochs=[3, 2]", "trainer.average_epochs must be a first and"),
+        (
+            "trainer={average_epochs: [1, 2], monitor: val_loss, num_steps: 9}",
+            "trainer.average_epochs and trainer.monitor exclude each other",
+        ),
+        ("trainer.monitor=val_mAP", "val_mAP needs a classifier of one label"),
         ("model.modality=audio", "model.modality must be audio_video"),
         ("model=false", "model must be a mapping of keys. Received: False."),
         ("model.audio=0", "model.audio must be a mapping of keys. Received: 0."),
@@ -137,6 +160,20 @@ def test_bad_values_are_named_by_their_key(tmp_path, override, message):
 def test_the_length_of_a_run_must_be_given():
     with pytest.raises(UserError, match=r"trainer.num_steps or trainer.num_epochs"):
         config_lib.from_dict({})
+
+
+def test_an_epoch_has_one_length():
+    values = {"trainer": {"num_steps": 9, "steps_per_epoch": 3}}
+    with pytest.raises(UserError, match=r"steps_per_epoch and data\.draws_per_epoch"):
+        config_lib.from_dict(values | {"data": {"draws_per_epoch": 64}})
+
+
+def test_a_factor_of_a_modality_that_is_not_read():
+    values = {"stage": "finetune", "model": {"modality": "audio"}, **MINIMAL}
+    with pytest.raises(UserError, match="video_learning_rate_factor needs a model"):
+        config_lib.from_dict(
+            values | {"optimizer": {"video_learning_rate_factor": 0.5}}
+        )
 
 
 def test_finetuning_has_a_label_and_warm_up_one_length():

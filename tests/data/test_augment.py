@@ -96,6 +96,17 @@ def test_colour_applies_with_its_probability(frames):
     assert abs(np.mean(changed) - 0.25) < 0.1
 
 
+def test_grey_is_of_the_whole_clip(frames):
+    clips = [augment.grey(frames, s, 0.3).numpy() for s in seeds(200)]
+    is_grey = [(x == x[..., :1]).all() for x in clips]
+    assert abs(np.mean(is_grey) - 0.3) < 0.1
+    # ITU-R BT.601, rounded.
+    luma = np.asarray(frames, float) @ [0.2989, 0.587, 0.114]
+    found = clips[is_grey.index(True)]
+    np.testing.assert_allclose(found, np.repeat(luma[..., None], 3, -1), atol=1)
+    np.testing.assert_array_equal(clips[is_grey.index(False)], frames)
+
+
 def test_rolling_moves_every_sample_round(samples):
     shifts = set()
     for seed in seeds(20):
@@ -173,6 +184,7 @@ def test_eager_and_in_a_map_are_the_same(samples, frames):
     "change",
     [
         {"flip_probability": 1.5},
+        {"grey_probability": 1.5},
         {"crop_scale": (0.5, 0.2)},
         {"crop_scale": (0.0, 1.0)},
         {"crop_aspect": (0.0, 1.0)},

@@ -1,5 +1,7 @@
 """Orders and draws: every row once, in proportion, from any place."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,39 @@ def test_balanced_weights_are_the_papers():
     hot = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]])
     expected = [1000 / 2.01 + 1000 / 1.01, 1000 / 2.01, 0.0]
     np.testing.assert_allclose(sampling.balanced_weights(hot), expected)
+
+
+def test_balanced_weights_take_a_block_of_labels_at_a_time():
+    """The labels of AudioSet are 1 GB, and were 8 GB in float64."""
+    hot = (np.random.default_rng(0).random((50_000, 100)) < 0.03).astype(np.uint8)
+    expected = hot.astype(float) @ (1000.0 / (hot.sum(0, dtype=float) + 0.01))
+    tracemalloc.start()
+    weights = sampling.balanced_weights(hot)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+    # The result has 0.4 MB, and a block of the labels in float64 3.3 MB.
+    assert peak < hot.nbytes
+
+
+def test_rare_classes_are_repeated():
+    """As MAViL repeats the ten words of Speech Commands to half of `unknown`."""
+    labels = np.repeat([0, 1, 2, 4, -1], [40, 20, 7, 3, 5])
+    labels = np.random.default_rng(0).permutation(labels)
+    rows = sampling.repeated_rows(labels, 0.5, seed=0)
+    found = labels[rows]
+    np.testing.assert_array_equal(np.bincount(found[found >= 0]), [40, 20, 20, 0, 20])
+    assert (found == -1).sum() == 5
+    times = np.bincount(rows, minlength=len(labels))
+    assert set(times[labels <= 1]) == {1}
+    assert sorted(times[labels == 2]) == [2] + [3] * 6
+    assert sorted(times[labels == 4]) == [6, 7, 7]
+    np.testing.assert_array_equal(rows, sampling.repeated_rows(labels, 0.5, seed=0))
+    assert (rows != sampling.repeated_rows(labels, 0.5, seed=3)).any()
+    whole = sampling.repeated_rows(labels, 1.0, seed=0)
+    np.testing.assert_array_equal(
+        np.bincount(labels[whole] + 1), [5, 40, 40, 40, 0, 40]
+    )
 
 
 def test_balanced_draws_even_out_the_classes():

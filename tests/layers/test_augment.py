@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from scipy import stats
 
-from tfavmae.layers import augment
+from tfavmae.layers import augment, mixup
 from tfavmae.layers.augment import DeviceAugmentation
 from tfavmae.models import presets
 
@@ -39,6 +38,25 @@ def classifier(**augmentation):
     )
 
 
+def mixing_mbt(**augmentation):
+    keras.utils.set_random_seed(0)
+    options = dict(mixup_probability=1.0, mixup_alpha=0.5, mixup_level="spectrogram")
+    model = presets.build_classifier(
+        "av_mae",
+        "tiny",
+        classifier="mbt",
+        stream_fusion={"first_layer": 1, "num_bottlenecks": 2},
+        num_classes=3,
+        **SIZES,
+        audio=INPUTS["audio"],
+        video=INPUTS["video"] | {"tubelet_size": (1, 16, 16)},
+        augmentation=options | augmentation,
+    )
+    # It starts with zeros, of which every loss is the same.
+    model.head.kernel.assign(np.random.default_rng(0).normal(size=(16, 3)))
+    return model
+
+
 # --- the pieces -----------------------------------------------------------------------
 
 
@@ -61,26 +79,6 @@ def test_frames_roll_round():
     np.testing.assert_array_equal(rolled, expected)
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.25, 10.0])
-def test_shares_follow_the_beta_distribution(alpha):
-    uniform = np.random.default_rng(0).random(4000).astype("float32")
-    draws = np.asarray(augment.beta_quantile(uniform, alpha))
-    assert stats.kstest(draws, stats.beta(alpha, alpha).cdf).pvalue > 0.01
-    expected = stats.beta(alpha, alpha).ppf(uniform)
-    inner = np.abs(expected - 0.5) < 0.3  # the table is coarse at the very ends
-    np.testing.assert_allclose(draws[inner], expected[inner], atol=1e-3)
-
-
-def test_waveforms_mix_without_their_means():
-    first = np.array([[100, 300, 500, 0]], "int16")
-    second = np.array([[7, 9, 9, 7]], "int16")
-    mixed = augment.mix_waveforms(
-        first, np.array([3]), np.array([0.75], "float32"), second, np.array([2])
-    )
-    expected = [[-150 - 0.25, 0 + 0.25, 150, 0]]
-    np.testing.assert_allclose(np.asarray(mixed) * 32768, expected, atol=1e-3)
-
-
 # --- in a model -----------------------------------------------------------------------
 
 
@@ -99,7 +97,7 @@ def test_audio_video_and_labels_mix_alike():
     share = np.asarray(outputs["mixing_share"])
     assert len(set(share)) == BATCH and 0 < share.min() < share.max() < 1
     video = np.asarray(plain["video_input"])
-    expected = augment.mix(video, share, video[::-1])
+    expected = mixup.mix(video, share, video[::-1])
     np.testing.assert_allclose(outputs["video_input"], expected, atol=1e-6)
     waveforms = batch()["audio"].astype("float64") / 32768
     counts = batch()["audio_samples"]
@@ -121,7 +119,7 @@ def test_spectrograms_can_be_mixed_instead():
     model = classifier(mixup_probability=1.0, mixup_level="spectrogram")
     outputs, plain = model(batch(), training=True), model(batch())
     share, x = np.asarray(outputs["mixing_share"]), np.asarray(plain["audio_input"])
-    expected = augment.mix(x, share, x[::-1])
+    expected = mixup.mix(x, share, x[::-1])
     np.testing.assert_allclose(outputs["audio_input"], expected, atol=1e-5)
 
 
@@ -130,6 +128,53 @@ def test_a_clip_without_video_is_not_mixed():
     lacking = batch() | {"video_present": np.array([1, 0, 1, 1, 1, 1], "float32")}
     share = np.asarray(model(lacking, training=True)["mixing_share"])
     np.testing.assert_array_equal(share == 1, [False, True, False, False, True, False])
+
+
+def test_each_modality_mixes_in_shares_of_its_own():
+    """AV-MAE's `mixmod`, whose shares are those of a batch."""
+    model = mixing_mbt(mixup_per_modality=True)
+    given = batch() | {"audio_present": np.array([1, 1, 1, 1, 0, 1], "float32")}
+    outputs, plain = model(given, training=True), model(given)
+    assert "mixing_share" not in outputs
+    shares = {m: np.asarray(outputs[f"{m}_mixing_share"]) for m in ("audio", "video")}
+    for m, share in shares.items():
+        x = np.asarray(plain[f"{m}_input"])
+        expected = mixup.mix(x, share, x[::-1])
+        np.testing.assert_allclose(outputs[f"{m}_input"], expected, atol=1e-5)
+    # The fifth clip is silent, and the second its partner.
+    np.testing.assert_array_equal(shares["audio"] == 1, [0, 1, 0, 0, 1, 0])
+    assert (shares["video"] < 1).all()
+    assert len({*shares["audio"][[0, 2, 3, 5]], *shares["video"]}) == 10
+    target = np.eye(3)[given["label"]]
+    losses = []
+    for m, share in shares.items():
+        mixed = share[:, None] * target + (1 - share[:, None]) * target[::-1]
+        log_probability = np.log(keras.ops.softmax(outputs[f"{m}_logits"]))
+        losses.append(-(mixed * log_probability).sum(-1))
+    weights = np.concatenate([given["audio_present"], given["video_present"]])
+    expected = np.average(np.concatenate(losses), weights=weights)
+    found = model.compute_losses(given, outputs)["loss"]
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_may_have_one_share():
+    model = mixing_mbt(mixup_per_modality=True, mixup_per_batch=True)
+    found = []
+    for step in (0, 1):
+        model.training_step.assign(step)
+        outputs = model(batch(), training=True)
+        for m in ("audio", "video"):
+            (share,) = set(np.asarray(outputs[f"{m}_mixing_share"]))
+            found.append(share)
+    # Whichever clips it has, so that replicas draw the same.
+    other = batch() | {"example_index": np.arange(BATCH, dtype="int32")}
+    assert set(np.asarray(model(other, training=True)["video_mixing_share"])) == {share}
+    assert len(set(found)) == 4 and 0 < min(found) < max(found) < 1
+
+
+def test_a_loss_of_both_needs_one_share_for_both():
+    with pytest.raises(ValueError, match=r"mixup_per_modality.*needs `loss.per_mod"):
+        classifier(mixup_per_modality=True)
 
 
 def test_the_rate_of_mixing():

@@ -149,6 +149,21 @@ def test_one_batch_is_learned(modality):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.parametrize("grows", [True, False])
+def test_stochastic_depth_grows_over_the_layers_or_not(grows):
+    """AV-MAE, tables 22 to 24: 0.3, from 0 in the first layer on (Huang et al.)."""
+    drop_path = {"rate": 0.3, "rescale": False, "grows": grows}
+    model = small.mbt(num_layers=4, drop_path=drop_path)
+    for m in ("audio", "video"):
+        stack = getattr(model.encoder.joint_stack, f"{m}_stack")
+        rates = [block.drop_path.rate for block in stack.blocks]
+        expected = [0, 0.1, 0.2, 0.3] if grows else [0.3] * 4
+        np.testing.assert_allclose(rates, expected)
+    again = type(model).from_config(model.get_config())
+    stack = again.encoder.joint_stack.audio_stack
+    assert (stack.blocks[0].drop_path.rate == 0) == grows
+
+
 def test_a_lost_modality_changes_neither_the_other_nor_the_answer():
     model = small.mbt()
     batch = small.batch_for(model)

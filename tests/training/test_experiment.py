@@ -50,6 +50,27 @@ def finetuned(pretrained, small_config, tmp_path_factory):
     return experiment.run(config, workdir, progress=False)
 
 
+def test_an_epoch_of_draws_is_what_is_counted(small_config, tmp_path):
+    changes = {"data.draws_per_epoch": 16, "trainer.steps_per_epoch": None}
+    changes |= {"trainer.num_steps": None, "trainer.num_epochs": 2}
+    config = small_config("finetune", **changes, **{"data.sampling": "balanced"})
+    run = experiment.run(config, tmp_path / "run", progress=False)
+    epochs = [r for r in run.history if r["kind"] == "epoch"]
+    assert [(r["epoch"], r["step"]) for r in epochs] == [(1, 2), (2, 4)]
+    assert all("val_loss" in r for r in epochs)
+
+
+def test_rare_classes_are_repeated_to_a_share_of_the_largest(small_config):
+    """Of nine clips five are of one class and four of the other."""
+    few = {"data.num_train_examples": 9, "data.repeat_classes_to": 1.0}
+    data = training_data(small_config("finetune", **few))
+    labels = data.train_split.labels("label")[data.indices]
+    np.testing.assert_array_equal(np.bincount(labels), [5, 5])
+    assert data.num_examples == 10 and len(set(data.indices)) == 9
+    (batch,) = data.training_batches(0, 1)
+    assert set(batch["example_index"].numpy()) <= set(data.indices)
+
+
 def test_the_history_has_every_step_and_epoch(pretrained, numbers):
     rows = [(r["kind"], r["epoch"], r["step"]) for r in pretrained.history]
     assert rows == [

@@ -100,6 +100,17 @@ def test_every_second_is_learned_and_measured(trained, scenes, tmp_path, capsys)
     assert "accuracy of 1 with video only" in capsys.readouterr().out
 
 
+def test_segments_are_not_chosen_by_the_precision_of_clips(
+    scenes, small_config, tmp_path
+):
+    data = {"dataset": "scenes", "data_dir": str(scenes), "label": "second_labels"}
+    changes = {f"data.{k}": x for k, x in data.items()}
+    config = small_config("finetune", **changes, **{"trainer.monitor": "val_mAP"})
+    with pytest.raises(UserError, match=r"second_labels has segments\. Use val_acc"):
+        experiment.run(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run/run.json").exists()
+
+
 def test_labels_that_do_not_go_together_are_refused(trained):
     with pytest.raises(UserError, match="second_labels has several classes a clip"):
         trained("verb+second_labels")

@@ -50,6 +50,19 @@ def test_a_batch_larger_than_the_data():
         make_plan(config(batch_size=32), num_examples=8)
 
 
+def test_an_epoch_is_as_many_draws_as_the_recipe_says():
+    """MAViL: 100 epochs of 200,000 balanced draws are ten passes over AudioSet."""
+    values = {"trainer": {"num_epochs": 100}, "data": {"batch_size": 512}}
+    values["optimizer"] = {"warmup_epochs": 20}
+    config = config_lib.from_dict(values)
+    plan = make_plan(config, num_examples=2_010_000, draws_per_epoch=200_000)
+    assert (plan.steps_per_epoch, plan.num_steps) == (390, 39_000)
+    assert plan.warmup_steps == 7_800
+    assert "9.93 passes over 2010000 clips" in plan.describe(config.optimizer)[1]
+    with pytest.raises(UserError, match=r"draws_per_epoch=100 is less than data.batch"):
+        make_plan(config, num_examples=2_010_000, draws_per_epoch=100)
+
+
 def test_a_batch_that_replicas_cannot_share():
     with pytest.raises(UserError, match=r"batch_size=30 must be a multiple.*try 28"):
         make_plan(config(batch_size=30), num_examples=64, num_replicas=4)

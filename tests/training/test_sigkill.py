@@ -52,6 +52,20 @@ def test_sigkill(small_config, tmp_path, assert_same_weights, numbers):
 
 
 @pytest.mark.slow
+def test_sigkill_between_epochs_whose_mean_is_wanted(
+    small_config, tmp_path, assert_same_weights
+):
+    config = small_config("finetune", **{"trainer.average_epochs": [1, 2]})
+    process = start(config, tmp_path, last_step=5)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    resumed = experiment.run(config, tmp_path / "run", progress=False)
+    whole = experiment.run(config, tmp_path / "whole", progress=False)
+    assert resumed.step == 6
+    assert_same_weights(resumed.model, whole.model)
+
+
+@pytest.mark.slow
 def test_sigkill_at_20_random_moments(
     small_config, tmp_path, assert_same_weights, numbers
 ):

@@ -171,33 +171,73 @@ def check_rules(name: str, value: Any, field: dataclasses.Field) -> None:
 def check_combinations(config) -> None:
     """Values that are possible alone and impossible together."""
     _check_length(config)
-    _check_patterns(config.optimizer)
+    _check_patterns(config)
     _check_clip_seconds(config)
     _check_augmentation(config.data.augment.as_dict())
     optimizer, trainer = config.optimizer, config.trainer
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
-    if config.data.sampling == "balanced" and not config.data.label:
-        raise UserError("data.sampling=balanced needs data.label.")
-    data = config.data
-    by_class = data.sampling == "balanced" or data.num_train_examples
-    if by_class and len(data.labels) > 1:
-        raise UserError(
-            "data.sampling=balanced and data.num_train_examples go by one label's"
-            f" classes; received data.label={data.label}."
-        )
+    _check_sampling(config.data)
     if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
         raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
     if trainer.strategy == "tpu" and not trainer.tpu:
         raise UserError("trainer.tpu must name the TPU that trainer.strategy=tpu uses.")
-    if trainer.monitor and not config.data.validation_split:
-        raise UserError("trainer.monitor needs data.validation_split to be set.")
+    _check_final_weights(config)
     if trainer.profile_steps and trainer.profile_steps[0] >= trainer.profile_steps[1]:
         raise UserError("trainer.profile_steps must be a first and a later last step.")
 
 
+def _check_sampling(data) -> None:
+    """Draws by class need one label's classes, and exclude each other."""
+    by_class = {
+        "data.sampling=balanced": data.sampling == "balanced",
+        "data.repeat_classes_to": data.repeat_classes_to is not None,
+    }
+    for key in (key for key, is_on in by_class.items() if is_on):
+        if not data.label:
+            raise UserError(f"{key} needs data.label.")
+    if all(by_class.values()):
+        raise UserError(f"{' and '.join(by_class)} exclude each other.")
+    by_class["data.num_train_examples"] = data.num_train_examples is not None
+    if any(by_class.values()) and len(data.labels) > 1:
+        raise UserError(
+            f"{', '.join(by_class)} go by one label's classes; received "
+            f"data.label={data.label}."
+        )
+
+
+def _check_final_weights(config) -> None:
+    """What `model.keras` will hold: the last weights, the best ones, or a mean."""
+    trainer, data = config.trainer, config.data
+    if trainer.monitor and not data.validation_split:
+        raise UserError("trainer.monitor needs data.validation_split to be set.")
+    is_classifier = config.stage == "finetune" and len(data.labels) == 1
+    if trainer.monitor == "val_mAP" and not is_classifier:
+        raise UserError(
+            "trainer.monitor=val_mAP needs a classifier of one label; received "
+            f"stage={config.stage}, data.label={data.label}."
+        )
+    if trainer.average_epochs is None:
+        return
+    if trainer.average_epochs[0] > trainer.average_epochs[1]:
+        raise UserError(
+            "trainer.average_epochs must be a first and a last epoch. Received: "
+            f"{trainer.average_epochs}."
+        )
+    if trainer.monitor:
+        raise UserError(
+            "trainer.average_epochs and trainer.monitor exclude each other: either says"
+            " which weights the final model has."
+        )
+
+
 def _check_length(config) -> None:
     optimizer, trainer = config.optimizer, config.trainer
+    if trainer.steps_per_epoch is not None and config.data.draws_per_epoch is not None:
+        raise UserError(
+            "trainer.steps_per_epoch and data.draws_per_epoch exclude each other;"
+            " set one of them to null."
+        )
     if trainer.num_steps is None and trainer.num_epochs is None:
         raise UserError("trainer.num_steps or trainer.num_epochs must be set.")
     if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:
@@ -207,22 +247,35 @@ def _check_length(config) -> None:
         )
 
 
-def _check_patterns(optimizer) -> None:
+def _check_patterns(config) -> None:
     """Regular expressions that select variables by their path, and their factors."""
+    optimizer = config.optimizer
     factors = optimizer.learning_rate_factors.as_dict()
-    patterns = [("weight_decay_paths", x) for x in optimizer.weight_decay_paths]
-    for key, pattern in [*patterns, *(("learning_rate_factors", x) for x in factors)]:
+    patterns = {
+        "optimizer.weight_decay_paths": optimizer.weight_decay_paths,
+        "optimizer.learning_rate_factors": factors,
+        "trainer.freeze": config.trainer.freeze,
+    }
+    for key, pattern in ((key, x) for key, some in patterns.items() for x in some):
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise UserError(
-                f"optimizer.{key}: {shown(pattern)} is not a regular expression: "
-                f"{error}."
+                f"{key}: {shown(pattern)} is not a regular expression: {error}."
             ) from error
     for pattern, factor in factors.items():
         name = f"optimizer.learning_rate_factors.{_shown_key(pattern)}"
         if as_float(name, factor) < 0:
             raise UserError(f"{name} must be at least 0. Received: {shown(factor)}.")
+    if optimizer.layer_decay_form != "depth" and optimizer.layer_decay is None:
+        raise UserError("optimizer.layer_decay_form needs optimizer.layer_decay.")
+    for modality in ("audio", "video"):
+        key = f"{modality}_learning_rate_factor"
+        if getattr(optimizer, key) != 1.0 and modality not in config.model.modality:
+            raise UserError(
+                f"optimizer.{key} needs a model that reads {modality}; received "
+                f"model.modality={config.model.modality}."
+            )
 
 
 def _check_augmentation(options: Mapping[str, Any]) -> None:

@@ -126,6 +126,10 @@ class DataConfig(Config):
             the classes as can be (few-label experiments).
         sampling: `shuffle`, or `balanced`: draws with replacement that favour
             clips of rare classes.
+        draws_per_epoch: length of an epoch in clips, where it is not all of them once
+            (MAViL: 200,000 balanced draws); validation, warm-up and averages follow.
+        repeat_classes_to: repeat the clips of rare classes until each class has this
+            share of the clips of the largest (MAViL on Speech Commands: 0.5).
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
         clip_seconds: length of a clip; by default 10, or what the spectrogram holds
@@ -158,6 +162,10 @@ class DataConfig(Config):
     sampling: str = field(
         default="shuffle", metadata={"choices": ("shuffle", "balanced")}
     )
+    draws_per_epoch: int | None = field(default=None, metadata={"minimum": 1})
+    repeat_classes_to: float | None = field(
+        default=None, metadata={"above": 0.0, "maximum": 1.0}
+    )
     interpolation: str = field(
         default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
     )
@@ -188,7 +196,11 @@ class OptimizerConfig(Config):
             biases, norms, tokens and positions are not kernels.
         clip_norm: global gradient norm, clipped after the all-reduce.
         layer_decay: learning-rate factor per layer below the head.
-        head_learning_rate_factor: factor for the classification head.
+        layer_decay_form: `depth`, or fusion layers counted as in the authors' code,
+            see `weight_groups.layer_factors`.
+        head_learning_rate_factor: factor for the classification head, all its layers.
+        audio_learning_rate_factor, video_learning_rate_factor: factors for what serves
+            one modality alone: tokenizer, encoder, stream of an MBT.
         learning_rate_factors: further factors, by regular expression.
         average_decay: keep a running average of the weights, e.g. 0.9999; in the end
             it is `average.keras`, beside `model.keras` with the weights themselves.
@@ -216,7 +228,13 @@ class OptimizerConfig(Config):
     layer_decay: float | None = field(
         default=None, metadata={"above": 0.0, "maximum": 1.0}
     )
+    layer_decay_form: str = field(
+        default="depth",
+        metadata={"choices": ("depth", "av_mae_authors", "mavil_authors")},
+    )
     head_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
+    audio_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
+    video_learning_rate_factor: float = field(default=1.0, metadata={"above": 0.0})
     learning_rate_factors: Config = field(default_factory=Config)
     average_decay: float | None = field(
         default=None, metadata={"minimum": 0.0, "below": 1.0}
@@ -230,16 +248,21 @@ class TrainerConfig(Config):
     Attributes:
         num_steps: length of the run; overrules `num_epochs` when given.
         steps_per_epoch: steps between validations; by default one pass over
-            the training clips.
+            the training clips, or `data.draws_per_epoch`.
         checkpoint_every_steps, checkpoint_every_minutes: whichever comes first.
         monitor: validation metric by which the best weights are chosen; the
-            final `model.keras` then holds these, and the run says so.
+            final `model.keras` then holds these, and the run says so. `val_mAP` of a
+            classifier costs a second forward pass over the validation clips.
+        average_epochs: numbers, from 1, of the first and the last epoch whose mean
+            weights the final `model.keras` holds; `epochs/` keeps those of each.
         peer_timeout_seconds: how long `multi_worker` waits for the other workers.
         contrast_scope: negatives from the whole global batch (`global`), from a
             replica's share of it (`replica`), or from a micro-batch (`micro_batch`).
         gradient_accumulation_steps: micro-batches into which each replica divides its
             share of a batch to fit into memory; the update is that of the whole batch.
             With contrast over more than a micro-batch, encoders run forward twice.
+        freeze: regular expressions of the weights that do not learn: no gradients, no
+            moments, no weight decay.
         rematerialize: keep only the inputs of transformer blocks, and compute the rest
             again on the way back: less memory, a tenth to a quarter more time.
         nonfinite: `stop` the run at a loss that is not finite, or `skip` such steps.
@@ -268,6 +291,7 @@ class TrainerConfig(Config):
         default="global", metadata={"choices": ("global", "replica", "micro_batch")}
     )
     gradient_accumulation_steps: int = field(default=1, metadata={"minimum": 1})
+    freeze: list[str] = field(default_factory=list)
     rematerialize: bool = False
     nonfinite: str = field(default="stop", metadata={"choices": ("stop", "skip")})
     checkpoint_every_steps: int | None = field(default=500, metadata={"minimum": 1})
@@ -277,6 +301,9 @@ class TrainerConfig(Config):
     keep_checkpoints: int = field(default=2, metadata={"minimum": 1})
     monitor: str | None = None
     monitor_mode: str = field(default="max", metadata={"choices": ("max", "min")})
+    average_epochs: list[int] | None = field(
+        default=None, metadata={"length": 2, "minimum": 1}
+    )
     log_every_steps: int = field(default=10, metadata={"minimum": 1})
     image_every_steps: int = field(default=0, metadata={"minimum": 0})
     profile_steps: list[int] | None = field(

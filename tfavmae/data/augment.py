@@ -32,6 +32,8 @@ class Augmentation:
         saturation: greatest deviation of the saturation factor from 1.
         hue: greatest shift on the colour circle, in [0, 0.5].
         colour_probability: probability of applying these four.
+        grey_probability: probability of taking the colour out of all frames (0.1 in
+            the code of AV-MAE's fine-tuning).
         rand_augment_layers: operations of RandAugment on the frames, 0 for none.
         rand_augment_magnitude: strength of these operations, 0 to 10.
         roll_probability: probability of rolling the audio by a uniform time. This
@@ -54,6 +56,7 @@ class Augmentation:
     saturation: float = 0.0
     hue: float = 0.0
     colour_probability: float = 0.8
+    grey_probability: float = 0.0
     rand_augment_layers: int = 0
     rand_augment_magnitude: float = 10.0
     roll_probability: float = 0.0
@@ -61,7 +64,8 @@ class Augmentation:
     noise_snr_db: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        shares = ("flip_probability", "colour_probability", "roll_probability")
+        shares = ("flip", "colour", "grey", "roll")
+        shares = [f"{name}_probability" for name in shares]
         for name in (*shares, "brightness", "contrast", "saturation"):
             self._check(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         self._check("hue", 0 <= self.hue <= 0.5, "in [0, 0.5]")
@@ -208,6 +212,12 @@ def jitter_colour(
     return tf.cond(is_applied, shifted, lambda: frames)
 
 
+def grey(frames: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Takes the colour out of all frames `(frames, height, width, 3)`, or of none."""
+    without = tf.tile(tf.image.rgb_to_grayscale(frames), [1, 1, 1, 3])
+    return tf.where(uniform(seed) < probability, without, frames)
+
+
 def video(frames: tf.Tensor, seed: tf.Tensor, options: Augmentation) -> tf.Tensor:
     """Applies all changes of `options` to frames that are cropped already.
 
@@ -224,6 +234,9 @@ def video(frames: tf.Tensor, seed: tf.Tensor, options: Augmentation) -> tf.Tenso
         frames = flip(frames, seeds[0], options.flip_probability)
     if options.changes_colour:
         frames = jitter_colour(frames, seeds[1], options)
+    if options.grey_probability:
+        key = tf.random.experimental.stateless_fold_in(seed, 3)
+        frames = grey(frames, key, options.grey_probability)
     if options.rand_augment_layers:
         key = tf.random.experimental.stateless_fold_in(seed, 2)
         layers, magnitude = options.rand_augment_layers, options.rand_augment_magnitude

@@ -7,11 +7,14 @@ does not depend on what was read before, so a run can start at any step at no co
 
 import collections
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
 
 from tfavmae.errors import UserError
+
+_BLOCK_ROWS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,10 +198,43 @@ def balanced_weights(labels: np.ndarray) -> np.ndarray:
     """
     labels = np.asarray(labels)
     if labels.ndim == 2:
-        return labels @ (1000.0 / (labels.sum(0, dtype=np.float64) + 0.01))
+        per_class = 1000.0 / (labels.sum(0, dtype=np.float64) + 0.01)
+        # A product with all labels at once would hold a copy of them in float64, eight
+        # times their size: 8 GB for AudioSet.
+        starts = range(0, len(labels), _BLOCK_ROWS)
+        blocks = [labels[i : i + _BLOCK_ROWS] @ per_class for i in starts]
+        return np.concatenate(blocks or [np.zeros(0)])
     counts = np.bincount(labels[labels >= 0], minlength=1)
     per_class = 1000.0 / (counts + 0.01)
     return np.where(labels >= 0, per_class[labels], 0.0)
+
+
+def repeated_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows in which the clips of rare classes come several times.
+
+    Every class comes at least `share` times as often as the largest. MAViL repeats the
+    words of Speech Commands to half the size of the class `unknown` (table 9). Each of
+    a class' clips comes equally often, or once more than another.
+
+    Args:
+        labels: int `(clips,)` with -1 for none; such clips come once.
+        share: in (0, 1].
+        seed: decides which clips come once more.
+
+    Returns:
+        int64 `(rows,)`, ascending.
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0], minlength=1)
+    wanted = np.maximum(counts, math.ceil(share * counts.max()))
+    times = np.ones(len(labels), np.int64)
+    generator = np.random.default_rng(seed)
+    for c in np.flatnonzero(counts):
+        members = generator.permutation(np.flatnonzero(labels == c))
+        whole, rest = divmod(wanted[c], counts[c])
+        times[members] = whole
+        times[members[:rest]] += 1
+    return np.repeat(np.arange(len(labels)), times)
 
 
 def balanced_subset(labels: np.ndarray, num_examples: int, seed: int) -> np.ndarray:

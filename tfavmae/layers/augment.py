@@ -1,4 +1,4 @@
-"""Augmentation on the device: mix-up, SpecAugment, noise and roll of spectrograms.
+"""Augmentation on the device: SpecAugment, noise and roll, and all of it with mix-up.
 
 The functions take their random numbers as arguments, so that they can be replayed and
 compared with other code; `DeviceAugmentation` draws them from a hash of seed, step and
@@ -7,17 +7,16 @@ example, which gives the same numbers on every backend and for any number of rep
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import keras
-import numpy as np
 from keras import KerasTensor, ops
 
 from tfavmae.layers.masking import hash_noise
+from tfavmae.layers.mixup import beta_quantile, mix, mix_waveforms, partners
 
 # Streams of `hash_noise`, far from those of the models' masks (modality and view).
-_MIXING, _MASKS, _LEVEL, _NOISE = range(100, 104)
-_TABLE_SIZE = 4096
+_MIXING, _MASKS, _LEVEL, _NOISE, _MIXING_AUDIO, _MIXING_VIDEO = range(100, 106)
+_MODALITIES = ("audio", "video")
 
 
 # --- spectrograms ---------------------------------------------------------------------
@@ -90,124 +89,6 @@ def roll_frames(spectrograms: KerasTensor, shift: KerasTensor) -> KerasTensor:
     return ops.take_along_axis(spectrograms, index, axis=1)
 
 
-# --- mix-up ---------------------------------------------------------------------------
-
-
-def beta_quantile(uniform: KerasTensor, alpha: float) -> KerasTensor:
-    """Turns uniform draws into draws of Beta(alpha, alpha), by a table of quantiles.
-
-    Args:
-        uniform: `(batch,)` in [0, 1).
-        alpha: both parameters of the distribution.
-
-    Returns:
-        float32 `(batch,)`.
-    """
-    # `keras.random.beta` keeps a state of its own; these must follow from the hash. A
-    # table, because `keras.ops` has no inverse of the incomplete beta function; between
-    # its entries the error is below 1e-3 except at the very ends.
-    table = ops.convert_to_tensor(_beta_table(alpha))
-    position = uniform * _TABLE_SIZE
-    lower = ops.minimum(ops.floor(position), _TABLE_SIZE - 1)
-    below = ops.take(table, ops.cast(lower, "int32"))
-    above = ops.take(table, ops.cast(lower, "int32") + 1)
-    return below + (position - lower) * (above - below)
-
-
-@functools.lru_cache
-def _beta_table(alpha: float) -> np.ndarray:
-    """Quantiles of Beta(alpha, alpha) at equal distances, float32."""
-    from scipy.special import betaincinv
-
-    shares = np.linspace(0.0, 1.0, _TABLE_SIZE + 1)
-    return betaincinv(alpha, alpha, shares).astype("float32")
-
-
-def mix(x: KerasTensor, share: KerasTensor, partner: KerasTensor) -> KerasTensor:
-    """`share * x + (1 - share) * partner`, example by example.
-
-    Args:
-        x, partner: `(batch, ...)`.
-        share: `(batch,)` in [0, 1].
-
-    Returns:
-        float32 `(batch, ...)`.
-    """
-    share = ops.reshape(share, (-1, *[1] * (len(x.shape) - 1)))
-    x, partner = ops.cast(x, "float32"), ops.cast(partner, "float32")
-    return share * x + (1.0 - share) * partner
-
-
-def mix_waveforms(
-    waveforms: KerasTensor,
-    num_samples: KerasTensor,
-    share: KerasTensor,
-    partner: KerasTensor,
-    partner_samples: KerasTensor,
-) -> KerasTensor:
-    """Mixes waveforms after removing the mean of each (CAV-MAE's and Audio-MAE's code).
-
-    The result is as long as the first waveform; the partner is cut or padded with
-    silence.
-
-    Args:
-        waveforms, partner: `(batch, samples)`, int16 or float in [-1, 1].
-        num_samples, partner_samples: int `(batch,)`, samples before padding.
-        share: `(batch,)` in [0, 1], the share of `waveforms`.
-
-    Returns:
-        float32 `(batch, samples)`.
-    """
-    first = _centred(waveforms, num_samples)
-    mixed = mix(first, share, _centred(partner, partner_samples))
-    return ops.where(_is_true(waveforms, num_samples), mixed, 0.0)
-
-
-def _centred(waveforms: KerasTensor, num_samples: KerasTensor) -> KerasTensor:
-    """float32 waveforms without their means; padding is 0 and does not count."""
-    x = ops.cast(waveforms, "float32")
-    if keras.backend.standardize_dtype(waveforms.dtype) == "int16":
-        x = x / 32768.0
-    is_true = _is_true(waveforms, num_samples)
-    x = ops.where(is_true, x, 0.0)
-    count = ops.cast(ops.maximum(num_samples, 1), "float32")[:, None]
-    return ops.where(is_true, x - ops.sum(x, axis=1, keepdims=True) / count, 0.0)
-
-
-def _is_true(waveforms: KerasTensor, num_samples: KerasTensor) -> KerasTensor:
-    """bool `(batch, samples)`, False for padding."""
-    index = ops.arange(waveforms.shape[1], dtype="int32")[None]
-    return index < ops.cast(num_samples, "int32")[:, None]
-
-
-def mix_targets(
-    targets: KerasTensor,
-    share: KerasTensor,
-    partner: KerasTensor,
-    smoothing: float = 0.0,
-) -> KerasTensor:
-    """Soft targets of mixed clips (CAV-MAE's code).
-
-    Every class gets `smoothing / classes`; the labels of the two clips share
-    `1 - smoothing` in addition.
-
-    Args:
-        targets, partner: multi-hot `(batch, classes)`.
-        share: `(batch,)` in [0, 1], the share of `targets`.
-        smoothing: label smoothing, in [0, 1).
-
-    Returns:
-        float32 `(batch, classes)`.
-    """
-    mixed = (1.0 - smoothing) * mix(targets, share, partner)
-    return mixed + smoothing / targets.shape[-1]
-
-
-def partners(x: KerasTensor) -> KerasTensor:
-    """The batch in reverse: the partner of each clip in mix-up (AV-MAE's rule)."""
-    return ops.flip(x, axis=0)
-
-
 # --- all of it ------------------------------------------------------------------------
 
 
@@ -219,6 +100,7 @@ class DeviceAugmentation:
     frequency_mask_bins=48, time_mask_frames=192, noise_level=0.1,
     max_roll_frames=1024`; its pretraining has the last two. AV-MAE's on VGGSound is
     `mixup_probability=1, mixup_alpha=0.5, mixup_level="spectrogram",
+    mixup_per_batch=True, mixup_per_modality=True (its `mixmod`),
     frequency_mask_bins=49, mask_fill="mean"`.
 
     Args:
@@ -226,6 +108,11 @@ class DeviceAugmentation:
             as far from the end of the batch as it is from the start. Audio, video and
             labels get the same share. Clips that lack a modality are not mixed.
         mixup_alpha: both parameters of the beta distribution of the shares.
+        mixup_per_modality: audio and video are mixed in shares of their own, which
+            their losses' labels follow (`Classification.per_modality`). A clip that
+            lacks one is then mixed in the other.
+        mixup_per_batch: one share for all clips of a batch (AV-MAE, MBT), not one for
+            each (CAV-MAE, Audio-MAE).
         mixup_level: `"waveform"` (CAV-MAE, MAViL, Audio-MAE) or `"spectrogram"`.
         frequency_mask_bins, time_mask_frames: upper bounds of SpecAugment's mask
             widths; 0 for none.
@@ -242,6 +129,8 @@ class DeviceAugmentation:
     mixup_probability: float = 0.0
     mixup_alpha: float = 10.0
     mixup_level: str = "waveform"
+    mixup_per_modality: bool = False
+    mixup_per_batch: bool = False
     frequency_mask_bins: int = 0
     time_mask_frames: int = 0
     num_frequency_masks: int = 1
@@ -301,8 +190,9 @@ class DeviceAugmentation:
             zero: what 0 becomes in the normalised spectrogram.
 
         Returns:
-            The outputs of `read`, augmented; with mix-up also `mixing_share`
-            `(batch,)`, which `mix` takes for the labels.
+            The outputs of `read`, augmented; with mix-up also `mixing_share`, or
+            `audio_mixing_share` and `video_mixing_share`, `(batch,)`, which `mix` takes
+            for the labels.
         """
         rows = inputs.get("example_index")
         if rows is None:
@@ -313,23 +203,45 @@ class DeviceAugmentation:
         draw = functools.partial(hash_noise, seed, step, rows)
         if not self.mixup_probability:
             return self._change_audio(read(inputs), draw, zero)
-        share = self._mixing_share(inputs, draw)
+        # One row for all clips gives them one share, on every replica.
+        places = ops.zeros_like(rows) if self.mixup_per_batch else rows
+        draw_shares = functools.partial(hash_noise, seed, step, places)
+        shares = self._mixing_shares(inputs, draw_shares)
         # A batch may carry spectrograms; they are mixed as such.
         is_waveform = "audio" in inputs and len(inputs["audio"].shape) == 2
         at_waveform = self.mixup_level == "waveform" and is_waveform
-        outputs = read(_with_mixed_waveforms(inputs, share) if at_waveform else inputs)
-        for name, x in outputs.items():
-            if not (name == "audio_input" and at_waveform):
-                outputs[name] = mix(x, share, partners(x))
-        return self._change_audio(outputs, draw, zero) | {"mixing_share": share}
+        if at_waveform:
+            inputs = _with_mixed_waveforms(inputs, shares["audio"])
+        outputs = read(inputs)
+        for modality in _MODALITIES:
+            name = f"{modality}_input"
+            if name in outputs and not (modality == "audio" and at_waveform):
+                x = outputs[name]
+                outputs[name] = mix(x, shares[modality], partners(x))
+        outputs = self._change_audio(outputs, draw, zero)
+        if not self.mixup_per_modality:
+            return outputs | {"mixing_share": shares["audio"]}
+        return outputs | {f"{m}_mixing_share": x for m, x in shares.items()}
+
+    def _mixing_shares(
+        self, inputs: dict[str, KerasTensor], draw: Callable[[int, int], KerasTensor]
+    ) -> dict[str, KerasTensor]:
+        """Each clip's share in its mix `(batch,)` by modality; 1 if it is not mixed."""
+        if not self.mixup_per_modality:
+            share = self._mixing_share(inputs, draw(_MIXING, 2), _MODALITIES)
+            return dict.fromkeys(_MODALITIES, share)
+        streams = zip(_MODALITIES, (_MIXING_AUDIO, _MIXING_VIDEO), strict=True)
+        return {m: self._mixing_share(inputs, draw(i, 2), (m,)) for m, i in streams}
 
     def _mixing_share(
-        self, inputs: dict[str, KerasTensor], draw: Callable[[int, int], KerasTensor]
+        self,
+        inputs: dict[str, KerasTensor],
+        noise: KerasTensor,
+        modalities: Sequence[str],
     ) -> KerasTensor:
-        """`(batch,)`: each clip's share in its mix; 1 for clips that are not mixed."""
-        noise = draw(_MIXING, 2)
+        """`(batch,)`, for `noise` `(batch, 2)`; clips must have the modalities."""
         is_mixed = noise[:, 0] < self.mixup_probability
-        for modality in ("audio", "video"):
+        for modality in modalities:
             present = inputs.get(f"{modality}_present")
             if present is not None:
                 is_mixed &= (present > 0) & (partners(present) > 0)

@@ -216,7 +216,8 @@ class TransformerStack(keras.layers.Layer):
     Args:
         num_layers: number of blocks; 0 gives the identity.
         block: keyword arguments of `TransformerBlock`; `drop_path_rate` is the rate of
-            the last block and decreases linearly to 0 at the first.
+            the last block and decreases linearly to 0 at the first, or with
+            `drop_path_grows=False` the rate of all.
 
     Call arguments:
         x: `(batch, tokens, hidden_dim)`.
@@ -241,12 +242,15 @@ class TransformerStack(keras.layers.Layer):
         self.block = dict(block)
 
     def build(self, input_shape: tuple) -> None:
-        last_rate = self.block.get("drop_path_rate", 0.0)
+        options = dict(self.block)
+        last_rate = options.pop("drop_path_rate", 0.0)
+        grows = options.pop("drop_path_grows", True)
         self.blocks = []
         for i in range(self.num_layers):
-            rate = last_rate * i / max(1, self.num_layers - 1)
+            share = i / max(1, self.num_layers - 1) if grows else 1.0
             block = TransformerBlock(
-                **{**self.block, "drop_path_rate": rate},
+                **options,
+                drop_path_rate=last_rate * share,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
             )

@@ -23,7 +23,14 @@ HEAD = {
     "kernel_initializer": "glorot_uniform",
     "num_heads": 12,
 }
-LOSS = {"activation": None, "average_classes": True, "per_modality": False}
+# What fine-tuning adds to a pretrained encoder: `head_learning_rate_factor`'s group.
+HEAD_LAYERS = ("pooler", "head_norm", "head_representation", "head")
+LOSS = {
+    "activation": None,
+    "average_classes": True,
+    "per_modality": False,
+    "smoothing": "uniform",
+}
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -59,7 +66,8 @@ class AudioVisualClassifier(AudioVisualModel):
             MAE's linear probe) or `none`; `representation_dim`, the width of a dense
             layer with tanh in between (Scenic), or `None`; `kernel_initializer` of the
             last layer.
-        loss: `activation`, `average_classes` and `per_modality` of `Classification`.
+        loss: `activation`, `average_classes`, `per_modality` and `smoothing` of
+            `Classification`.
         num_segments: predict that many equal segments of a clip (AVE: its seconds), by
             the tokens of each; 0 for the clip as a whole.
         masking: dict of modality to keyword arguments of `TokenMasking`: tokens that

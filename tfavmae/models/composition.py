@@ -194,6 +194,12 @@ def check_classifier(model: "AudioVisualClassifier") -> None:
             "`loss.per_modality` needs logits of each modality, `pooling='logits'`. "
             f"Received: pooling={model.pooling!r}."
         )
+    mixing = model.augmentation
+    if mixing and mixing.mixup_per_modality and not model.loss_options["per_modality"]:
+        raise ValueError(
+            "`augmentation.mixup_per_modality` gives each modality labels of its own "
+            "and needs `loss.per_modality`."
+        )
     if tokens == "class_token":
         _check_class_tokens(model)
     if model.num_segments and (tokens != "mean" or model.masking_options):

@@ -20,7 +20,7 @@ VIT_SIZES = {
 }
 
 
-DROP_PATH = {"rate": 0.0, "rescale": True}
+DROP_PATH = {"rate": 0.0, "rescale": True, "grows": True}
 
 
 def block_options(
@@ -34,7 +34,8 @@ def block_options(
 
     Args:
         num_heads, mlp_dim, layer_norm_epsilon, approximate_gelu: see there.
-        drop_path: `rate` of the last layer and `rescale`, see `DropPath`.
+        drop_path: `rate`, and `rescale` of `DropPath`; `grows`: the rate grows from 0
+            in the first layer to `rate` in the last, or is the same in all.
     """
     chosen = settings("drop_path", DROP_PATH, drop_path)
     return {
@@ -44,6 +45,7 @@ def block_options(
         "approximate_gelu": approximate_gelu,
         "drop_path_rate": chosen["rate"],
         "drop_path_rescale": chosen["rescale"],
+        "drop_path_grows": chosen["grows"],
     }
 
 

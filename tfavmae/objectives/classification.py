@@ -6,10 +6,11 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from tfavmae.layers.augment import mix, partners
+from tfavmae.layers.mixup import mix, partners, smooth_targets
 from tfavmae.objectives.base import Objective, Term, presence
 
 ACTIVATIONS = ("softmax", "sigmoid")
+SMOOTHINGS = ("uniform", "cav_mae_authors")
 
 
 @keras.saving.register_keras_serializable(package="tfavmae")
@@ -26,6 +27,8 @@ class Classification(Objective):
             logits have one. Labels are mixed as the clips were (`DeviceAugmentation`).
         multi_label: a clip may have several classes.
         label_smoothing: s in `y (1 - s) + s / classes`.
+        smoothing: `uniform`, that formula; or `cav_mae_authors`, by which the classes
+            of a clip that is not mixed get `1 - s` and all others `s / classes`.
         modality: examples without it have weight 0; with `audio_video`, one of the two
             is enough.
         weight: factor in the loss.
@@ -53,12 +56,17 @@ class Classification(Objective):
         average_classes: bool = True,
         per_modality: bool = False,
         head: str | None = None,
+        smoothing: str = "uniform",
     ) -> None:
         super().__init__(weight)
         if activation not in (None, *ACTIVATIONS):
             raise ValueError(
                 f"`activation` must be one of {ACTIVATIONS} or None. "
                 f"Received: {activation!r}."
+            )
+        if smoothing not in SMOOTHINGS:
+            raise ValueError(
+                f"`smoothing` must be one of {SMOOTHINGS}. Received: {smoothing!r}."
             )
         self.label = label
         self.multi_label = multi_label
@@ -68,6 +76,7 @@ class Classification(Objective):
         self.average_classes = average_classes
         self.per_modality = per_modality
         self.head = head
+        self.smoothing = smoothing
 
     def term_names(self, modalities: Sequence[str]) -> list[str]:
         end = f"_{self.head}" if self.head else ""
@@ -87,7 +96,8 @@ class Classification(Objective):
             logits = self._logits(outputs, m)
             target = self._target(batch, outputs, logits, m)
             weight = self._weight(batch, m, logits)
-            total += ops.sum(self._losses(logits, target) * weight)
+            smooth = self._smooth(target, self._share(outputs, m))
+            total += ops.sum(self._losses(logits, smooth) * weight)
             count += ops.sum(weight)
         logits = self._logits(outputs)
         hits = self._hits(logits, self._target(batch, outputs, logits))
@@ -123,13 +133,24 @@ class Classification(Objective):
         if len(label.shape) < len(logits.shape):
             label = ops.one_hot(ops.cast(label, "int32"), logits.shape[-1])
         target = ops.cast(label, "float32")
-        share = outputs.get(f"{modality}_mixing_share", outputs.get("mixing_share"))
+        share = self._share(outputs, modality)
         return target if share is None else mix(target, share, partners(target))
 
-    def _losses(self, logits: KerasTensor, target: KerasTensor) -> KerasTensor:
+    def _share(
+        self, outputs: dict[str, KerasTensor], modality: str | None
+    ) -> KerasTensor | None:
+        """`(batch,)`, the share of each clip in its mix; `None` without mix-up."""
+        return outputs.get(f"{modality}_mixing_share", outputs.get("mixing_share"))
+
+    def _smooth(self, target: KerasTensor, share: KerasTensor | None) -> KerasTensor:
+        is_mixed = None
+        if self.smoothing == "cav_mae_authors":
+            none = ops.zeros((ops.shape(target)[0],), dtype="bool")
+            is_mixed = none if share is None else share < 1
+        return smooth_targets(target, self.label_smoothing, is_mixed)
+
+    def _losses(self, logits: KerasTensor, smooth: KerasTensor) -> KerasTensor:
         """float32 `(batch,)`, the mean over segments where there are any."""
-        classes = logits.shape[-1]
-        smooth = target * (1 - self.label_smoothing) + self.label_smoothing / classes
         if self.activation == "sigmoid":
             # In the form whose exponential cannot overflow.
             losses = ops.relu(logits) - logits * smooth
@@ -169,6 +190,7 @@ class Classification(Objective):
             "average_classes": self.average_classes,
             "per_modality": self.per_modality,
             "head": self.head,
+            "smoothing": self.smoothing,
         }
 
 

@@ -182,8 +182,8 @@ class BestWeights(StepCallback):
         if self.monitor not in (logs or {}):
             known = ", ".join(k for k in logs or {} if k.startswith("val_"))
             raise UserError(
-                f"trainer.monitor must be a validation metric ({known}); received"
-                f" {self.monitor}."
+                f"trainer.monitor must be a validation metric ({known}, or val_mAP of a"
+                f" classifier); received {self.monitor}."
             )
         value = as_float(logs[self.monitor])
         # With equal values the earlier epoch stays.
@@ -194,6 +194,16 @@ class BestWeights(StepCallback):
             with files.replacing(self.weights_file) as temporary:
                 self.model.save_weights(temporary)
             files.write_atomically(self.facts_file, json.dumps(self.best) + "\n")
+
+    def finish(self, model: keras.Model) -> tuple[int, str]:
+        """Gives a model the best weights.
+
+        Returns:
+            Their step, and what they are in words.
+        """
+        model.load_weights(self.weights_file)
+        step, value = self.best["step"], self.best["value"]
+        return step, f"the best by {self.monitor}, {value:.4g} at step {step}"
 
 
 def as_float(value: Any) -> float:

@@ -14,7 +14,8 @@ from rich.console import Console
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig, TrainerConfig
 from tfavmae.layers.transformer import rematerialize_blocks
-from tfavmae.training import distribution, monitors
+from tfavmae.training import distribution, monitors, validation
+from tfavmae.training.averages import KeptEpochs
 from tfavmae.training.callbacks import (
     BestWeights,
     Checkpointer,
@@ -31,6 +32,7 @@ from tfavmae.training.schedules import build_schedule
 from tfavmae.training.signals import stop_signals
 from tfavmae.training.warm_start import assign_teacher, initialize
 from tfavmae.training.watch import NonFiniteReport, Start, Watch
+from tfavmae.training.weight_groups import freeze
 from tfavmae.training.workdir import Workdir, read_rows, session_facts
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
@@ -103,6 +105,7 @@ def _train(
         batch_size=config.data.batch_size,
         num_examples=data.num_examples,
         num_replicas=strategy.num_replicas_in_sync,
+        draws_per_epoch=config.data.draws_per_epoch,
     )
     store = CheckpointStore(
         workdir.checkpoints, trainer.keep_checkpoints, is_chief, report=say
@@ -115,6 +118,8 @@ def _train(
     # Before the model, which takes longer to build than this takes to fail.
     workdir.check_data(data.facts())
     labels = data.labels() if config.stage == "finetune" else None
+    if trainer.monitor == validation.MONITOR:
+        validation.check_labels(labels, config.data.label)
     model = _compiled_model(config, labels, plan, strategy)
     loop = TrainingLoop(model, data, plan, store, strategy)
     start = loop.restore()
@@ -137,8 +142,8 @@ def _train(
         }
         session = session_facts(description, start.step)
         workdir.begin_session(config, facts, session)
-    best = _fit(config, workdir, loop, start, console, make_media)
-    step = _save_results(config, workdir, loop, best, say)
+    chosen = _fit(config, workdir, loop, start, console, make_media)
+    step = _save_results(config, workdir, loop, chosen, say)
     history = read_rows(workdir.history_file) if is_chief else []
     return Run(
         model, config, history, workdir.path, labels, step, data.facts(), workdir.path
@@ -157,6 +162,8 @@ def _compiled_model(
     keras.utils.set_random_seed(trainer.seed)
     with strategy.scope():
         model = build_model(config, labels)
+        # Before the optimizer, which keeps moments of what learns.
+        freeze(model, trainer.freeze)
         if trainer.rematerialize:
             rematerialize_blocks(model)
         skip = trainer.nonfinite == "skip"
@@ -199,12 +206,12 @@ def _fit(
     start: Start,
     console: Console,
     make_media: monitors.MakeMedia | None,
-) -> BestWeights | None:
-    """Runs the loop with its callbacks; returns the one of the best weights, if any."""
+) -> BestWeights | KeptEpochs | None:
+    """Runs the loop with its callbacks; returns the one with the final weights."""
     trainer, plan, is_chief = config.trainer, loop.plan, loop.store.is_chief
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(stop_signals())
-        loggers, chiefs_callbacks, best = (), [], None
+        loggers, chiefs_callbacks = (), []
         if is_chief:
             title = config.stage
             bar = monitors.ProgressLogger(start.step, plan.num_steps, title, console)
@@ -227,14 +234,7 @@ def _fit(
                 loop.store,
             ),
         )
-        if trainer.monitor:
-            best = BestWeights(
-                first_step=start.step,
-                weights_file=workdir.best_file,
-                monitor=trainer.monitor,
-                mode=trainer.monitor_mode,
-                is_chief=is_chief,
-            )
+        scores, chosen = _choice_of_weights(config, workdir, loop, start.step)
         steps, minutes = (
             trainer.checkpoint_every_steps,
             trainer.checkpoint_every_minutes,
@@ -250,9 +250,38 @@ def _fit(
         )
         # The watch comes first, so that nothing follows a loss that is not finite, and
         # the checkpointer last, since it saves the watch's state and may stop the run.
-        middle = [*chiefs_callbacks, *([best] if best else [])]
-        loop.run(start, [watch, *middle, checkpointer])
-    return best
+        middle = [*chiefs_callbacks, *([chosen] if chosen else [])]
+        loop.run(start, [*scores, watch, *middle, checkpointer])
+    return chosen
+
+
+def _choice_of_weights(
+    config: ExperimentConfig, workdir: Workdir, loop: TrainingLoop, first_step: int
+) -> tuple[list[keras.callbacks.Callback], BestWeights | KeptEpochs | None]:
+    """The callbacks of a metric to choose by and of the weights for `model.keras`.
+
+    `None` for the last weights.
+    """
+    trainer, scores = config.trainer, []
+    common = {"first_step": first_step, "is_chief": loop.store.is_chief}
+    if trainer.average_epochs:
+        return scores, KeptEpochs(
+            directory=workdir.epochs,
+            epochs=trainer.average_epochs,
+            steps_per_epoch=loop.plan.steps_per_epoch,
+            **common,
+        )
+    if not trainer.monitor:
+        return scores, None
+    if trainer.monitor == validation.MONITOR:
+        batches = loop.data.validation_batches(whole=True)
+        scores = [validation.ValidationMeanAveragePrecision(batches, config.data.label)]
+    return scores, BestWeights(
+        weights_file=workdir.best_file,
+        monitor=trainer.monitor,
+        mode=trainer.monitor_mode,
+        **common,
+    )
 
 
 def _profile_and_media(
@@ -286,7 +315,7 @@ def _save_results(
     config: ExperimentConfig,
     workdir: Workdir,
     loop: TrainingLoop,
-    best: BestWeights | None,
+    chosen: BestWeights | KeptEpochs | None,
     say: Callable[[str], Any],
 ) -> int:
     """Writes `model.keras` and `average.keras`; returns the step of the model."""
@@ -295,12 +324,10 @@ def _save_results(
     if is_chief and config.optimizer.average_decay is not None:
         averages = path_rules(model.optimizer).averages()
         workdir.save_average(model, averages, step)
-    if best is not None:
-        # All processes load them: the caller gets the same model from each.
-        model.load_weights(best.weights_file)
-        step = best.best["step"]
-        text = f"{best.best['metric']} {best.best['value']:.4g} at step {step}"
-        say(f"model.keras holds these weights: best {text}")
+    if chosen is not None:
+        # All processes read them: the caller gets the same model from each.
+        step, text = chosen.finish(model)
+        say(f"model.keras holds these weights: {text}")
     if is_chief:
         workdir.save_model(model, step)
     return step

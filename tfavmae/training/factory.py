@@ -111,7 +111,7 @@ class TrainingData:
 
     @property
     def num_examples(self) -> int:
-        """Training clips in use."""
+        """Training clips in use, repeated ones counted as often as they come."""
         used = self.indices
         return self.train_split.num_examples if used is None else len(used)
 
@@ -138,14 +138,18 @@ class TrainingData:
             **self.hosts,
         )
 
-    def validation_batches(self) -> tf.data.Dataset | None:
-        """Every validation clip once, or `None` without a validation split."""
+    def validation_batches(self, whole: bool = False) -> tf.data.Dataset | None:
+        """Every validation clip once, or `None` without a validation split.
+
+        Args:
+            whole: all clips, not this host's share of each batch.
+        """
         if self.validation_split is None:
             return None
         return self.validation_split.evaluation_batches(
             clip_spec(self.data, self.model, train=False),
             self.data.batch_size,
-            **self.hosts,
+            **({} if whole else self.hosts),
         )
 
     def labels(self) -> Labels:
@@ -192,6 +196,23 @@ class TrainingData:
         return self.train_split.labels(self.data.label)
 
     def _subset(self) -> np.ndarray | None:
+        """Rows in use, some of them several times; `None` for all once.
+
+        See `data.num_train_examples` and `data.repeat_classes_to`.
+        """
+        rows, share = self._few(), self.data.repeat_classes_to
+        if share is None:
+            return rows
+        labels = self._train_labels()
+        if labels.ndim > 1:
+            raise UserError(
+                f"data.repeat_classes_to goes by one class a clip; data.label="
+                f"{self.data.label} has several. Use data.sampling=balanced."
+            )
+        rows = np.arange(len(labels)) if rows is None else rows
+        return rows[sampling.repeated_rows(labels[rows], share, self.seed)]
+
+    def _few(self) -> np.ndarray | None:
         """Rows of the `data.num_train_examples` clips in use; `None` for all."""
         wanted, available = self.data.num_train_examples, self.train_split.num_examples
         if wanted is None:

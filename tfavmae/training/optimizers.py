@@ -18,6 +18,7 @@ from keras import ops
 from tfavmae.errors import UserError
 from tfavmae.private_hooks import OptimizerHooks, apply_adam
 from tfavmae.training.schedules import build_schedule
+from tfavmae.training.weight_groups import learning_rate_factors
 
 if TYPE_CHECKING:
     # `benchmarks/step_time.py` runs where tf-models, which configs need, is missing.
@@ -342,17 +343,12 @@ def build_optimizer(
     Raises:
         UserError: a rule matches no variable, or the model has no layers to count.
     """
-    factors = options.learning_rate_factors.as_dict()
-    if options.head_learning_rate_factor != 1.0:
-        factors["(^|/)head/"] = options.head_learning_rate_factor
-    if options.layer_decay is not None:
-        factors |= layer_factors(model, options.layer_decay)
     common = {
         "learning_rate": build_schedule(options, plan),
         "decay": options.weight_decay,
         "decay_paths": options.weight_decay_paths,
         "decoupled": options.name == "adamw",
-        "learning_rate_factors": factors,
+        "learning_rate_factors": learning_rate_factors(options, model),
         "average_decay": options.average_decay,
         "skip_nonfinite": skip_nonfinite,
     }
@@ -363,33 +359,6 @@ def build_optimizer(
         optimizer = PathAdam(epsilon=options.epsilon, **betas, **common)
     optimizer.build(model.trainable_variables)
     return optimizer
-
-
-def layer_factors(model: keras.Model, layer_decay: float) -> dict[str, float]:
-    """Learning rates that fall with the depth of a layer (MAE, appendix A.1).
-
-    Returns:
-        `{regular expression: layer_decay ** (layers above)}`, one for each trainable
-        variable; the factor of the top layer is 1.
-
-    Raises:
-        UserError: the model has no `layer_index`.
-    """
-    if not hasattr(model, "layer_index"):
-        raise UserError(
-            f"optimizer.layer_decay: {type(model).__name__} has no layer_index;"
-            " set optimizer.layer_decay=null."
-        )
-    # Without the model's name, which Keras leaves out of paths after a reload.
-    index = {
-        v.path.split("/", 1)[-1]: model.layer_index(v)
-        for v in model.trainable_variables
-    }
-    top = max(index.values())
-    return {
-        f"(^|/){re.escape(path)}$": layer_decay ** (top - i)
-        for path, i in index.items()
-    }
 
 
 def _one_minus_power(beta: float, step: keras.KerasTensor) -> keras.KerasTensor:

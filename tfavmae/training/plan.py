@@ -87,6 +87,7 @@ def make_plan(
     batch_size: int,
     num_examples: int,
     num_replicas: int = 1,
+    draws_per_epoch: int | None = None,
 ) -> TrainingPlan:
     """The `TrainingPlan` of a config's sections.
 
@@ -96,29 +97,29 @@ def make_plan(
         batch_size: global batch.
         num_examples: training clips.
         num_replicas: replicas that share a batch.
+        draws_per_epoch: clips of an epoch; default: `num_examples`.
 
     Raises:
         UserError: the batch does not fit the clips or the replicas, or the warm-up is
-            as long as the run.
+            as long as the run, or the run too short for `trainer.average_epochs`.
     """
     accumulation = trainer.gradient_accumulation_steps
-    if batch_size > num_examples:
+    _check_batch(batch_size, num_examples, num_replicas, accumulation)
+    draws = draws_per_epoch or num_examples
+    if batch_size > draws:
         raise UserError(
-            f"data.batch_size={batch_size} is more than the {num_examples} training"
-            f" clips; lower it."
+            f"data.draws_per_epoch={draws} is less than data.batch_size={batch_size};"
+            " an epoch needs a batch."
         )
-    # All parts have the same shape, for which the step is compiled.
-    parts = num_replicas * accumulation
-    if batch_size % parts:
-        each = f"the {num_replicas} replicas"
-        if accumulation > 1:
-            each = f"{each} x {accumulation} micro-batches"
-        nearest = max(batch_size // parts, 1) * parts
-        raise UserError(
-            f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."
-        )
-    steps_per_epoch = trainer.steps_per_epoch or num_examples // batch_size
+    steps_per_epoch = trainer.steps_per_epoch or draws // batch_size
     num_steps = trainer.num_steps or math.ceil(trainer.num_epochs * steps_per_epoch)
+    if averaged := trainer.average_epochs:
+        num_epochs = num_steps // steps_per_epoch
+        if averaged[1] > num_epochs:
+            raise UserError(
+                f"trainer.average_epochs={averaged} needs {averaged[1]} whole epochs;"
+                f" the run has {num_epochs}."
+            )
     warmup_steps = optimizer.warmup_steps
     if warmup_steps is None:
         warmup_steps = (optimizer.warmup_epochs or 0.0) * steps_per_epoch
@@ -140,6 +141,27 @@ def make_plan(
         gradient_accumulation_steps=accumulation,
         contrast_scope=trainer.contrast_scope,
     )
+
+
+def _check_batch(
+    batch_size: int, num_examples: int, num_replicas: int, accumulation: int
+) -> None:
+    """Checks that a batch is made of different clips, and of parts of one size."""
+    if batch_size > num_examples:
+        raise UserError(
+            f"data.batch_size={batch_size} is more than the {num_examples} training"
+            f" clips; lower it."
+        )
+    # All parts have the same shape, for which the step is compiled.
+    parts = num_replicas * accumulation
+    if batch_size % parts:
+        each = f"the {num_replicas} replicas"
+        if accumulation > 1:
+            each = f"{each} x {accumulation} micro-batches"
+        nearest = max(batch_size // parts, 1) * parts
+        raise UserError(
+            f"data.batch_size={batch_size} must be a multiple of {each}; try {nearest}."
+        )
 
 
 class Segment(NamedTuple):

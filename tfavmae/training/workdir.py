@@ -47,6 +47,7 @@ class Workdir:
         model_file: the trained model, `model.keras`, there when training ended.
         average_file: `average.keras`, the running average of its weights, if kept.
         best_file: weights of the best epoch, `best.weights.h5`, if monitored.
+        epochs: directory of the weights of epochs whose mean is wanted.
         nonfinite_file: the clips of a step whose loss was not finite.
     """
 
@@ -60,6 +61,7 @@ class Workdir:
         self.model_file = self.path / "model.keras"
         self.average_file = self.path / "average.keras"
         self.best_file = self.path / "best.weights.h5"
+        self.epochs = self.path / "epochs"
         self.nonfinite_file = self.path / "nonfinite.json"
 
     @contextlib.contextmanager
