@@ -53,7 +53,9 @@ def checked(kind: type[Config], values: Any, prefix: str) -> dict[str, Any]:
             hint = did_you_mean(f"{prefix}{key}"[:200], known)
             raise UserError(f"Unknown key {prefix}{_shown_key(key)}; {hint}")
         name, annotation = f"{prefix}{key}", annotations[key]
-        if isinstance(annotation, type) and issubclass(annotation, Config):
+        if "read" in fields[key].metadata:
+            result[key] = fields[key].metadata["read"](name, value)
+        elif isinstance(annotation, type) and issubclass(annotation, Config):
             result[key] = checked(annotation, value, f"{name}.")
         else:
             result[key] = _converted(name, value, annotation)
@@ -171,7 +173,7 @@ def check_rules(name: str, value: Any, field: dataclasses.Field) -> None:
 def check_combinations(config) -> None:
     """Values that are possible alone and impossible together."""
     _check_length(config)
-    _check_patterns(config.optimizer)
+    _check_patterns(config.optimizer, config.transfer)
     _check_clip_seconds(config)
     _check_augmentation(config.data.augment.as_dict())
     optimizer, trainer = config.optimizer, config.trainer
@@ -207,17 +209,20 @@ def _check_length(config) -> None:
         )
 
 
-def _check_patterns(optimizer) -> None:
+def _check_patterns(optimizer, transfer) -> None:
     """Regular expressions that select variables by their path, and their factors."""
     factors = optimizer.learning_rate_factors.as_dict()
-    patterns = [("weight_decay_paths", x) for x in optimizer.weight_decay_paths]
-    for key, pattern in [*patterns, *(("learning_rate_factors", x) for x in factors)]:
+    patterns = {
+        "optimizer.weight_decay_paths": optimizer.weight_decay_paths,
+        "optimizer.learning_rate_factors": factors,
+        "transfer.fresh": transfer.fresh,
+    }
+    for key, pattern in [(key, x) for key, given in patterns.items() for x in given]:
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise UserError(
-                f"optimizer.{key}: {shown(pattern)} is not a regular expression: "
-                f"{error}."
+                f"{key}: {shown(pattern)} is not a regular expression: {error}."
             ) from error
     for pattern, factor in factors.items():
         name = f"optimizer.learning_rate_factors.{_shown_key(pattern)}"

@@ -90,6 +90,8 @@ class MBT(AudioVisualClassifier):
         Others: see `AudioVisualClassifier`.
     """
 
+    expected_new = (*AudioVisualClassifier.expected_new, r"encoder/joint_norm/.*")
+
     def __init__(
         self,
         encoder: AudioVisualEncoder,

@@ -51,7 +51,9 @@ class Structure:
     ) -> None:
         known = set(addresses)
         read = [m for m in MODALITIES if f"{m}_tokenizer/projection/kernel" in known]
-        self.modalities = tuple(m for m in read if modalities is None or m in modalities)
+        self.modalities = tuple(
+            m for m in read if modalities is None or m in modalities
+        )
         left = set(read) - set(self.modalities)
         self.addresses = {a for a in known if modality_of(a) not in left}
         blocks = {x[:2] for x in map(block_of, self.addresses) if x is not None}

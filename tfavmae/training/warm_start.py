@@ -1,68 +1,98 @@
-"""Weights that a new run takes over from other runs."""
+"""Weights that a new run takes over: from runs, presets and files of weights."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from tfavmae.config.experiment import DataConfig, ModelConfig, flatten
+from tfavmae.config.experiment import ExperimentConfig
+from tfavmae.config.transfer import SourceConfig, TransferConfig, sources
 from tfavmae.errors import UserError
-from tfavmae.models.transfer import copy_matching_weights
+from tfavmae.models import presets
+from tfavmae.models.inputs import as_input
+from tfavmae.models.keras_file import load_model
+from tfavmae.models.transfer import APART
 from tfavmae.training.runs import load
+from tfavmae.weights.starting import Options, Origin, Source, apply_plan, make_plan
+from tfavmae.weights.weight_file import open_weights
+
+Report = Callable[[str], Any]
+
+
+def warm_start(
+    model: keras.Model, config: ExperimentConfig, report: Report
+) -> list[Origin]:
+    """Gives a new run's model the weights that its config takes over from others.
+
+    Args:
+        model: the untrained model.
+        config: of the run.
+        report: called with lines that say what is taken, what is not, and where the
+            inputs differ from those that the weights were trained on.
+
+    Returns:
+        Where each weight starts from; empty for a run that starts from nothing.
+
+    Raises:
+        UserError: a source cannot be opened, or a weight is in none of them, or has
+            another shape there.
+    """
+    plan = []
+    if config.initialize_from:
+        plan += initialize(model, config, report)
+    if getattr(model, "teacher", None) is not None:
+        plan += plan_teacher(model, config.teacher_from)
+    apply_plan(model, plan)
+    return plan
 
 
 def initialize(
-    model: keras.Model,
-    initialize_from: str | os.PathLike,
-    model_config: ModelConfig,
-    data_config: DataConfig,
-    report: Callable[[str], Any],
-) -> None:
-    """Copies the weights of a run that `model` has too.
+    model: keras.Model, config: ExperimentConfig, report: Report
+) -> list[Origin]:
+    """The plan of `initialize_from`; see `warm_start`, which assigns it."""
+    opened = [open_source(x) for x in sources(config.initialize_from)]
+    options = options_of(config.model.name, config.transfer)
+    try:
+        plan = make_plan(model, opened, options)
+    except UserError as error:
+        raise UserError(f"initialize_from={error}") from error
+    for source in opened:
+        used = {x.there for x in plan if x.source == source.title}
+        left = [a for a in source.arrays if a not in used and not a.startswith(APART)]
+        report(f"{len(used)} weights of {source.title}; not used: {_some(left)}")
+    report(f"new: {_some([x.address for x in plan if x.value is None])}")
+    for source in opened:
+        for key, (there, here) in _differing_inputs(source, model).items():
+            # The weights fit, but they were trained on other numbers.
+            report(f"note: {key} is {here}, and was {there} in {source.title}")
+    return plan
+
+
+def options_of(name: str, transfer: TransferConfig) -> Options:
+    """How weights are taken over into a paper's model, as a config has it.
 
     Args:
-        model: what to initialize.
-        initialize_from: directory of the run to take them from.
-        model_config: the new run's `model` section.
-        data_config: the new run's `data` section.
-        report: called with lines that say what was copied, what was not, and where the
-            inputs of the two runs differ.
-
-    Raises:
-        UserError: there is no such run, nothing matches, or a weight has another shape.
+        name: of the paper's preset.
+        transfer: the section.
     """
-    source = load(initialize_from)
-    try:
-        transfer = copy_matching_weights(source.model, model)
-    except ValueError as error:
-        raise UserError(f"initialize_from={initialize_from}: {error}") from error
-    if not transfer.copied:
-        raise UserError(
-            f"initialize_from={initialize_from}: none of its weights belongs to this"
-            " model; give a run whose model has the same name and size."
-        )
-    report(
-        f"{len(transfer.copied)} weights from {initialize_from} (step {source.step});"
-        f" new: {_some(transfer.missing_in_source)}; not used:"
-        f" {_some(transfer.unused_in_source)}"
-    )
-    there = _inputs(source.config.model, source.config.data)
-    here = _inputs(model_config, data_config)
-    for key in sorted(there.keys() | here.keys()):
-        # The weights fit, but they were trained on other numbers.
-        if there.get(key) != here.get(key):
-            report(f"note: {key} differs from the run the weights come from")
+    given = transfer.as_dict()
+    positions, fresh = given.pop("positions"), tuple(given.pop("fresh"))
+    chosen = {k: x for k, x in given.items() if x is not None}
+    starting = dataclasses.replace(presets.paper(name).STARTING, **chosen)
+    return Options(starting, positions, fresh)
 
 
-def assign_teacher(
+def plan_teacher(
     model: keras.Model, teacher_from: Sequence[str | os.PathLike] | None
-) -> None:
-    """Fills a model's teacher with the weights of other runs (MAViL, section 3.3).
+) -> list[Origin]:
+    """The plan of a model's teacher (MAViL, section 3.3).
 
     Args:
         model: a model with a teacher.
-        teacher_from: directories of the runs that teach.
+        teacher_from: runs, presets or files that teach, see `open_source`.
 
     Raises:
         UserError: there are none, or they lack some of the teacher's weights.
@@ -72,19 +102,76 @@ def assign_teacher(
             "model.options.teacher needs teacher_from, the work directories of the runs"
             " that teach; or set teacher_iterations and train all stages in one."
         )
+    opened = [open_source(SourceConfig(os.fspath(x))) for x in teacher_from]
+    return teacher_plan(model, opened, "teacher_from")
+
+
+def teacher_plan(
+    model: keras.Model, opened: Sequence[Source], key: str
+) -> list[Origin]:
+    """The plan of a model's teacher, every weight of which a source must have.
+
+    Args:
+        model: a model with a teacher.
+        opened: the sources.
+        key: of the config, for errors.
+    """
     try:
-        model.assign_teacher(*(load(source).model for source in teacher_from))
-    except ValueError as error:
-        raise UserError(f"teacher_from={teacher_from}: {error}") from error
+        plan = make_plan(model, opened, Options(stands_in=False), below="teacher/")
+    except UserError as error:
+        raise UserError(f"{key}={error}") from error
+    lacking = [x.address for x in plan if x.value is None and x.how != "computed"]
+    if lacking:
+        raise UserError(
+            f"{key}: the teacher needs {len(lacking)} weights that none of its sources "
+            f"has, such as {lacking[0]}; make their settings agree."
+        )
+    return plan
 
 
-def _inputs(model: ModelConfig, data: DataConfig) -> dict[str, Any]:
-    """What a model sees of a clip, by dotted key."""
-    sections = {
-        "model": {"audio": model.audio.as_dict(), "video": model.video.as_dict()},
-        "data": {"clip_seconds": data.clip_seconds},
+def open_source(source: SourceConfig) -> Source:
+    """The weights of a run, a preset, a `.keras` file or a file of weights.
+
+    Of runs and presets the model is built, since Keras numbers weights and does not
+    name them in its files.
+
+    Raises:
+        UserError: there is no such thing, or it is damaged.
+    """
+    path = pathlib.Path(source.path)
+    if path.suffix == ".keras" and path.is_file():
+        return Source.of_model(source.path, load_model(path), source.modality)
+    if path.is_file() or (path / "saved_model.pb").is_file():
+        from tfavmae.weights.identify import identify
+
+        return of_file(source, identify(open_weights(path)))
+    return Source.of_model(source.path, load(path).model, source.modality)
+
+
+def of_file(source: SourceConfig, identified: Any) -> Source:
+    """The source that somebody's file of weights is."""
+    section = identified.model
+    paper = presets.paper(section["name"])
+    inputs = {
+        m: as_input(m, {**paper.INPUTS[m], **dict(section.get(m) or {})})
+        for m in identified.grids
     }
-    return flatten(sections)
+    arrays = identified.arrays()
+    return Source(source.path, arrays, inputs, source.modality, identified.grids)
+
+
+def _differing_inputs(
+    source: Source, model: keras.Model
+) -> Mapping[str, tuple[Any, Any]]:
+    """What the model sees of a clip and its source saw otherwise, by dotted key."""
+    differing = {}
+    for m, spec in getattr(model, "inputs_by_modality", {}).items():
+        there = dataclasses.asdict(source.inputs[m]) if m in source.inputs else {}
+        here = dataclasses.asdict(spec)
+        for key in there.keys() & here.keys():
+            if there[key] != here[key]:
+                differing[f"model.{m}.{key}"] = (there[key], here[key])
+    return dict(sorted(differing.items()))
 
 
 def _some(names: Sequence[str]) -> str:
