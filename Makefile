@@ -16,6 +16,8 @@ ARGS ?=
 COMMA := ,
 TYPED := $(addprefix tfavmae/,files.py config data building media tasks weights serving)
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
+# A process gets to 6 GiB; files stay whole, because tests of one share what they made.
+PARALLEL := --numprocesses=auto --maxprocesses=2 --dist=loadfile
 # Fast, and the ones that a new Keras would break.
 NEWEST_TESTS := tests/test_private_hooks.py tests/layers tests/models tests/objectives
 
@@ -52,8 +54,8 @@ install: $(VENV)/.installed ## make .venv with tfavmae and the developers' tools
 demo: $(VENV)/.installed ## from generated videos to runs/demo/report.html (minutes, on 2 cores)
 	@$(QUIET) $(BIN)/tfavmae demo $(ARGS)
 
-test: $(VENV)/.installed ## the tests
-	@$(QUIET) $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed ## the tests (12 GiB)
+	@$(QUIET) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/.installed ## the tests that train, build or compile for minutes (1 to 2 hours, 16 GiB)
 	@$(QUIET) $(BIN)/python -m pytest -m slow $(ARGS)

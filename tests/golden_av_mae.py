@@ -173,13 +173,14 @@ def unimodal_model(golden, strategy):
     }[modality]
     front_end["tubelet_size" if modality == "video" else "patch_size"] = tubelet
     masking = {modality: {"strategy": strategy, "ratio": ratio}}
-    model = AVMAE(
+    arguments = {
         **sizes["Transformer"],
-        decoder=sizes["Decoder"],
-        fusion="separate",
-        modality=modality,
-        masking=masking,
-        **{modality: front_end},
-    )
-    load_weights(model, scenic.unimodal_table(modality), weights)
+        "decoder": sizes["Decoder"],
+        "fusion": "separate",
+        "modality": modality,
+        "masking": masking,
+        modality: front_end,
+    }
+    model = AVMAE(**arguments)
+    load_weights(model, scenic.unimodal_table(arguments), weights)
     return model, modality

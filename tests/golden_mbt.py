@@ -129,7 +129,9 @@ def vivit(golden, stem):
         },
         **{modality: sizes_of({modality: inputs})[modality] | {patch: tubelet}},
     )
-    load_weights(model, scenic_mbt.vivit_table(modality), weights)
+    names = {"modality": modality, "num_heads": first.shape[1]}
+    table = scenic_mbt.vivit_table({**names, modality: {patch: tubelet}})
+    load_weights(model, table, weights)
     return model, {modality: inputs}
 
 
@@ -162,13 +164,14 @@ def check_transfer(case, recorded):
         fresh = {a for a, origin in found.items() if origin is None}
         assert fresh <= {"head/kernel", "head/bias", "encoder/joint/bottleneck"}
         return
-    ours = scenic_mbt.mbt_table({"model": {"modality_fusion": order}})
+    ours = scenic_mbt.mbt_table(names_only(order))
     theirs = scenic.av_mae_table(
         {
-            "modality": "audio_video",
-            "fusion": fusion,
-            "decoder": {"sharing": "shared"},
+            **{"modality": "audio_video", "fusion": fusion, "num_heads": 1},
+            "decoder": {"sharing": "shared", "num_heads": 1},
             "positions": {"kind": "sincos_1d"},
+            "audio": {"patch_size": (16, 16)},
+            "video": {"tubelet_size": (2, 16, 16)},
         }
     )
     for leaf, origin in recorded.items():
@@ -185,6 +188,12 @@ def check_transfer(case, recorded):
             assert (place.part, place.parts) == (there.part, there.parts), leaf
 
 
+def names_only(order):
+    """A config of theirs whose table is asked for names alone."""
+    sizes = {"num_heads": 1, "patches": {"size": (16, 16, 2)}}
+    return {"model": {"modality_fusion": order, **sizes}}
+
+
 def check_layer_decay(golden):
     """Layers by depth, and three steps of SGD whose rates fall with it."""
     groups = golden["group_id (0 = embedding .. num_layers+1 = head)"]
@@ -194,7 +203,7 @@ def check_layer_decay(golden):
     assert rule == "(num_layers + 1 - id)"
     has_audio = any("spec" in leaf for leaf in groups)
     order = ["rgb", "spectrogram"] if has_audio else ["rgb"]
-    table = scenic_mbt.mbt_table({"model": {"modality_fusion": order}})
+    table = scenic_mbt.mbt_table(names_only(order))
     layers = {re.search(r"encoderblock_(\d+)", leaf) for leaf in groups}
     num_layers = 1 + max(int(x[1]) for x in layers if x)
     model = build_classifier(

@@ -32,7 +32,7 @@ from tfavmae.commands import (
 from tfavmae.commands.arguments import CommandParser
 from tfavmae.commands.data import audit, build, serve
 from tfavmae.commands.data import describe as data_describe
-from tfavmae.commands.weights import inspect
+from tfavmae.commands.weights import catalogue, inspect
 from tfavmae.errors import InputWarning, UserError, on_one_line
 from tfavmae.files import is_disk_full
 
@@ -162,9 +162,12 @@ def build_parser() -> CommandParser:
     data_commands = group.add_subparsers(metavar="COMMAND", required=True)
     for command in (audit, build, data_describe, serve):
         command.add_parser(data_commands)
-    group = commands.add_parser("weights", help="show what published weights hold")
+    group = commands.add_parser(
+        "weights", help="read published weights, give ours away"
+    )
     weight_commands = group.add_subparsers(metavar="COMMAND", required=True)
-    inspect.add_parser(weight_commands)
+    for command in (inspect, catalogue):
+        command.add_parser(weight_commands)
     for command in (statistics, pretrain, finetune, describe):
         command.add_parser(commands)
     for command in (evaluate, predict, retrieve, embed, export):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import published_files
 from weight_files import ARRAYS, WRITERS, torch_zip
 
 from tfavmae.weights.torch_writer import write_torch
@@ -15,6 +16,41 @@ def test_a_file_is_shown(cli, tmp_path):
     assert f"{path}: torch zip" in result.out
     assert "4 tensors, 36 parameters (1 float32, 1 float64, 1 int64" in result.out
     assert "4 × 6" in result.out
+
+
+def test_the_model_is_told_with_its_licence(cli, tmp_path):
+    zeros = {
+        name: np.zeros(shape, "f2")
+        for name, shape in published_files.mae(384, 1536, 1, 196).items()
+    }
+    write_torch(path := tmp_path / "file.pth", zeros)
+    out = cli("weights", "inspect", str(path)).out
+    assert "model: image MAE, ViT-Small with no decoder; fills mavil_base" in out
+    assert "note: A supervised ViT without its head looks the same" in out
+    assert "CC BY-NC 4.0" in out
+    model = json.loads(cli("weights", "inspect", str(path), "--json").out)["model"]
+    assert model["published"][0]["source"] == "https://github.com/facebookresearch/mae"
+
+
+def test_an_unknown_model_is_said_to_be_one(cli, tmp_path):
+    write_torch(path := tmp_path / "file.pth", ARRAYS)
+    out = cli("weights", "inspect", str(path)).out
+    assert "model: 4 tensors of no published model that is known" in out
+
+
+def test_the_catalogue(cli):
+    out = cli("weights", "list").out
+    assert "audio_model.21.pth" in out and "CC BY-NC 4.0" in out
+    listed = json.loads(cli("weights", "list", "--json").out)
+    assert {
+        "file",
+        "source",
+        "licence",
+        "family",
+        "gives",
+        "starts",
+        "settings",
+    } == set(listed[0])
 
 
 def test_json_and_metadata(cli, tmp_path):
@@ -46,12 +82,12 @@ def test_control_characters_do_not_reach_the_terminal(cli, tmp_path):
     assert "\x1b[2J" not in out and "\\x1b[2Jx" in out
 
 
-def test_needs_no_tensorflow(fresh_python, tmp_path):
+def test_readers_need_no_tensorflow(fresh_python, tmp_path):
     for kind, write in WRITERS.items():
         write(tmp_path / kind, ARRAYS)
     fresh_python(
-        "import sys; from tfavmae.cli import run\n"
-        "for name in sys.argv[1:]: run(['weights', 'inspect', name])",
+        "import sys; from tfavmae.weights.weight_file import open_weights\n"
+        "for name in sys.argv[1:]: open_weights(name)",
         *[str(tmp_path / kind) for kind in WRITERS],
         blocked=("tensorflow", "keras", "torch", "flax"),
     )

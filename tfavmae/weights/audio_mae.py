@@ -5,44 +5,96 @@ That did not hurt training, but nobody can compute it from the grid: it is kept 
 stored.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from tfavmae.errors import UserError
 from tfavmae.weights import mae
-from tfavmae.weights.rules import Rule, Tensors, WeightTable
+from tfavmae.weights.identified import (
+    Identified,
+    Section,
+    Shapes,
+    decoder_sizes,
+    encoder_sizes,
+    section,
+    size_name,
+)
+from tfavmae.weights.rules import Rule, WeightTable
 
 # They divide by twice AudioSet's deviation.
 NORMALIZATION = {"mean": -4.2677393, "std": 2 * 4.5689974}
+_FREQUENCIES = 8  # rows of patches of 128 mel bins
 
 
-def arguments() -> dict[str, Any]:
-    """Arguments of our `MAViL` that is Audio-MAE Base."""
+def arguments(sizes: Mapping[str, Any], num_frames: int = 1024) -> dict[str, Any]:
+    """Arguments of our `MAViL` that is Audio-MAE.
+
+    Args:
+        sizes: of the encoder, and of the `decoder` where there is one.
+        num_frames: of the spectrogram.
+    """
     return {
-        **mae.SIZES["base"],
+        **sizes,
         **mae.ONE_MODALITY,
         "modality": "audio",
-        "audio": {"num_frames": 1024, **NORMALIZATION},
+        "audio": {"num_frames": num_frames, **NORMALIZATION},
         "target_normalization": "patch",
     }
 
 
-def encoder_table() -> WeightTable:
-    """The table of the encoder alone; whatever decoder there is is left."""
-    left = (Rule(r"decoder_.+", None), Rule("mask_token", None))
-    rules = mae.encoder("audio", mae.image_kernel(channels=1))
-    return WeightTable((*rules, *left), (r"decoder/.*",))
+def encoder_table(has_norm: bool = True) -> WeightTable:
+    """The table of the encoder alone; whatever decoder or head there is is left.
 
-
-def table(tensors: Tensors) -> WeightTable:
-    """The table of encoder and plain decoder (their `decoder_mode=0`).
-
-    Raises:
-        UserError: the decoder has Swin blocks, as that of the published file.
+    Args:
+        has_norm: the encoder ends in a norm; fine-tuned ones have one behind the mean.
     """
-    if any(".attn.tau" in name or ".meta_mlp." in name for name in tensors):
-        raise UserError(
-            "The file's decoder is made of Swin blocks, which attend within windows; "
-            "tfavmae has only plain decoders. Import the encoder alone."
-        )
+    rules = mae.encoder("audio", mae.image_kernel(channels=1))
+    left = [Rule(r"decoder_.+", None), Rule("mask_token", None), *mae.HEAD]
+    alone = (r"decoder/.*", *(() if has_norm else (r"encoder/audio_norm/.*",)))
+    return WeightTable((*rules, *left), alone)
+
+
+def table() -> WeightTable:
+    """The table of encoder and plain decoder (their `decoder_mode=0`)."""
     rules = mae.encoder("audio", mae.image_kernel(channels=1))
     return WeightTable((*rules, *mae.decoder("audio")))
+
+
+def identify(shapes: Shapes, given: Section) -> Identified | None:
+    """Audio-MAE, pretrained or fine-tuned.
+
+    Raises:
+        UserError: its patches overlap.
+    """
+    kernel = shapes.get("patch_embed.proj.weight", ())
+    if len(kernel) != 4 or kernel[1] != 1 or "cls_token" not in shapes:
+        return None
+    tokens = shapes["pos_embed"][1] - 1
+    if tokens % _FREQUENCIES:
+        raise UserError(
+            f"Audio-MAE with {tokens} tokens has patches that overlap, which ours do "
+            "not; take the file whose patches do not (512 tokens for 10 s)."
+        )
+    sizes: dict[str, Any] = encoder_sizes(shapes, "blocks", given)
+    # Blocks of Swin attend within windows; all our decoders are plain.
+    is_swin = any(".attn.tau" in x or ".meta_mlp." in x for x in shapes)
+    has_decoder = "decoder_blocks.0.norm1.weight" in shapes and not is_swin
+    notes = []
+    if has_decoder:
+        own = decoder_sizes(shapes, "decoder_blocks", mae.DECODER_HEADS, given)
+        sizes["decoder"] = own
+    if is_swin:
+        notes.append(
+            "Its decoder of Swin blocks is left, since tfavmae has only plain decoders."
+        )
+    if "head.weight" in shapes:
+        notes.append("Its head is left.")
+    num_frames = tokens // _FREQUENCIES * mae.PATCH
+    return Identified(
+        "audio_mae",
+        f"Audio-MAE, {size_name(sizes['hidden_dim'])} "
+        f"with {'' if has_decoder else 'no '}decoder",
+        section("mavil", arguments(sizes, num_frames), given),
+        table() if has_decoder else encoder_table("norm.weight" in shapes),
+        notes=tuple(notes),
+    )

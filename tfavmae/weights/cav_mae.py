@@ -212,6 +212,11 @@ def _of_decoder(modality: _Modality) -> list[Rule]:
     ]
 
 
+def modality_rules(name: str) -> list[Rule]:
+    """Rules of the weights that only the encoder of `audio` or `video` uses."""
+    return _of_modality({"audio": _AUDIO, "video": _VIDEO}[name])
+
+
 PRETRAINING = WeightTable(
     (
         *_of_modality(_AUDIO),

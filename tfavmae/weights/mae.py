@@ -4,10 +4,21 @@ A linear layer of theirs is `(out, in)`, a convolution `(out, in, rows, columns)
 class token gets a row of the position table, which is no weight here: ours is the sum.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tfavmae.weights.identified import (
+    Identified,
+    Section,
+    Shapes,
+    decoder_sizes,
+    encoder_sizes,
+    section,
+    side,
+    size_name,
+)
 from tfavmae.weights.rules import (
     VECTOR,
     Layout,
@@ -17,11 +28,8 @@ from tfavmae.weights.rules import (
 )
 
 PATCH = 16
-SIZES: dict[str, dict[str, Any]] = {
-    "base": {"hidden_dim": 768, "num_heads": 12, "mlp_dim": 3072, "num_layers": 12},
-    "large": {"hidden_dim": 1024, "num_heads": 16, "mlp_dim": 4096, "num_layers": 24},
-    "huge": {"hidden_dim": 1280, "num_heads": 16, "mlp_dim": 5120, "num_layers": 32},
-}
+# Of MAE's decoder and those made after it.
+DECODER_HEADS = {512: 16}
 _FIRST_ROW = Layout(lambda x: np.ravel(x[:, 0]), lambda x: np.zeros_like(x)[None, None])
 _OTHER_ROWS = Layout(lambda x: x[0, 1:], lambda x: x[None])
 
@@ -120,17 +128,19 @@ def image_table(with_decoder: bool, patch: int = PATCH) -> WeightTable:
     return WeightTable(tuple(rules), (r"decoder/.*",))
 
 
-def image_arguments(size: str, image: int = 224) -> dict[str, Any]:
+def image_arguments(
+    sizes: Mapping[str, Any], patch: int = PATCH, image: int = 224
+) -> dict[str, Any]:
     """Arguments of our `MAViL` that is image MAE: a video of one frame.
 
     Args:
-        size: `base`, `large` or `huge`, whose patches have 14 pixels.
+        sizes: of the encoder, and of the `decoder` where there is one.
+        patch: rows and columns of a patch; 14 for Huge.
         image: rows and columns of the images.
     """
-    patch = 14 if size == "huge" else PATCH
     frame = {"num_frames": 1, "height": image, "width": image}
     return {
-        **SIZES[size],
+        **sizes,
         **ONE_MODALITY,
         "modality": "video",
         "masking": {"video": {"ratio": 0.75}},
@@ -138,6 +148,58 @@ def image_arguments(size: str, image: int = 224) -> dict[str, Any]:
         "target_normalization": "patch",
     }
 
+
+def is_image_vit(shapes: Shapes) -> bool:
+    """Whether a file is a ViT of images under timm's names."""
+    kernel = shapes.get("patch_embed.proj.weight", ())
+    return len(kernel) == 4 and kernel[1] == 3 and "cls_token" in shapes
+
+
+def identify_image(shapes: Shapes, given: Section) -> Identified | None:
+    """`mae_pretrain_vit_*.pth`, or its `_full` form."""
+    if not is_image_vit(shapes) or "norm.weight" not in shapes:
+        return None
+    patch = shapes["patch_embed.proj.weight"][-1]
+    sizes: dict[str, Any] = encoder_sizes(shapes, "blocks", given)
+    has_decoder = "decoder_blocks.0.norm1.weight" in shapes
+    if has_decoder:
+        own = decoder_sizes(shapes, "decoder_blocks", DECODER_HEADS, given)
+        sizes["decoder"] = own
+    rows = side(shapes["pos_embed"][1] - 1)
+    name = size_name(sizes["hidden_dim"])
+    notes = (
+        () if has_decoder else ("A supervised ViT without its head looks the same.",)
+    )
+    return Identified(
+        "image_mae",
+        f"image MAE, {name} with {'' if has_decoder else 'no '}decoder",
+        section("mavil", image_arguments(sizes, patch, patch * rows), given),
+        image_table(has_decoder, patch),
+        notes=notes,
+    )
+
+
+def identify_space_time(shapes: Shapes, given: Section) -> Identified | None:
+    """mae_st's ViT-L and ViT-H of videos."""
+    if "pos_embed_temporal" not in shapes or "norm.weight" not in shapes:
+        return None
+    sizes = encoder_sizes(shapes, "blocks", given)
+    rows = side(shapes["pos_embed_spatial"][1])
+    times = shapes["pos_embed_temporal"][1]
+    arguments = image_arguments(sizes, PATCH, PATCH * rows)
+    arguments["masking"] = {"video": {"ratio": 0.9}}
+    arguments["video"] |= {"num_frames": 2 * times, "tubelet_size": (2, PATCH, PATCH)}
+    return Identified(
+        "mae_st",
+        f"MAE of videos (mae_st), {size_name(sizes['hidden_dim'])}, encoder",
+        section("mavil", arguments, given),
+        space_time_table((times, rows, rows)),
+        notes=("Its decoder is left: it predicts every second frame.",),
+    )
+
+
+# What is fine-tuned ends in a norm behind the mean, and in a head.
+HEAD = (Rule(r"(fc_norm|head)\.(weight|bias)", None),)
 
 # `MAViL` of one modality, which is MAE: nothing to fuse, nothing to contrast.
 ONE_MODALITY: dict[str, Any] = {

@@ -1,12 +1,20 @@
 """AV-MAE checkpoints of the authors (Scenic, Flax)."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfavmae.errors import UserError, did_you_mean
-from tfavmae.weights.rules import Rule, WeightTable
+from tfavmae.weights.rules import (
+    VECTOR,
+    Layout,
+    Rule,
+    Transform,
+    WeightTable,
+    as_is,
+    convolution,
+)
 
 # Their names to ours.
 MODALITIES = {"spectrogram": "audio", "rgb": "video"}
@@ -148,9 +156,8 @@ def _look_up(table: dict[str, str], key: str, section: dict[str, Any]) -> str:
     return table[section[key]]
 
 
-def rows(kernel: np.ndarray) -> np.ndarray:
-    """All axes but the last as one, as for inputs that are split into heads."""
-    return kernel.reshape(-1, kernel.shape[-1])
+# `(1, tokens, dim)` there, `(tokens, dim)` here.
+TOKENS = Layout(lambda x: x[0], lambda x: x[None])
 
 
 def norm_rules(theirs: str, ours: str) -> list[Rule]:
@@ -162,73 +169,120 @@ def norm_rules(theirs: str, ours: str) -> list[Rule]:
 
 
 def dense_rules(
-    theirs: str, ours: str, kernel: Callable[[np.ndarray], np.ndarray] = rows
+    theirs: str,
+    ours: str,
+    kernel: Transform = as_is,
+    bias: Transform = as_is,
+    **part: int,
 ) -> list[Rule]:
-    """Rules of a dense layer, from the names of both and the kernel's transform."""
+    """Rules of a dense layer, from the names of both.
+
+    Args:
+        theirs: pattern of their names.
+        ours: our address.
+        kernel, bias: transforms.
+        **part: `part` and `parts`, see `Rule`.
+    """
     return [
-        Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel),
-        Rule(f"{theirs}/bias", f"{ours}/bias", np.ravel),
+        Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel, **part),
+        Rule(f"{theirs}/bias", f"{ours}/bias", bias, **part),
     ]
 
 
-def stack(theirs: str, ours: str) -> list[Rule]:
+def patches_rules(theirs: str, ours: str, patch: Sequence[int]) -> list[Rule]:
+    """Rules of the projection of patches, a convolution of theirs.
+
+    Args:
+        theirs, ours: names.
+        patch: `(rows, columns)` of sound, `(time, rows, columns)` of video.
+    """
+    channels = 3 if len(patch) == 3 else 1
+    return dense_rules(theirs, ours, convolution_in_order(patch, channels))
+
+
+def convolution_in_order(patch: Sequence[int], channels: int) -> Layout:
+    """The kernel `(*patch, channels, dim)` as that of a dense layer on patches."""
+    return convolution(range(len(patch) + 2), patch, channels)
+
+
+def attention_rules(theirs: str, ours: str, num_heads: int) -> list[Rule]:
+    """Rules of an attention whose kernels are split into heads."""
+    out = Layout(
+        lambda x: x.reshape(-1, x.shape[-1]),
+        lambda x: x.reshape(num_heads, -1, x.shape[-1]),
+    )
+    split = Layout(
+        lambda x: x.reshape(x.shape[0], -1),
+        lambda x: x.reshape(x.shape[0], num_heads, -1),
+    )
+    bias = Layout(np.ravel, lambda x: x.reshape(num_heads, -1))
+    rules = dense_rules(f"{theirs}/out", f"{ours}/projection", out)
+    # Their three kernels make up ours, side by side.
+    for part, name in enumerate(("query", "key", "value")):
+        rules += dense_rules(
+            f"{theirs}/{name}", f"{ours}/qkv", split, bias, part=part, parts=3
+        )
+    return rules
+
+
+def stack(theirs: str, ours: str, num_heads: int) -> list[Rule]:
     """Rules of an encoder or decoder stack and its final norm; see `blocks`."""
     norm = norm_rules(f"{theirs}/encoder_norm", f"{ours}_norm")
-    return [*norm, *blocks(theirs, ours)]
+    return [*norm, *blocks(theirs, ours, num_heads)]
 
 
-def blocks(theirs: str, ours: str, suffix: str = "") -> list[Rule]:
+def blocks(theirs: str, ours: str, num_heads: int, suffix: str = "") -> list[Rule]:
     """Rules of the blocks of an encoder or decoder stack.
 
     Args:
         theirs: name of their stack, e.g. "Transformer".
         ours: address of our stack, e.g. "encoder/audio".
+        num_heads: of the attention.
         suffix: of the names of their blocks.
     """
     block, own = rf"{theirs}/encoderblock_(\d+){suffix}", rf"{ours}/block_\1"
-    attention = f"{block}/MultiHeadDotProductAttention_0"
-    rules = [
+    return [
         *norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
         *norm_rules(f"{block}/LayerNorm_1", f"{own}/norm_2"),
-        *dense_rules(f"{attention}/out", f"{own}/attention/projection"),
         *dense_rules(f"{block}/MlpBlock_0/Dense_0", f"{own}/mlp/expand"),
         *dense_rules(f"{block}/MlpBlock_0/Dense_1", f"{own}/mlp/contract"),
+        *attention_rules(
+            f"{block}/MultiHeadDotProductAttention_0", f"{own}/attention", num_heads
+        ),
     ]
-    # Their three kernels, split into heads, make up ours, side by side.
-    for part, name in enumerate(("query", "key", "value")):
-        for rule in dense_rules(
-            f"{attention}/{name}",
-            f"{own}/attention/qkv",
-            lambda kernel: kernel.reshape(kernel.shape[0], -1),
-        ):
-            rules.append(rule._replace(part=part, parts=3))
-    return rules
 
 
-def _of_modality(name: str, suffix: str) -> list[Rule]:
+def _of_modality(name: str, suffix: str, patch: Sequence[int]) -> list[Rule]:
     """Rules of the weights that only one modality uses; theirs end in `suffix`."""
     return [
-        *dense_rules(f"embedding{suffix}", f"{name}_tokenizer/projection"),
+        *patches_rules(f"embedding{suffix}", f"{name}_tokenizer/projection", patch),
         Rule(
             f"posembed_input{suffix}/pos_embedding",
             f"{name}_tokenizer/positions/table",
-            rows,
+            TOKENS,
         ),
-        Rule(f"Encoder_modality_token{suffix}", f"{name}_tokenizer/modality", np.ravel),
-        Rule(f"Decoder_modality_token{suffix}", f"decoder/{name}_modality", np.ravel),
-        Rule(f"mask_token{suffix}", f"decoder/{name}_mask_token", np.ravel),
+        Rule(f"Encoder_modality_token{suffix}", f"{name}_tokenizer/modality", VECTOR),
+        Rule(f"Decoder_modality_token{suffix}", f"decoder/{name}_modality", VECTOR),
+        Rule(f"mask_token{suffix}", f"decoder/{name}_mask_token", VECTOR),
         *dense_rules(f"decoder_projection{suffix}", f"decoder/{name}_projection"),
         *dense_rules(f"output_projection{suffix}", f"decoder/{name}_head"),
     ]
 
 
-def av_mae_table(arguments: dict[str, Any]) -> WeightTable:
+def patch_of(arguments: Mapping[str, Any], modality: str) -> Sequence[int]:
+    """The patch of a modality, from the arguments of a model."""
+    name = "patch_size" if modality == "audio" else "tubelet_size"
+    return arguments[modality][name]
+
+
+def av_mae_table(arguments: Mapping[str, Any]) -> WeightTable:
     """The table for an `AVMAE`.
 
     Args:
         arguments: the model's arguments, from `av_mae_arguments`.
     """
     wanted, fusion = arguments["modality"].split("_"), arguments["fusion"]
+    decoder, heads = arguments["decoder"], arguments["num_heads"]
     modalities = [m for m, ours in MODALITIES.items() if ours in wanted]
     if fusion == "early":
         stacks = {"Transformer": "encoder/joint"}
@@ -238,12 +292,16 @@ def av_mae_table(arguments: dict[str, Any]) -> WeightTable:
         stacks = {f"Transformer_{m}": f"encoder/{MODALITIES[m]}" for m in modalities}
     if fusion == "mid":
         stacks["Transformer_concat"] = "encoder/joint"
-    if arguments["decoder"]["sharing"] == "separate":
-        stacks |= {f"Decoder_{m}": f"decoder/{MODALITIES[m]}" for m in modalities}
+    if decoder["sharing"] == "separate":
+        decoders = {f"Decoder_{m}": f"decoder/{MODALITIES[m]}" for m in modalities}
     else:
-        stacks["Decoder"] = "decoder/both"
-    rules = [r for m in modalities for r in _of_modality(MODALITIES[m], f"_{m}")]
-    rules += [rule for names in stacks.items() for rule in stack(*names)]
+        decoders = {"Decoder": "decoder/both"}
+    rules = []
+    for m in modalities:
+        patch = patch_of(arguments, MODALITIES[m])
+        rules += _of_modality(MODALITIES[m], f"_{m}", patch)
+    for names, num_heads in ((stacks, heads), (decoders, decoder["num_heads"])):
+        rules += [r for own in names.items() for r in stack(*own, num_heads)]
     # Fixed tables are constants of their code, and variables of our models.
     alone = [r"decoder/.*_positions/table"]
     if arguments["positions"]["kind"] != "learned":
@@ -251,17 +309,18 @@ def av_mae_table(arguments: dict[str, Any]) -> WeightTable:
     return WeightTable(tuple(rules), tuple(alone))
 
 
-def unimodal_table(modality: str) -> WeightTable:
+def unimodal_table(arguments: Mapping[str, Any]) -> WeightTable:
     """The table for their masked autoencoder of one modality.
 
     Args:
-        modality: "audio" or "video". Their names do not say it.
+        arguments: of our `AVMAE`, whose `modality` their names do not say.
     """
+    modality = arguments["modality"]
     return WeightTable(
         (
-            *_of_modality(modality, ""),
-            *stack("Transformer", f"encoder/{modality}"),
-            *stack("Decoder", "decoder/both"),
+            *_of_modality(modality, "", patch_of(arguments, modality)),
+            *stack("Transformer", f"encoder/{modality}", arguments["num_heads"]),
+            *stack("Decoder", "decoder/both", arguments["decoder"]["num_heads"]),
         ),
         (r".*positions/table",),
     )

@@ -1,19 +1,20 @@
 """Fine-tuned checkpoints of AV-MAE's and MBT's authors (Scenic, Flax)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tfavmae.errors import UserError
-from tfavmae.weights.rules import Rule, WeightTable
+from tfavmae.weights.rules import VECTOR, Rule, WeightTable
 from tfavmae.weights.scenic import (
     ATTENTION,
     MODALITIES,
     SIZES,
+    TOKENS,
     blocks,
     dense_rules,
     norm_rules,
-    rows,
+    patch_of,
+    patches_rules,
     stack,
 )
 
@@ -117,7 +118,9 @@ def mbt_table(config: dict[str, Any], original: bool = False) -> WeightTable:
     order = model["modality_fusion"]
     # The first modality has names without a suffix; in the original, video has.
     plain = "rgb" if original else order[0]
-    shared = model.get("share_encoder", False)
+    shared, heads = model.get("share_encoder", False), model["num_heads"]
+    rows, columns, frames = model["patches"]["size"]
+    patches = {"rgb": (frames, rows, columns), "spectrogram": (rows, columns)}
     head = "" if original else "ProjectionHeadAndClassifier_0/"
     rules = [
         *norm_rules("Transformer/encoder_norm", "encoder/joint_norm"),
@@ -126,41 +129,43 @@ def mbt_table(config: dict[str, Any], original: bool = False) -> WeightTable:
     ]
     # One modality alone has a bottleneck in their checkpoints, which nothing reads.
     bottleneck = "encoder/joint/bottleneck" if len(order) > 1 else None
-    rules.append(Rule("bottleneck", bottleneck, rows))
+    rules.append(Rule("bottleneck", bottleneck, TOKENS))
     if shared:
-        rules += blocks("Transformer", "encoder/joint/both")
+        rules += blocks("Transformer", "encoder/joint/both", heads)
     for m in order:
         own = MODALITIES[m]
-        rules += _of_modality(m, own, alone=len(order) == 1)
+        rules += _of_modality(m, own, patches[m], alone=len(order) == 1)
         if not shared:
             suffix = "" if m == plain else f"_{m if original else _SHORT[m]}"
-            rules += blocks("Transformer", f"encoder/joint/{own}", suffix)
+            rules += blocks("Transformer", f"encoder/joint/{own}", heads, suffix)
     # Fixed tables are constants of their code; the original learns them.
     alone = () if original else (r".*_tokenizer/positions/table",)
     return WeightTable(tuple(rules), alone)
 
 
-def _of_modality(theirs: str, ours: str, alone: bool) -> list[Rule]:
+def _of_modality(
+    theirs: str, ours: str, patch: Sequence[int], alone: bool
+) -> list[Rule]:
     """Rules of the weights that make tokens of a modality."""
     suffix = "" if theirs == "rgb" else f"_{theirs}"
     tokenizer = f"{ours}_tokenizer"
     return [
-        *dense_rules(f"embedding{suffix}", f"{tokenizer}/projection"),
+        *patches_rules(f"embedding{suffix}", f"{tokenizer}/projection", patch),
         Rule(
             f"Transformer/posembed_input{suffix}/pos_embedding",
             f"{tokenizer}/positions/table",
-            rows,
+            TOKENS,
         ),
-        Rule(f"Encoder_modality_token_{theirs}", f"{tokenizer}/modality", np.ravel),
+        Rule(f"Encoder_modality_token_{theirs}", f"{tokenizer}/modality", VECTOR),
         Rule(
             "cls" if alone or theirs == "rgb" else f"cls{theirs}",
             f"{tokenizer}/class_token",
-            np.ravel,
+            VECTOR,
         ),
     ]
 
 
-def vivit_table(modality: str) -> WeightTable:
+def vivit_table(arguments: Mapping[str, Any]) -> WeightTable:
     """The table for their classifiers of one modality, `ViViT` of `projects/av_mae`.
 
     Ours is `build_classifier("av_mae", modality=modality, fusion="separate")`: with
@@ -168,18 +173,20 @@ def vivit_table(modality: str) -> WeightTable:
     `head={"tokens": "class_token", "norm": "none"}`.
 
     Args:
-        modality: "audio" or "video". Their names do not say it.
+        arguments: of `build_classifier`, whose `modality` their names do not say.
     """
+    modality = arguments["modality"]
+    patch = patch_of(arguments, modality)
     rules = [
-        *dense_rules("embedding", f"{modality}_tokenizer/projection"),
+        *patches_rules("embedding", f"{modality}_tokenizer/projection", patch),
         Rule(
             "posembed_input/pos_embedding",
             f"{modality}_tokenizer/positions/table",
-            rows,
+            TOKENS,
         ),
-        Rule(r"Encoder_modality_token_\w+", f"{modality}_tokenizer/modality", np.ravel),
-        Rule("cls", f"encoder/{modality}_class_token", np.ravel),
-        *stack("Transformer", f"encoder/{modality}"),
+        Rule(r"Encoder_modality_token_\w+", f"{modality}_tokenizer/modality", VECTOR),
+        Rule("cls", f"encoder/{modality}_class_token", VECTOR),
+        *stack("Transformer", f"encoder/{modality}", arguments["num_heads"]),
         *norm_rules("encoder_norm", "head_norm"),
         *dense_rules("pre_logits", "head_representation"),
         *dense_rules("output_projection", "head"),

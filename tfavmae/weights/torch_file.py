@@ -26,9 +26,16 @@ from tfavmae.weights.stored import (
 from tfavmae.weights.torch_calls import CALLS, View, plain, storage_of
 
 # Where training loops keep the model, in the order in which they are looked for.
-MODEL_KEYS = ("model", "state_dict", "module")
+MODEL_KEYS = ("model", "model_state", "state_dict", "module")
 # What they keep beside it and nobody starts from.
-_LEFT = ("optimizer", "optimizer_state_dict", "optim", "scaler", "scheduler")
+_LEFT = (
+    "optimizer",
+    "optimizer_state",
+    "optimizer_state_dict",
+    "optim",
+    "scaler",
+    "scheduler",
+)
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_PICKLE = 1 << 28

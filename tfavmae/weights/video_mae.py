@@ -4,14 +4,28 @@ Their attention has no bias of the keys, which the softmax would cancel, and the
 positions are the interleaved sines of AV-MAE, computed and not stored.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfavmae.layers.positions import sincos_1d
+from tfavmae.models.inputs import VideoInput
 from tfavmae.weights import mae
+from tfavmae.weights.identified import (
+    Identified,
+    Section,
+    Shapes,
+    decoder_sizes,
+    encoder_sizes,
+    section,
+    size_name,
+)
 from tfavmae.weights.rules import VECTOR, Layout, Rule, WeightTable
 
+# Of the decoders of Small, Base, Large and Huge.
+DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}
 _QUERY = Layout(
     lambda x: np.concatenate([x, np.zeros(2 * len(x), x.dtype)]),
     lambda x: x[: len(x) // 3],
@@ -22,24 +36,42 @@ _VALUE = Layout(
 )
 
 
-def arguments(size: str, decoder: dict[str, int], frames: int = 16) -> dict[str, Any]:
+def arguments(sizes: Mapping[str, Any], frames: int = 16) -> dict[str, Any]:
     """Arguments of our `MAViL` that is VideoMAE.
 
     Args:
-        size: of the encoder, see `mae.SIZES`.
-        decoder: sizes of the decoder; of Base 384 wide, 6 heads, 1,536, 4 layers.
+        sizes: of the encoder, and of its `decoder`.
         frames: frames of a clip.
     """
     return {
-        **mae.SIZES[size],
+        **sizes,
         **mae.ONE_MODALITY,
         "modality": "video",
         "class_token": False,
-        "decoder": decoder,
         "masking": {"video": {"strategy": "tube", "ratio": 0.9}},
         "video": {"num_frames": frames, "tubelet_size": (2, 16, 16)},
         "target_normalization": "patch",
     }
+
+
+def identify(shapes: Shapes, given: Section) -> Identified | None:
+    """A pretrained VideoMAE. No tensor shows its frames and pixels."""
+    if "encoder_to_decoder.weight" not in shapes:
+        return None
+    encoder = encoder_sizes(shapes, "encoder.blocks", given)
+    decoder = decoder_sizes(shapes, "decoder.blocks", DECODER_HEADS, given)
+    model = section("mavil", arguments({**encoder, "decoder": decoder}), given)
+    video = VideoInput(**model["video"])
+    return Identified(
+        "video_mae",
+        f"VideoMAE, {size_name(encoder['hidden_dim'])} with decoder",
+        model,
+        table(math.prod(video.grid), encoder["hidden_dim"], decoder["hidden_dim"]),
+        notes=(
+            f"Assumed: {video.num_frames} frames of {video.height} x {video.width} "
+            "pixels; else say --set model.video.num_frames=N and so on.",
+        ),
+    )
 
 
 def table(num_tokens: int, width: int, decoder_width: int) -> WeightTable:

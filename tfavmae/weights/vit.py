@@ -3,25 +3,86 @@
 Heads are left: what starts from these weights has classes of its own.
 """
 
-import numpy as np
-
-from tfavmae.weights import mae
-from tfavmae.weights.rules import Layout, Rule, WeightTable
-from tfavmae.weights.scenic import norm_rules
+from tfavmae.weights import mae, scenic
+from tfavmae.weights.identified import (
+    Identified,
+    Section,
+    Shapes,
+    count_layers,
+    encoder_sizes,
+    section,
+    side,
+    size_name,
+)
+from tfavmae.weights.rules import Rule, WeightTable
 
 # Their images are centred on zero, unlike MAE's.
 NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
-def torch_table(patch: int = mae.PATCH) -> WeightTable:
+def torch_table(patch: int = mae.PATCH, has_norm: bool = True) -> WeightTable:
     """The table of timm's `vit_*_patch16_224`, of ImageNet-1k or -21k.
 
     Args:
         patch: rows and columns of a patch.
+        has_norm: the encoder ends in a norm; MAE's fine-tuned ones have one behind the
+            mean.
     """
-    left = Rule(r"(head|pre_logits\.fc)\.(weight|bias)", None)
+    left = Rule(r"pre_logits\.fc\.(weight|bias)", None)
     rules = mae.encoder("video", mae.image_kernel(patch))
-    return WeightTable((*rules, left), (r"decoder/.*",))
+    alone = (r"decoder/.*", *(() if has_norm else (r"encoder/video_norm/.*",)))
+    return WeightTable((*rules, *mae.HEAD, left), alone)
+
+
+def identify_torch(shapes: Shapes, given: Section) -> Identified | None:
+    """A supervised ViT of timm, or image MAE fine-tuned on ImageNet."""
+    is_of_mae = "fc_norm.weight" in shapes
+    if not mae.is_image_vit(shapes) or not (is_of_mae or "head.weight" in shapes):
+        return None
+    sizes = encoder_sizes(shapes, "blocks", given)
+    patch = shapes["patch_embed.proj.weight"][-1]
+    rows = side(shapes["pos_embed"][1] - 1)
+    arguments = mae.image_arguments(sizes, patch, patch * rows)
+    if not is_of_mae:
+        arguments["video"] |= NORMALIZATION
+    name = size_name(sizes["hidden_dim"])
+    return Identified(
+        "vit",
+        f"{'image MAE fine-tuned on ImageNet' if is_of_mae else 'supervised ViT'}, "
+        f"{name} with {rows * patch} x {rows * patch} pixels",
+        section("mavil", arguments, given),
+        torch_table(patch, "norm.weight" in shapes),
+        notes=("Its head is left.",),
+    )
+
+
+def identify_numpy(shapes: Shapes, given: Section) -> Identified | None:
+    """A supervised ViT as its authors' npz."""
+    attention = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
+    kernel = shapes.get("embedding/kernel", ())
+    if attention not in shapes or len(kernel) != 4 or "cls" not in shapes:
+        return None
+    width, heads, _ = shapes[attention]
+    patch = kernel[0]
+    block = "Transformer/encoderblock_"
+    sizes = {
+        "hidden_dim": width,
+        "num_heads": heads,
+        "mlp_dim": shapes[f"{block}0/MlpBlock_3/Dense_0/bias"][0],
+        "num_layers": count_layers(shapes, rf"{block}(\d+)/"),
+    }
+    positions = shapes["Transformer/posembed_input/pos_embedding"]
+    rows = side(positions[1] - 1)
+    arguments = mae.image_arguments(sizes, patch, patch * rows)
+    arguments["video"] |= NORMALIZATION
+    return Identified(
+        "vit",
+        f"supervised ViT of its authors, {size_name(width)} with {rows * patch} x "
+        f"{rows * patch} pixels",
+        section("mavil", arguments, given),
+        numpy_table(heads, patch),
+        notes=("Its head is left.",),
+    )
 
 
 def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
@@ -32,41 +93,19 @@ def numpy_table(num_heads: int, patch: int = mae.PATCH) -> WeightTable:
         patch: rows and columns of a patch.
     """
     block, own = r"Transformer/encoderblock_(\d+)", r"encoder/video/block_\1"
-    attention = f"{block}/MultiHeadDotProductAttention_1"
-    kernel = Layout(
-        lambda x: x.reshape(-1, x.shape[-1]),
-        lambda x: x.reshape(patch, patch, 3, x.shape[-1]),
-    )
+    kernel = scenic.convolution_in_order((patch, patch), channels=3)
     rules = [
         *_named(mae.tokens("video", kernel)),
-        *norm_rules("Transformer/encoder_norm", "encoder/video_norm"),
-        *norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
-        *norm_rules(f"{block}/LayerNorm_2", f"{own}/norm_2"),
-        *_dense(f"{block}/MlpBlock_3/Dense_0", f"{own}/mlp/expand"),
-        *_dense(f"{block}/MlpBlock_3/Dense_1", f"{own}/mlp/contract"),
-        Rule(
-            f"{attention}/out/kernel",
-            f"{own}/attention/projection/kernel",
-            Layout(
-                lambda x: x.reshape(-1, x.shape[-1]),
-                lambda x: x.reshape(num_heads, -1, x.shape[-1]),
-            ),
+        *scenic.norm_rules("Transformer/encoder_norm", "encoder/video_norm"),
+        *scenic.norm_rules(f"{block}/LayerNorm_0", f"{own}/norm_1"),
+        *scenic.norm_rules(f"{block}/LayerNorm_2", f"{own}/norm_2"),
+        *scenic.dense_rules(f"{block}/MlpBlock_3/Dense_0", f"{own}/mlp/expand"),
+        *scenic.dense_rules(f"{block}/MlpBlock_3/Dense_1", f"{own}/mlp/contract"),
+        *scenic.attention_rules(
+            f"{block}/MultiHeadDotProductAttention_1", f"{own}/attention", num_heads
         ),
-        Rule(f"{attention}/out/bias", f"{own}/attention/projection/bias"),
+        Rule(r"(head|pre_logits)/(kernel|bias)", None),
     ]
-    # Outputs are split into heads.
-    split = Layout(
-        lambda x: x.reshape(x.shape[0], -1),
-        lambda x: x.reshape(x.shape[0], num_heads, -1),
-    )
-    bias = Layout(np.ravel, lambda x: x.reshape(num_heads, -1))
-    for part, name in enumerate(("query", "key", "value")):
-        theirs, ours = f"{attention}/{name}", f"{own}/attention/qkv"
-        rules += [
-            Rule(f"{theirs}/kernel", f"{ours}/kernel", split, part, 3),
-            Rule(f"{theirs}/bias", f"{ours}/bias", bias, part, 3),
-        ]
-    rules.append(Rule(r"(head|pre_logits)/(kernel|bias)", None))
     return WeightTable(tuple(rules), (r"decoder/.*",))
 
 
@@ -79,10 +118,3 @@ def _named(rules: list[Rule]) -> list[Rule]:
         r"patch_embed\.proj\.bias": "embedding/bias",
     }
     return [rule._replace(pattern=names[rule.pattern]) for rule in rules]
-
-
-def _dense(theirs: str, ours: str) -> list[Rule]:
-    return [
-        Rule(f"{theirs}/kernel", f"{ours}/kernel"),
-        Rule(f"{theirs}/bias", f"{ours}/bias"),
-    ]

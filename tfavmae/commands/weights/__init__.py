@@ -1,1 +1,1 @@
-"""Subcommands of `tfavmae weights`: what published weights hold."""
+"""Subcommands of `tfavmae weights`: published weights, and ours for others."""

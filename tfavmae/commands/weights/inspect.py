@@ -1,4 +1,4 @@
-"""`tfavmae weights inspect`: what is in a file of weights; nothing in it is run."""
+"""`tfavmae weights inspect`: what a file of weights is; nothing in it is run."""
 
 import argparse
 import collections
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tfavmae.commands.arguments import add_command
-from tfavmae.errors import on_one_line
+from tfavmae.errors import UserError, on_one_line
 
 _SHOWN = 10  # tensors at the beginning, and at the end
 
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
         commands,
         "inspect",
         run,
-        summary="show what is in a file of weights; nothing in it is run",
+        summary="show which model a file of weights is of; nothing in it is run",
         example="tfavmae weights inspect mae_pretrain_vit_base.pth",
     )
     parser.add_argument(
@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
     # Not at the top: NumPy alone would take a third of what the help page may take.
     from tfavmae.weights.weight_file import open_weights
 
-    contents = summary(open_weights(args.file))
+    file = open_weights(args.file)
+    contents = summary(file) | {"model": guess(file)}
     if args.json:
         print(json.dumps(contents))
     else:
@@ -64,6 +65,44 @@ def summary(file: Any) -> dict[str, Any]:
     }
 
 
+def guess(file: Any) -> dict[str, Any]:
+    """Which published model a `WeightFile` seems to be of, as plain values.
+
+    Returns:
+        A dict of `title`, `preset` (ours, that it fills), `notes` and `published`, a
+        list of the files of its kind with their licences; or of `unknown`, the reason.
+    """
+    from tfavmae.weights.identify import identify
+    from tfavmae.weights.published import of_family
+
+    try:
+        found = identify(file)
+    except UserError as error:
+        return {"unknown": str(error).removeprefix(f"{file.path}: ")}
+    return {
+        "title": found.title,
+        "preset": f"{found.model['name']}_{found.model['size']}",
+        "num_classes": found.num_classes,
+        "notes": list(found.notes),
+        "published": [
+            {"file": x.file, "source": x.source, "licence": x.licence}
+            for x in of_family(found.family)
+        ],
+    }
+
+
+def _print_guess(model: dict[str, Any]) -> None:
+    if "unknown" in model:
+        print(f"model: {on_one_line(model['unknown'])}")
+        return
+    head = f", {model['num_classes']} classes" if model["num_classes"] else ""
+    print(f"model: {model['title']}{head}; fills {model['preset']}")
+    for note in model["notes"]:
+        print(f"note: {note}")
+    licences = {x["licence"] for x in model["published"]}
+    print(f"licence of what is published of its kind: {'; '.join(sorted(licences))}")
+
+
 def _print(contents: dict[str, Any], is_long: bool) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -73,6 +112,7 @@ def _print(contents: dict[str, Any], is_long: bool) -> None:
     print(f"{on_one_line(contents['path'])}: {contents['format']}")
     numbers = f"{len(tensors)} tensors, {contents['parameters']:,} parameters"
     print(f"{numbers} ({', '.join(dtypes) or 'none'})")
+    _print_guess(contents["model"])
     left_out = 0 if is_long else max(0, len(tensors) - 2 * _SHOWN)
     table = Table("name", "shape", "dtype")
     for i, tensor in enumerate(tensors):
