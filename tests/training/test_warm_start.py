@@ -1,11 +1,10 @@
 """What a run starts from: runs, lists of them, files, and the list that it leaves."""
 
 import csv
-import dataclasses
-import sys
-import types
+import io
 
 import numpy as np
+import published_files
 import pytest
 from rich.console import Console
 
@@ -15,10 +14,10 @@ from tfavmae.errors import UserError
 from tfavmae.models.transfer import address
 from tfavmae.training import experiment, factory, warm_start, weight_list
 from tfavmae.training.workdir import Workdir
-from tfavmae.weights import mae
+from tfavmae.weights.starting import Source
+from tfavmae.weights.torch_writer import write_torch
 
 LABELS = factory.Labels(2, False, None)
-SPIES: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_sources_in_yaml_and_back(value, expected, small_config, tmp_path):
         (
             "initialize_from",
             [{"from": "a", "mode": 1}],
-            r"Unknown key initialize_from\[0\]\.mode; known: from, modality",
+            r"Unknown key initialize_from\[0\]\.mode; known: from, modality, model",
         ),
         (
             "initialize_from",
@@ -194,7 +193,7 @@ def test_the_list_for_people_has_a_line_for_each_part(pretrained, small_config):
         )
         for i, x in enumerate(plan)
     ]
-    console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(weight_list.summary(rows))
     lines = console.export_text().splitlines()
     assert len(lines) < 25
@@ -204,40 +203,24 @@ def test_the_list_for_people_has_a_line_for_each_part(pretrained, small_config):
     assert "new in this model" in head and " 12 " in head
 
 
-@dataclasses.dataclass
-class Identified:
-    model: dict
-    grids: dict
-    tensors: dict
-
-    def arrays(self):
-        return self.tensors
-
-
-def test_a_file_of_weights_starts_a_run(small_config, tmp_path, monkeypatch):
+def test_a_file_of_weights_starts_a_run(small_config, tmp_path):
     """Image MAE into both encoders of CAV-MAE."""
-    import published_files
-
     rng = np.random.default_rng(0)
-    shapes = published_files.mae(16, 32, 2, 4, patch=8, decoder=(16, 32, 1))
+    shapes = published_files.mae(16, 32, 2, 4, decoder=(16, 32, 1))
     theirs = {k: rng.normal(size=s).astype("float32") for k, s in shapes.items()}
-    arrays = mae.image_table(with_decoder=True, patch=8).convert(theirs)
-    video = {"num_frames": 1, "height": 16, "width": 16, "tubelet_size": [1, 8, 8]}
-    file = Identified(
-        {"name": "mavil", "size": "base", "modality": "video", "video": video},
-        {"video": (1, 2, 2)},
-        arrays,
-    )
-    module = types.SimpleNamespace(identify=lambda opened: file)
-    monkeypatch.setitem(sys.modules, "tfavmae.weights.identify", module)
-    path = tmp_path / "image.npz"
-    np.savez(path, **theirs)
-    config = small_config(initialize_from=str(path))
+    path = tmp_path / "image.pth"
+    write_torch(path, theirs)
+    heads = {"options": {"num_heads": 2, "decoder": {"num_heads": 2}}}
+    config = small_config(initialize_from={"from": str(path), "model": heads})
+    config.model.audio.patch_size = [16, 16]
+    config.model.video.override({"tubelet_size": [1, 16, 16], "width": 32})
+    half = {m: {"ratio": 0.5} for m in ("audio", "video")}
+    config.model.options.override({"masking": half}, is_strict=False)
     weights, plan, lines = started(config, factory.build_model(config))
     summed = theirs["patch_embed.proj.weight"].sum(axis=1).transpose(2, 1, 0)
     np.testing.assert_allclose(
         weights["audio_tokenizer/projection/kernel"],
-        summed.reshape(64, 16),
+        summed.reshape(256, 16),
         rtol=1e-5,
         atol=1e-6,
     )
@@ -254,14 +237,13 @@ def test_a_teacher_is_not_made_of_another_modality(small_config, pretrained):
     values["model"]["name"] = "mavil"
     values["model"]["video"] |= {"num_frames": 2, "tubelet_size": [2, 8, 8]}
     values["model"]["options"] |= {"num_layers": 1, "num_fusion_layers": 1}
+    values["model"]["options"]["masking"] = {"video": {"ratio": 0.5}}
     alone = values | {"model": values["model"] | {"modality": "audio"}}
     options = {"contrast": {"weight": 0.0}, "num_fusion_layers": 0}
     alone["model"]["options"] = alone["model"]["options"] | options
     source = factory.build_model(config_lib.from_dict(alone))
     values["model"]["options"] |= {"teacher": {}}
     student = factory.build_model(config_lib.from_dict(values))
-    from tfavmae.weights.starting import Source
-
     opened = [Source.of_model("audio", source)]
     with pytest.raises(UserError, match=r"teacher_from=audio: .*would stay at random"):
         warm_start.teacher_plan(student, opened, "teacher_from")

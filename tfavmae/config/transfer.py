@@ -44,16 +44,22 @@ class TransferConfig(Config):
     rows: str | None = field(default=None, metadata={"choices": ("time", "frequency")})
 
 
+_KEYS = ("from", "modality", "model")
+
+
 class SourceConfig(NamedTuple):
     """A source of weights.
 
     Attributes:
         path: of a run, a preset or a file of weights.
         modality: the only one to take; `None`: all.
+        model: keys of the section `model` of the model in a file, for what no tensor
+            shows: `{options: {fusion: shared}}`.
     """
 
     path: str
     modality: str | None = None
+    model: Mapping[str, Any] | None = None
 
 
 def read_sources(name: str, value: Any) -> str | list | None:
@@ -61,7 +67,8 @@ def read_sources(name: str, value: Any) -> str | list | None:
 
     Args:
         name: of the key.
-        value: a path, `{from: PATH, modality: audio}`, or a list of these.
+        value: a path, a mapping of `from` and the other attributes of `SourceConfig`,
+            or a list of these.
 
     Raises:
         UserError: it is something else.
@@ -75,10 +82,10 @@ def read_sources(name: str, value: Any) -> str | list | None:
             f"{{from: PATH, modality: audio}}. Received: {shown(value)}."
         )
     sources = [_read_source(f"{name}[{i}]", x) for i, x in enumerate(entries)]
-    if all(x.modality is None for x in sources):
+    if all(x == SourceConfig(x.path) for x in sources):
         return [x.path for x in sources]
     # Model Garden's lists are of one kind.
-    return [{"from": x.path, "modality": x.modality} for x in sources]
+    return [{"from": x.path, "modality": x.modality, "model": x.model} for x in sources]
 
 
 def sources(value: Any) -> list[SourceConfig]:
@@ -95,12 +102,16 @@ def _read_source(name: str, value: Any) -> SourceConfig:
             f"{name} must be a path or {{from: PATH, modality: audio}}. Received: "
             f"{shown(value)}."
         )
-    if unknown := sorted(map(str, given.keys() - {"from", "modality"})):
-        raise UserError(f"Unknown key {name}.{unknown[0][:80]}; known: from, modality.")
+    if unknown := sorted(map(str, given.keys() - set(_KEYS))):
+        known = ", ".join(_KEYS)
+        raise UserError(f"Unknown key {name}.{unknown[0][:80]}; known: {known}.")
+    model = given.get("model")
+    if model is not None and not isinstance(model, Mapping):
+        raise UserError(f"{name}.model must be a mapping. Received: {shown(model)}.")
     modality = given.get("modality")
     if modality not in (None, *MODALITIES):
         raise UserError(
             f"{name}.modality must be one of {', '.join(MODALITIES)}. Received: "
             f"{shown(modality)}."
         )
-    return SourceConfig(given["from"], modality)
+    return SourceConfig(given["from"], modality, model)

@@ -14,8 +14,11 @@ from tfavmae.errors import UserError
 from tfavmae.models import presets
 from tfavmae.models.inputs import as_input
 from tfavmae.models.keras_file import load_model
+from tfavmae.models.options import modalities_of
 from tfavmae.models.transfer import APART
 from tfavmae.training.runs import load
+from tfavmae.weights.identified import Identified
+from tfavmae.weights.identify import identify
 from tfavmae.weights.starting import Options, Origin, Source, apply_plan, make_plan
 from tfavmae.weights.weight_file import open_weights
 
@@ -142,22 +145,19 @@ def open_source(source: SourceConfig) -> Source:
     if path.suffix == ".keras" and path.is_file():
         return Source.of_model(source.path, load_model(path), source.modality)
     if path.is_file() or (path / "saved_model.pb").is_file():
-        from tfavmae.weights.identify import identify
-
-        return of_file(source, identify(open_weights(path)))
+        return of_file(source, identify(open_weights(path), source.model))
     return Source.of_model(source.path, load(path).model, source.modality)
 
 
-def of_file(source: SourceConfig, identified: Any) -> Source:
+def of_file(source: SourceConfig, identified: Identified) -> Source:
     """The source that somebody's file of weights is."""
     section = identified.model
-    paper = presets.paper(section["name"])
+    fields = {**presets.paper(section["name"]).INPUTS}
     inputs = {
-        m: as_input(m, {**paper.INPUTS[m], **dict(section.get(m) or {})})
-        for m in identified.grids
+        m: as_input(m, {**fields[m], **section[m]})
+        for m in modalities_of(section["modality"])
     }
-    arrays = identified.arrays()
-    return Source(source.path, arrays, inputs, source.modality, identified.grids)
+    return Source(source.path, identified.arrays(), inputs, source.modality)
 
 
 def _differing_inputs(

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -43,24 +43,17 @@ class Source:
         arrays: dict of address to weight.
         inputs: dict of modality to its input.
         modality: the only one to take; `None`: all.
-        grids: dict of modality to its tokens along each axis, where they are not those
-            of `inputs`.
     """
 
     title: str
     arrays: Mapping[str, np.ndarray]
     inputs: Mapping[str, AudioInput | VideoInput]
     modality: str | None = None
-    grids: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def structure(self) -> Structure:
         """What the addresses say of the model."""
         return Structure(self.arrays, self.modality and [self.modality])
-
-    def grid(self, modality: str) -> tuple[int, ...]:
-        """Tokens of a modality along each axis."""
-        return tuple(self.grids.get(modality) or self.inputs[modality].grid)
 
     @classmethod
     def of_model(
@@ -149,7 +142,7 @@ def make_plan(
             "model of the same size."
         )
     if missing:
-        parts = _parts(missing, planner.wanted)
+        parts = _parts(missing, [x.address for x in found if x.source])
         counts = ", ".join(f"{part} ({n})" for part, n in parts.most_common())
         fresh = ", ".join(f"^{part}/" for part in parts)
         raise UserError(
@@ -182,13 +175,13 @@ def group_of(address: str) -> str:
     return prefix + block[0]
 
 
-def _parts(missing: Sequence[str], wanted: Collection[str]) -> collections.Counter:
-    """How many weights are missing, by group, or by whole part where all of it is."""
+def _parts(missing: Sequence[str], had: Sequence[str]) -> collections.Counter:
+    """How many weights are missing, by group, or by part where a source has none."""
     parts: collections.Counter = collections.Counter()
     for a in missing:
         part = a.split("/")[0]
-        whole = [x for x in wanted if x.startswith(f"{part}/")]
-        parts[part if set(whole) <= set(missing) else group_of(a)] += 1
+        is_whole = not any(f"{part}/" in x for x in had)
+        parts[part if is_whole else group_of(a)] += 1
     return parts
 
 
@@ -286,18 +279,16 @@ class _Planner:
         if not is_head and not ours.endswith("_tokenizer/projection/kernel"):
             return array, how
         starting = self.options.starting
-        patches = [
-            Patch.of(x)
-            for x in (source.inputs[other], self.part.inputs_by_modality[modality])
-        ]
-        if array.shape[0 if not is_head else -1] != math.prod(patches[0].shape):
+        patch = Patch.of(source.inputs[other])
+        wanted = Patch.of(self.part.inputs_by_modality[modality])
+        if array.shape[0 if not is_head else -1] != math.prod(patch.shape):
             # A student's head predicts features, whatever the patch.
             return array, how
         crosses = modality == "audio" and other == "video"
         if is_head and crosses and starting.audio_head == "fresh":
             return None, "transfer.audio_head=fresh"
         fit = fitted_head if is_head else fitted_kernel
-        value, done = fit(array, *patches, starting)
+        value, done = fit(array, patch, wanted, starting)
         return value, ", ".join([*([how] if how != "as is" else []), *done]) or how
 
     def _fitted_table(
@@ -305,7 +296,7 @@ class _Planner:
     ) -> tuple[np.ndarray | None, str]:
         """A table of positions for our grid, and what was done to it."""
         modality, layer = modality_of(ours), self._positions(ours)
-        there, here = source.grid(other), layer.grid
+        there, here = tuple(source.inputs[other].grid), layer.grid
         trims = self.options.positions == "trim"
         how = "trimmed" if trims else "interpolated"
         if ours.endswith("time_table"):
