@@ -143,32 +143,53 @@ def mavil(**options):
 
 @pytest.mark.parametrize("frames", ["repeat", "average"])
 def test_mavil_starts_from_image_mae(frames):
+    """Audio from scratch (appendix B.3)."""
     theirs, source = image_mae(has_decoder=False)
+    model = mavil()
+    before = {address(v): np.array(v) for v in model.weights}
     starting = dataclasses.replace(MAViL.STARTING, frames=frames)
-    weights, plan = started(mavil(), source, starting=starting, fresh=("^decoder/",))
+    weights, plan = started(model, source, starting=starting, fresh=("^decoder/",))
     image = theirs["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
     divisor = 2 if frames == "average" else 1
     kernel = np.stack([image, image]).reshape(-1, WIDTH) / divisor
     last = "encoder/video/block_1/attention/qkv/kernel"
     qkv = theirs["blocks.1.attn.qkv.weight"].T
+    table = np.tile(theirs["pos_embed"][0, 1:], (2, 1))
     assert_equal(
         weights,
         {
             f"video_{KERNEL}": kernel,
-            # Images stand upright: a row is a time.
-            f"audio_{KERNEL}": image.sum(axis=2).reshape(-1, WIDTH),
-            "video_tokenizer/positions/table": np.tile(
-                theirs["pos_embed"][0, 1:], (2, 1)
-            ),
+            "video_tokenizer/positions/table": table,
             last: qkv,
             last.replace("video/block_1", "joint/block_0"): qkv,
             last.replace("video/block_1", "joint/block_1"): qkv,
-            last.replace("video", "audio"): qkv,
+            "encoder/video_class_token": theirs["cls_token"].ravel(),
+            "encoder/video_norm/gamma": theirs["norm.weight"],
+        },
+    )
+    assert plan["video_tokenizer/positions/table"].how == "computed"
+    of_audio = [a for a in plan if a.startswith(("audio_", "encoder/audio"))]
+    assert len(of_audio) == 3 + 1 + 12 * LAYERS + 2
+    assert_equal(weights, {a: before[a] for a in of_audio})
+
+
+def test_audio_of_mavil_can_borrow_from_image_mae():
+    theirs, source = image_mae(has_decoder=False)
+    starting = dataclasses.replace(MAViL.STARTING, absent_modality="borrow")
+    weights, plan = started(mavil(), source, starting=starting, fresh=("^decoder/",))
+    image = theirs["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
+    name = "encoder/audio/block_1/attention/qkv/kernel"
+    assert_equal(
+        weights,
+        {
+            # Images stand upright: a row is a time.
+            f"audio_{KERNEL}": image.sum(axis=2).reshape(-1, WIDTH),
+            name: theirs["blocks.1.attn.qkv.weight"].T,
             "encoder/audio_class_token": theirs["cls_token"].ravel(),
             "encoder/joint_norm/gamma": theirs["norm.weight"],
         },
     )
-    assert plan["video_tokenizer/positions/table"].how == "computed"
+    assert plan[name].how == "from video"
 
 
 def test_mavil_takes_audio_from_audio_mae_and_the_rest_from_image_mae():
@@ -195,7 +216,7 @@ def test_what_stays_at_random_is_listed():
         make_plan(mavil(), [source], Options(MAViL.STARTING))
     text = str(raised.value)
     assert "image.pth: 38 weights" in text and ": decoder (38);" in text
-    assert "transfer.fresh=[^decoder/]" in text and "\n" not in text
+    assert "transfer.fresh=[^decoder]" in text and "\n" not in text
     model = mavil(num_fusion_layers=1)
     options = Options(Starting(), fresh=("^decoder/",))
     with pytest.raises(UserError, match=r"12 weights .*: encoder/joint \(12\)"):
@@ -370,6 +391,22 @@ def test_longer_and_shorter_audio_of_a_trained_table(frames, times):
     else:
         with pytest.raises(UserError, match="trim cannot make 6 times of 5"):
             started(small.classifier(**options), changed, positions="trim")
+
+
+@pytest.mark.parametrize(
+    "name, group",
+    [
+        ("encoder/joint/audio/block_3/mlp/expand/kernel", "encoder/joint/audio"),
+        ("encoder/joint_norm/gamma", "encoder/joint"),
+        ("decoder/video_mask_token", "decoder/video"),
+        ("decoder/video_head/bias", "decoder/video_head"),
+        ("teacher/encoder/audio_class_token", "teacher/encoder/audio"),
+        ("head_norm/gamma", "head_norm"),
+        ("audio_tokenizer/positions/table", "audio_tokenizer"),
+    ],
+)
+def test_groups_of_weights(name, group):
+    assert group_of(name) == group
 
 
 def test_a_model_of_other_layers_takes_none():

@@ -22,7 +22,10 @@ def add_parser(commands: Any) -> None:
         "      --config configs/cav_mae/finetune_audio_sounding_shapes_demo.yaml",
     )
     parser.add_argument(
-        "--from", dest="source", metavar="DIR", help="run to take the weights from"
+        "--from",
+        dest="source",
+        metavar="PATH",
+        help="run, preset or weights file to start from",
     )
     parser.add_argument(
         "--labels", metavar="CSV", help="of --videos: columns file and label"

@@ -28,6 +28,8 @@ class TransferConfig(Config):
         audio_head: the head that predicts spectrograms, from that of images: the
             `authors` of CAV-MAE, or `fresh`.
         rows: what the rows of an image become in a spectrogram: `time` or `frequency`.
+        absent_modality: what no source has a modality for: `borrow` the weights of the
+            other, or train from `scratch`.
     """
 
     positions: str = field(
@@ -42,6 +44,9 @@ class TransferConfig(Config):
         default=None, metadata={"choices": ("authors", "fresh")}
     )
     rows: str | None = field(default=None, metadata={"choices": ("time", "frequency")})
+    absent_modality: str | None = field(
+        default=None, metadata={"choices": ("borrow", "scratch")}
+    )
 
 
 _KEYS = ("from", "modality", "model")

@@ -182,9 +182,9 @@ class MAViL(PaperModel):
             "new_weights": ("encoder/joint",),
         },
     )
-    # The code around the published weights: kernels inflated without division, every
-    # fusion layer from MAE's last.
-    STARTING = Starting(frames="repeat", layers="last")
+    # Appendix B.3: audio from scratch. The code around the published weights: kernels
+    # inflated without division, every fusion layer from MAE's last.
+    STARTING = Starting(frames="repeat", layers="last", absent_modality="scratch")
 
     # The authors' fusion layers end in no norm.
     expected_new = (*PaperModel.expected_new, r"encoder/joint_norm/.*")

@@ -50,6 +50,9 @@ class Starting:
             are `fresh`.
         audio_head: what predicts a spectrogram, from a head that predicts images:
             the first outputs, as CAV-MAE's `authors` have it, or `fresh`.
+        absent_modality: a modality that no source has: `borrow` the weights of a source's
+            only modality (AV-MAE, section 4.2; CAV-MAE's code), or train it from
+            `scratch` (MAViL's audio).
         computes_positions: a frozen table is the model's own formula, whatever the
             source's is (AV-MAE, where tables are no weights).
     """
@@ -58,6 +61,7 @@ class Starting:
     frames: str = "average"
     layers: str = "fresh"
     audio_head: str = "fresh"
+    absent_modality: str = "borrow"
     computes_positions: bool = False
 
 

@@ -15,6 +15,7 @@ from tfavmae.models import presets
 from tfavmae.models.inputs import as_input
 from tfavmae.models.keras_file import load_model
 from tfavmae.models.options import modalities_of
+from tfavmae.models.paper_model import Starting
 from tfavmae.models.transfer import APART
 from tfavmae.training.runs import load
 from tfavmae.weights.identified import Identified
@@ -120,7 +121,9 @@ def teacher_plan(
         key: of the config, for errors.
     """
     try:
-        plan = make_plan(model, opened, Options(stands_in=False), below="teacher/")
+        # Another modality cannot teach.
+        options = Options(Starting(absent_modality="scratch"))
+        plan = make_plan(model, opened, options, below="teacher/")
     except UserError as error:
         raise UserError(f"{key}={error}") from error
     lacking = [x.address for x in plan if x.value is None and x.how != "computed"]

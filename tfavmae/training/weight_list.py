@@ -78,21 +78,19 @@ def summary(rows: Sequence[WeightRow]) -> Table:
     groups: dict[str, list[WeightRow]] = {}
     for row in rows:
         groups.setdefault(group_of(row.address), []).append(row)
-    table = Table(
-        *("weights", "values", "from", "how", "rate", "decay"),
-        title="Where weights are from, and how they learn",
-        box=None,
-    )
+    table = Table(title="Where weights are from, and how they learn", box=None)
+    for name in ("weights", "values", "from", "how", "rate", "decay"):
+        # A path must stay readable where the terminal is narrow.
+        table.add_column(name, overflow="fold")
     for group, own in groups.items():
-        rates, decays = [x.rate for x in own], [x.decay for x in own]
-        trained = max(rates) > 0
+        trained = [x for x in own if x.rate > 0]
         table.add_row(
             group,
             f"{sum(math.prod(x.shape) for x in own):,}",
-            _names([x.source for x in own]),
+            _names([x.source for x in own if x.source != "-"] or ["-"]),
             _names([x.how for x in own]),
-            _range(rates) if trained else "not trained",
-            _range(decays) if trained else "",
+            _range([x.rate for x in trained]) if trained else "not trained",
+            _range([x.decay for x in trained]) if trained else "",
         )
     return table
 

@@ -99,13 +99,11 @@ class Options:
             `resized_table`), or `fresh` for the model's own. A sin-cos table is
             computed for the new grid in either case.
         fresh: regular expressions of weights that start afresh.
-        stands_in: a modality that no source has takes the weights of another.
     """
 
     starting: Starting = dataclasses.field(default_factory=Starting)
     positions: str = "interpolate"
     fresh: tuple[str, ...] = ()
-    stands_in: bool = True
 
 
 def make_plan(
@@ -144,7 +142,7 @@ def make_plan(
     if missing:
         parts = _parts(missing, [x.address for x in found if x.source])
         counts = ", ".join(f"{part} ({n})" for part, n in parts.most_common())
-        fresh = ", ".join(f"^{part}/" for part in parts)
+        fresh = ", ".join(f"^{part}" for part in parts)
         raise UserError(
             f"{titles}: {len(missing)} weights of the model are not there and would "
             f"stay at random: {counts}; such as {missing[0]}. Add a source that has "
@@ -162,17 +160,24 @@ def apply_plan(model: keras.Model, plan: Sequence[Origin]) -> None:
 
 
 def group_of(address: str) -> str:
-    """The part of a model that a weight belongs to, all blocks of a stack together.
+    """The part of a model that a weight belongs to: what its address begins with.
+
+    Blocks of a stack, its norms and its tokens are one part; a prediction head is one.
 
     >>> group_of("encoder/joint/audio/block_3/mlp/expand/kernel")
     'encoder/joint/audio'
+    >>> group_of("decoder/video_mask_token"), group_of("head/kernel")
+    ('decoder/video', 'head')
     """
-    block = block_of(address.removeprefix("teacher/"))
-    if block is None:
-        parts = address.split("/")
-        return "/".join(parts[: 2 if parts[0] in ("encoder", "decoder") else 1])
     prefix = "teacher/" if address.startswith("teacher/") else ""
-    return prefix + block[0]
+    own = address.removeprefix(prefix)
+    if block := block_of(own):
+        return prefix + block[0]
+    parts = own.split("/")
+    group = "/".join(parts[: 2 if parts[0] in ("encoder", "decoder") else 1])
+    if not group.endswith("_head"):
+        group = re.sub(r"^(\w+/[a-z]+)_\w+", r"\1", group)
+    return prefix + group
 
 
 def _parts(missing: Sequence[str], had: Sequence[str]) -> collections.Counter:
@@ -201,10 +206,16 @@ class _Planner:
         }
         self.structure = Structure(self.wanted)
         had = {m for x in sources for m in x.structure.modalities}
-        if not options.stands_in:
-            had |= set(self.structure.modalities)
+        self.absent = set(self.structure.modalities) - had
+        borrowing = self.absent
+        if options.starting.absent_modality == "scratch":
+            borrowing = set()
         self.roles = [
-            {m: role for m in self.structure.modalities if (role := _role(m, x, had))}
+            {
+                m: role
+                for m in self.structure.modalities
+                if (role := _role(m, x, m in borrowing))
+            }
             for x in sources
         ]
 
@@ -226,14 +237,18 @@ class _Planner:
             if value is None:
                 return Origin(self.below + ours, None, None, how, None)
             if value.shape != tuple(variable.shape):
+                layer = ours.rpartition("/")[0] or ours
                 raise UserError(
                     f"{source.title}: its weight {there} has shape {array.shape}, and "
                     f"{ours} of the model has shape {tuple(variable.shape)}; make their"
-                    f" settings agree, or start it afresh: transfer.fresh=[{ours}]."
+                    f" settings agree, or start it afresh: transfer.fresh=[^{layer}]."
                 )
             return Origin(self.below + ours, source.title, there, how, value)
         if self._computed_table(ours):
             return Origin(self.below + ours, None, None, "computed", None)
+        from_scratch = self.options.starting.absent_modality == "scratch"
+        if from_scratch and not self.below and modality_of(ours) in self.absent:
+            return Origin(ours, None, None, "no source has the modality", None)
         expected = getattr(self.part, "expected_new", ())
         if any(re.fullmatch(x, ours) for x in expected):
             return Origin(self.below + ours, None, None, "new in this model", None)
@@ -317,12 +332,12 @@ class _Planner:
         return np.pad(value, ((int(layer.class_token), 0), (0, 0))), how
 
 
-def _role(modality: str, source: Source, had: set[str]) -> str | None:
+def _role(modality: str, source: Source, borrows: bool) -> str | None:
     """The modality of a source whose weights one of the target's takes."""
     own = source.structure.modalities
     if modality in own:
         return modality
-    return own[0] if len(own) == 1 and modality not in had else None
+    return own[0] if len(own) == 1 and borrows else None
 
 
 def _is_formula(
