@@ -92,11 +92,13 @@ def test_what_a_source_cannot_be(key, value, complaint, small_config):
 
 def test_options_are_those_of_the_paper_unless_given(small_config):
     config = small_config(transfer={"rows": "time", "fresh": ["^head/"]})
-    options = warm_start.options_of("cav_mae", config.transfer)
+    options = warm_start.options_of("cav_mae", config.transfer, "pretrain")
     starting = options.starting
     assert (starting.rows, starting.audio_head) == ("time", "authors")
     assert (options.positions, options.fresh) == ("interpolate", ("^head/",))
-    assert warm_start.options_of("mavil", config.transfer).starting.layers == "last"
+    for stage, absent in (("pretrain", "scratch"), ("finetune", "refuse")):
+        starting = warm_start.options_of("mavil", config.transfer, stage).starting
+        assert (starting.layers, starting.absent_modality) == ("last", absent)
 
 
 def test_the_first_source_gives_what_it_has(pretrained, small_config, tmp_path):

@@ -215,7 +215,7 @@ def test_what_stays_at_random_is_listed():
     with pytest.raises(UserError, match="would stay at random") as raised:
         make_plan(mavil(), [source], Options(MAViL.STARTING))
     text = str(raised.value)
-    assert "image.pth: 38 weights" in text and ": decoder (38);" in text
+    assert "image.pth: 19 weights" in text and ": decoder (19);" in text
     assert "transfer.fresh=[^decoder]" in text and "\n" not in text
     model = mavil(num_fusion_layers=1)
     options = Options(Starting(), fresh=("^decoder/",))

@@ -50,9 +50,9 @@ class Starting:
             are `fresh`.
         audio_head: what predicts a spectrogram, from a head that predicts images:
             the first outputs, as CAV-MAE's `authors` have it, or `fresh`.
-        absent_modality: a modality that no source has: `borrow` the weights of a source's
-            only modality (AV-MAE, section 4.2; CAV-MAE's code), or train it from
-            `scratch` (MAViL's audio).
+        absent_modality: one that no source has: `borrow` the weights of a source's
+            only modality (AV-MAE, section 4.2; CAV-MAE's code), start from `scratch`
+            (MAViL's audio in pretraining), or `refuse`.
         computes_positions: a frozen table is the model's own formula, whatever the
             source's is (AV-MAE, where tables are no weights).
     """

@@ -58,7 +58,7 @@ def initialize(
 ) -> list[Origin]:
     """The plan of `initialize_from`; see `warm_start`, which assigns it."""
     opened = [open_source(x) for x in sources(config.initialize_from)]
-    options = options_of(config.model.name, config.transfer)
+    options = options_of(config.model.name, config.transfer, config.stage)
     try:
         plan = make_plan(model, opened, options)
     except UserError as error:
@@ -75,18 +75,22 @@ def initialize(
     return plan
 
 
-def options_of(name: str, transfer: TransferConfig) -> Options:
+def options_of(name: str, transfer: TransferConfig, stage: str) -> Options:
     """How weights are taken over into a paper's model, as a config has it.
 
     Args:
         name: of the paper's preset.
         transfer: the section.
+        stage: `pretrain` or `finetune`.
     """
     given = transfer.as_dict()
     positions, fresh = given.pop("positions"), tuple(given.pop("fresh"))
+    starting = presets.paper(name).STARTING
+    if stage == "finetune" and starting.absent_modality == "scratch":
+        # Pretraining trains a modality from scratch; a classifier would never do well.
+        starting = dataclasses.replace(starting, absent_modality="refuse")
     chosen = {k: x for k, x in given.items() if x is not None}
-    starting = dataclasses.replace(presets.paper(name).STARTING, **chosen)
-    return Options(starting, positions, fresh)
+    return Options(dataclasses.replace(starting, **chosen), positions, fresh)
 
 
 def plan_teacher(
@@ -122,7 +126,7 @@ def teacher_plan(
     """
     try:
         # Another modality cannot teach.
-        options = Options(Starting(absent_modality="scratch"))
+        options = Options(Starting(absent_modality="refuse"))
         plan = make_plan(model, opened, options, below="teacher/")
     except UserError as error:
         raise UserError(f"{key}={error}") from error

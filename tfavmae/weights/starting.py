@@ -207,9 +207,8 @@ class _Planner:
         self.structure = Structure(self.wanted)
         had = {m for x in sources for m in x.structure.modalities}
         self.absent = set(self.structure.modalities) - had
-        borrowing = self.absent
-        if options.starting.absent_modality == "scratch":
-            borrowing = set()
+        borrows = options.starting.absent_modality == "borrow"
+        borrowing = self.absent if borrows else set()
         self.roles = [
             {
                 m: role
@@ -247,8 +246,10 @@ class _Planner:
         if self._computed_table(ours):
             return Origin(self.below + ours, None, None, "computed", None)
         from_scratch = self.options.starting.absent_modality == "scratch"
-        if from_scratch and not self.below and modality_of(ours) in self.absent:
-            return Origin(ours, None, None, "no source has the modality", None)
+        if from_scratch and modality_of(ours) in self.absent:
+            return Origin(
+                self.below + ours, None, None, "no source has the modality", None
+            )
         expected = getattr(self.part, "expected_new", ())
         if any(re.fullmatch(x, ours) for x in expected):
             return Origin(self.below + ours, None, None, "new in this model", None)
