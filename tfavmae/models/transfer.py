@@ -167,7 +167,8 @@ def _origin_of_block(
             stacks = {"decoder/both"}
         found = {f"{x}/block_{index}" for x in stacks}
     else:
-        depth = index + target.depth(stack, owner or next(iter(target.modalities)))
+        passing = [owner] if owner else target.modalities
+        depth = index + max((target.depth(stack, m) for m in passing), default=0)
         blocks = [source.blocks(m) for m in ways]
         found = {x[depth] for x in blocks if depth < len(x)}
         if not found and repeats_last:
