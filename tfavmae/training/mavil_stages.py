@@ -8,7 +8,7 @@ from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
 from tfavmae.training import experiment, monitors
 from tfavmae.training.factory import build_model
-from tfavmae.training.warm_start import initialize, teacher_plan
+from tfavmae.training.warm_start import plan_start, teacher_plan
 from tfavmae.weights.starting import Source
 
 
@@ -88,7 +88,7 @@ def _check_transfers(first: ExperimentConfig, student: ExperimentConfig) -> None
     teacher = build_model(first)
     for stage, model in ((first, teacher), (student, build_model(student))):
         if stage.initialize_from:
-            initialize(model, stage, lambda line: None)
+            plan_start(model, stage, lambda line: None)
         if model.teacher is not None:
             teacher_plan(
                 model, [Source.of_model("stage 1", teacher)], "teacher_iterations"

@@ -46,14 +46,14 @@ def warm_start(
     """
     plan = []
     if config.initialize_from:
-        plan += initialize(model, config, report)
+        plan += plan_start(model, config, report)
     if getattr(model, "teacher", None) is not None:
         plan += plan_teacher(model, config.teacher_from)
     apply_plan(model, plan)
     return plan
 
 
-def initialize(
+def plan_start(
     model: keras.Model, config: ExperimentConfig, report: Report
 ) -> list[Origin]:
     """The plan of `initialize_from`; see `warm_start`, which assigns it."""
@@ -67,7 +67,8 @@ def initialize(
         used = {x.there for x in plan if x.source == source.title}
         left = [a for a in source.arrays if a not in used and not a.startswith(APART)]
         report(f"{len(used)} weights of {source.title}; not used: {_some(left)}")
-    report(f"new: {_some([x.address for x in plan if x.value is None])}")
+    new = [x.address for x in plan if x.value is None and x.how != "computed"]
+    report(f"new: {_some(new)}")
     for source in opened:
         for key, (there, here) in _differing_inputs(source, model).items():
             # The weights fit, but they were trained on other numbers.

@@ -33,6 +33,9 @@ from tfavmae.weights.position_tables import resized_table
 
 _POSITIONS = re.compile(r"(\w+_tokenizer/|decoder/\w+_)positions/(table|time_table)")
 
+# A file in half precision rounds sines to 5e-4.
+_FORMULA = 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -114,9 +117,8 @@ def make_plan(
 ) -> list[Origin]:
     """Where every weight of a model starts from.
 
-    The first source that has a weight gives it. A modality that no source has takes the
-    weights of the only modality of a source (AV-MAE, section 4.2: both streams from one
-    autoencoder).
+    The first source that has a weight gives it. A modality that no source has may
+    borrow the weights of a source's only modality, see `Starting`.
 
     Args:
         model: a built model. `new_weights` are addresses below which its weights start
@@ -286,9 +288,12 @@ class _Planner:
     ) -> tuple[np.ndarray | None, str]:
         """The source's weight in the shape of ours, and what was done to it."""
         modality, other = modality_of(ours), modality_of(there)
-        how = "as is" if modality == other else f"from {other or there.split('/')[1]}"
-        if modality is None or other is None or other not in source.inputs:
-            return array, "as is" if ours == there else f"from {there.split('/')[1]}"
+        if modality and other:
+            how = "as is" if modality == other else f"from {other}"
+        else:
+            how = "as is" if ours == there else f"from {there.split('/')[1]}"
+        if modality is None or other not in source.inputs:
+            return array, how
         if _POSITIONS.fullmatch(ours) and _POSITIONS.fullmatch(there):
             return self._fitted_table(ours, array, source, other)
         is_head = re.fullmatch(r"decoder/\w+_head/(kernel|bias)", ours)
@@ -347,7 +352,7 @@ def _is_formula(
     """Whether a table is what a layer would compute for a grid."""
     config = {**layer.get_config(), "grid": grid, "class_token": False}
     own = PositionEmbedding.from_config(config).fixed_table(table.shape[-1])
-    return own.shape == table.shape and np.allclose(own, table, atol=1e-4)
+    return own.shape == table.shape and np.allclose(own, table, atol=_FORMULA)
 
 
 def _turned(
