@@ -7,7 +7,7 @@ from golden_files import AV_MAE_TOLERANCE, below, close, load, same_loss
 
 from tfavmae.models.av_mae import AVMAE
 from tfavmae.models.presets import build_classifier
-from tfavmae.models.transfer import address
+from tfavmae.models.transfer import Structure, address, find_origin
 from tfavmae.objectives.classification import Classification
 from tfavmae.training.optimizers import PathSGD
 from tfavmae.training.schedules import CosineSchedule
@@ -156,10 +156,12 @@ def check_transfer(case, recorded):
     source = AVMAE(**sizes, fusion=fusion, num_fusion_layers=1)
     options = dict(classifier="mbt", num_classes=7, stream_fusion={"first_layer": 1})
     target = build_classifier("av_mae", "base", "_".join(names), **options, **sizes)
-    given = {address(v) for v in source.weights}
+    given = Structure(map(address, source.weights))
+    wanted = Structure(map(address, target.weights))
+    roles = {m: m for m in given.modalities}
+    found = {a: find_origin(a, wanted, given, roles) for a in wanted.addresses}
     if isinstance(recorded, str):
         assert recorded == "KeyError: 'embedding_spec'"
-        found = {a: target.origin(a, given) for a in map(address, target.weights)}
         fresh = {a for a, origin in found.items() if origin is None}
         assert fresh <= {"head/kernel", "head/bias", "encoder/joint/bottleneck"}
         return
@@ -178,12 +180,12 @@ def check_transfer(case, recorded):
         if place.address is None:
             assert origin == NOT_RESTORED, leaf
         elif leaf.startswith(FORGOTTEN):
-            assert target.origin(place.address, given) == place.address, leaf
+            assert found[place.address] == place.address, leaf
         elif origin == NOT_RESTORED:
-            assert target.origin(place.address, given) is None, leaf
+            assert found[place.address] is None, leaf
         else:
             there = theirs.place(origin)
-            assert target.origin(place.address, given) == there.address, leaf
+            assert found[place.address] == there.address, leaf
             assert (place.part, place.parts) == (there.part, there.parts), leaf
 
 

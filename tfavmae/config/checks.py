@@ -53,7 +53,9 @@ def checked(kind: type[Config], values: Any, prefix: str) -> dict[str, Any]:
             hint = did_you_mean(f"{prefix}{key}"[:200], known)
             raise UserError(f"Unknown key {prefix}{_shown_key(key)}; {hint}")
         name, annotation = f"{prefix}{key}", annotations[key]
-        if isinstance(annotation, type) and issubclass(annotation, Config):
+        if "read" in fields[key].metadata:
+            result[key] = fields[key].metadata["read"](name, value)
+        elif isinstance(annotation, type) and issubclass(annotation, Config):
             result[key] = checked(annotation, value, f"{name}.")
         else:
             result[key] = _converted(name, value, annotation)
@@ -255,6 +257,7 @@ def _check_patterns(config) -> None:
         "optimizer.weight_decay_paths": optimizer.weight_decay_paths,
         "optimizer.learning_rate_factors": factors,
         "trainer.freeze": config.trainer.freeze,
+        "transfer.fresh": config.transfer.fresh,
     }
     for key, pattern in ((key, x) for key, some in patterns.items() for x in some):
         try:

@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from official.core import exp_factory
 from official.modeling.hyperparams import Config
@@ -18,6 +19,7 @@ from official.modeling.hyperparams import Config
 from tfavmae.config import checks as checks
 from tfavmae.config import model_options
 from tfavmae.config import yaml_text as text
+from tfavmae.config.transfer import TransferConfig, read_sources
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError, shown
 from tfavmae.models import presets
@@ -317,8 +319,10 @@ class ExperimentConfig(Config):
 
     Attributes:
         stage: `pretrain` (no labels) or `finetune` (a classifier).
-        initialize_from: work directory of a pretraining run whose weights the
-            classifier starts from.
+        initialize_from: what the model's weights start from: a run's work directory, a
+            preset, or a file of weights, also somebody else's; or a list of these, of
+            which the first that has a weight gives it. `{from: PATH, modality: audio}`
+            takes one modality of a source.
         teacher_from: work directories of the runs whose weights the model's teacher
             gets (`model.options.teacher`, MAViL's stage 2).
         teacher_iterations: how many times a student follows, each taught by the one
@@ -332,7 +336,8 @@ class ExperimentConfig(Config):
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    initialize_from: str | None = None
+    initialize_from: Any = field(default=None, metadata={"read": read_sources})
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     teacher_from: list[str] | None = None
     teacher_iterations: int = field(default=0, metadata={"minimum": 0})
 

@@ -165,7 +165,7 @@ class PositionEmbedding(keras.layers.Layer):
         if self.kind == "learned":
             initializer = keras.initializers.RandomNormal(stddev=0.02)
         else:
-            table = self._fixed_table(shape[1])
+            table = self.fixed_table(shape[1])
             initializer = lambda *_, **__: ops.convert_to_tensor(table, "float32")  # noqa: E731
         # A weight even where it is frozen: fine-tuning may train it from there, and
         # checkpoints of both stages then have the same variables.
@@ -182,8 +182,11 @@ class PositionEmbedding(keras.layers.Layer):
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
             )
 
-    def _fixed_table(self, dim: int) -> np.ndarray:
-        """Computed in float64: at index 1500, float32 angles are off by 1e-4."""
+    def fixed_table(self, dim: int) -> np.ndarray:
+        """The sin-cos table `(tokens, dim)`, with the row of a class token.
+
+        In float64: at index 1500, float32 angles are off by 1e-4.
+        """
         if self.kind == "sincos_1d":
             return sincos_1d(int(np.prod(self.grid)) + self.class_token, dim)
         table = position_table(self.kind, self.grid, dim, self.first_axis)

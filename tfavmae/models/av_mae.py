@@ -10,7 +10,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import MODALITIES, modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel, Published
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published, Starting
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -165,6 +165,8 @@ class AVMAE(PaperModel):
         },
     )
     OTHER_CLASSIFIERS = {"mbt": mbt.FINE_TUNING}
+    # `kernel_init_method` of all their configs.
+    STARTING = Starting(frames="central", computes_positions=True)
 
     def __init__(
         self,

@@ -57,6 +57,15 @@ class AudioVisualModel(PresetMethods, _Step, keras.Model):
             subclasses for what else they read.
     """
 
+    # What only models of both modalities have, or of several times: a transformer of
+    # images cannot give it.
+    expected_new: tuple[str, ...] = (
+        r"\w+_tokenizer/modality",
+        r"decoder/\w+_modality",
+        r"encoder/joint/bottleneck",
+        r"(\w+_tokenizer/|decoder/\w+_)positions/time_table",
+    )
+
     def __init__(
         self,
         encoder: AudioVisualEncoder,

@@ -9,7 +9,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel, Published
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published, Starting
 from tfavmae.objectives.contrastive import InterModalContrast
 from tfavmae.objectives.reconstruction import Reconstruction
 
@@ -109,6 +109,9 @@ class CAVMAE(PaperModel):
             "layer_norm_epsilon": LAYER_NORM_EPSILON,
         },
     )
+
+    # The authors' `adapt_vmae_weights.py`.
+    STARTING = Starting(rows="frequency", audio_head="authors")
 
     encoder_options: Mapping[str, Any] = {}  # further ones, of subclasses
 

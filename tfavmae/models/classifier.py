@@ -81,6 +81,11 @@ class AudioVisualClassifier(AudioVisualModel):
         `(batch, width)`, what the head reads.
     """
 
+    expected_new = (
+        *AudioVisualModel.expected_new,
+        r"(head|head_norm|head_representation|pooler)/.*",
+    )
+
     def __init__(
         self,
         encoder: AudioVisualEncoder,

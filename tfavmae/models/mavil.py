@@ -10,7 +10,7 @@ from tfavmae.models.decoders import MAE_DECODERS, AudioVisualDecoder
 from tfavmae.models.encoders import VIT_SIZES, AudioVisualEncoder, block_options
 from tfavmae.models.inputs import AudioInput, VideoInput
 from tfavmae.models.options import MODALITIES, modalities_of, settings
-from tfavmae.models.paper_model import FineTuning, PaperModel, Published
+from tfavmae.models.paper_model import FineTuning, PaperModel, Published, Starting
 from tfavmae.objectives.base import Objective
 from tfavmae.objectives.contrastive import InterModalContrast, IntraModalContrast
 from tfavmae.objectives.distillation import Distillation
@@ -191,6 +191,12 @@ class MAViL(PaperModel):
             "new_weights": ("encoder/joint",),
         },
     )
+    # Appendix B.3: audio from scratch. The code around the published weights: kernels
+    # inflated without division, every fusion layer from MAE's last.
+    STARTING = Starting(frames="repeat", layers="last", absent_modality="scratch")
+
+    # The authors' fusion layers end in no norm.
+    expected_new = (*PaperModel.expected_new, r"encoder/joint_norm/.*")
 
     def __init__(
         self,

@@ -4,8 +4,7 @@ AV-MAE fine-tunes its encoders as one (section 4.1); this follows the code of th
 paper, of which the original is a case.
 """
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -91,6 +90,8 @@ class MBT(AudioVisualClassifier):
         Others: see `AudioVisualClassifier`.
     """
 
+    expected_new = (*AudioVisualClassifier.expected_new, r"encoder/joint_norm/.*")
+
     def __init__(
         self,
         encoder: AudioVisualEncoder,
@@ -101,31 +102,6 @@ class MBT(AudioVisualClassifier):
     ) -> None:
         self.streams_from = dict(streams_from or {})
         super().__init__(encoder, hidden_dim, num_classes, **kwargs)
-
-    def origin(self, address: str, given: Collection[str]) -> str | None:
-        """Where a pretrained model has a weight of this one.
-
-        Args:
-            address: of one of this model's weights.
-            given: addresses of the pretrained model.
-        """
-        if address in given:
-            return address
-        # Outside of blocks, a pretrained model has it at this address or not at all.
-        block = re.fullmatch(r"encoder/joint/(\w+)/block_(\d+)/(.+)", address)
-        if block is None:
-            shared = address.replace("encoder/joint_norm/", "encoder/shared_norm/")
-            return shared if shared in given else None
-        stream, layer, rest = block[1], int(block[2]), block[3]
-        for stack in (self.streams_from.get(stream, stream), "shared"):
-            prefix = f"encoder/{stack}/block_"
-            own = {a.split("/")[2] for a in given if a.startswith(prefix)}
-            if own:
-                break
-        # Fusion layers come after the layers of one modality.
-        is_own, after = layer < len(own), layer - len(own)
-        found = f"{prefix}{layer}/" if is_own else f"encoder/joint/block_{after}/"
-        return found + rest if found + rest in given else None
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "streams_from": self.streams_from}

@@ -50,6 +50,35 @@ class Published:
     source: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Starting:
+    """How a paper starts from a transformer of another modality, or of images.
+
+    Attributes:
+        rows: what the rows of an image become in a spectrogram, and columns the other:
+            `time`, or `frequency` as in CAV-MAE's code.
+        frames: the kernel of a patch of frames, from that of an image: `repeat` it for
+            each frame (MAViL), `average` them (I3D), or `central`, which sees the
+            middle one alone (ViViT, MBT).
+        layers: layers after the source's last start from its `last` (MAViL's code), or
+            are `fresh`.
+        audio_head: what predicts a spectrogram, from a head that predicts images:
+            the first outputs, as CAV-MAE's `authors` have it, or `fresh`.
+        absent_modality: one that no source has: `borrow` the weights of a source's
+            only modality (AV-MAE, section 4.2; CAV-MAE's code), start from `scratch`
+            (MAViL's audio in pretraining), or `refuse`.
+        computes_positions: a frozen table is the model's own formula, whatever the
+            source's is (AV-MAE, where tables are no weights).
+    """
+
+    rows: str = "time"
+    frames: str = "average"
+    layers: str = "fresh"
+    audio_head: str = "fresh"
+    absent_modality: str = "borrow"
+    computes_positions: bool = False
+
+
 class PaperModel(MaskedAutoencoder):
     """A masked autoencoder as one paper wires it.
 
@@ -68,6 +97,7 @@ class PaperModel(MaskedAutoencoder):
         FINE_TUNING: a `FineTuning`.
         OTHER_CLASSIFIERS: others by name, which the option `classifier` chooses.
         PUBLISHED: dict of size to `Published`, for the sizes that the paper has.
+        STARTING: a `Starting`.
     """
 
     PRESET: ClassVar[str]
@@ -78,6 +108,7 @@ class PaperModel(MaskedAutoencoder):
     FINE_TUNING: ClassVar[FineTuning]
     OTHER_CLASSIFIERS: ClassVar[Mapping[str, FineTuning]] = {}
     PUBLISHED: ClassVar[Mapping[str, Published]] = {}
+    STARTING: ClassVar[Starting] = Starting()
 
     # Arguments of `MaskedAutoencoder` that a paper's constructor hands on unseen.
     HANDED_ON: ClassVar[tuple[str, ...]] = (

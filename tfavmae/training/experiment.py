@@ -30,9 +30,10 @@ from tfavmae.training.plan import TrainingPlan, make_plan
 from tfavmae.training.runs import Run, load
 from tfavmae.training.schedules import build_schedule
 from tfavmae.training.signals import stop_signals
-from tfavmae.training.warm_start import assign_teacher, initialize
+from tfavmae.training.warm_start import warm_start
 from tfavmae.training.watch import NonFiniteReport, Start, Watch
 from tfavmae.training.weight_groups import freeze
+from tfavmae.training.weight_list import summary, weight_rows, write_rows
 from tfavmae.training.workdir import Workdir, read_rows, session_facts
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
@@ -123,8 +124,12 @@ def _train(
     model = _compiled_model(config, labels, plan, strategy)
     loop = TrainingLoop(model, data, plan, store, strategy)
     start = loop.restore()
+    rows = []
     if not start.step:
-        _warm_start(model, config, labels, say)
+        rows = weight_rows(model, warm_start(model, config, say, labels))
+        # Set when the optimizer was built, to weights that have changed since.
+        path_rules(model.optimizer).restart_averages()
+        say(summary(rows))
     description = distribution.describe(strategy)
     lines = plan.describe(config.optimizer)
     for line in (f"{description}, {trainer.precision}", *lines):
@@ -142,6 +147,8 @@ def _train(
         }
         session = session_facts(description, start.step)
         workdir.begin_session(config, facts, session)
+        if rows:
+            write_rows(workdir.weights_file, rows)
     chosen = _fit(config, workdir, loop, start, console, make_media)
     step = _save_results(config, workdir, loop, chosen, say)
     history = read_rows(workdir.history_file) if is_chief else []
@@ -182,21 +189,6 @@ def _compiled_model(
         plan.check_contrast()
     distribution.attach(model, strategy, trainer.contrast_scope)
     return model
-
-
-def _warm_start(
-    model: keras.Model,
-    config: ExperimentConfig,
-    labels: Labels | None,
-    say: Callable[[str], Any],
-) -> None:
-    """Gives a new run the weights that its config takes over from others."""
-    if source := config.initialize_from:
-        initialize(model, source, config.model, config.data, say, labels)
-    if getattr(model, "teacher", None) is not None:
-        assign_teacher(model, config.teacher_from)
-    # They were set when the optimizer was built, to weights that have changed since.
-    path_rules(model.optimizer).restart_averages()
 
 
 def _fit(

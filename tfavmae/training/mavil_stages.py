@@ -8,7 +8,8 @@ from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.errors import UserError
 from tfavmae.training import experiment, monitors
 from tfavmae.training.factory import build_model
-from tfavmae.training.warm_start import initialize
+from tfavmae.training.warm_start import plan_start, teacher_plan
+from tfavmae.weights.starting import Source
 
 
 def stage_configs(
@@ -76,7 +77,7 @@ def run(
 
 
 def _check_transfers(first: ExperimentConfig, student: ExperimentConfig) -> None:
-    """Tries every transfer of weights before weeks of training, on untrained models.
+    """Plans every transfer of weights before weeks of training, on untrained models.
 
     Later students differ from the first in nothing but seed and teacher.
 
@@ -87,11 +88,8 @@ def _check_transfers(first: ExperimentConfig, student: ExperimentConfig) -> None
     teacher = build_model(first)
     for stage, model in ((first, teacher), (student, build_model(student))):
         if stage.initialize_from:
-            initialize(
-                model, stage.initialize_from, stage.model, stage.data, lambda line: None
-            )
+            plan_start(model, stage, lambda line: None)
         if model.teacher is not None:
-            try:
-                model.assign_teacher(teacher)
-            except ValueError as error:
-                raise UserError(f"teacher_iterations: {error}") from error
+            teacher_plan(
+                model, [Source.of_model("stage 1", teacher)], "teacher_iterations"
+            )

@@ -41,6 +41,7 @@ class Workdir:
     Attributes:
         config_file: the resolved config, `config.yaml`.
         run_file: facts about the run and where it ran, `run.json`.
+        weights_file: where every weight is from and how it learns, `weights.tsv`.
         history_file: one JSON row per logged step and epoch, `history.jsonl`.
         checkpoints: directory of the `CheckpointStore`.
         tensorboard: directory of the event files.
@@ -55,6 +56,7 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.config_file = self.path / "config.yaml"
         self.run_file = self.path / "run.json"
+        self.weights_file = self.path / "weights.tsv"
         self.history_file = self.path / "history.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
