@@ -83,7 +83,7 @@ def test_what_a_preset_gives_back(trained, shared, stage):
     expected = run.config.as_dict()
     expected["data"].pop("data_dir")
     assert config == expected
-    with pytest.raises(UserError, match="is a preset, which has no average"):
+    with pytest.raises(UserError, match="is no run, and has no average"):
         runs.load(shared / stage, average=True)
 
 

@@ -20,7 +20,7 @@ from tfavmae.weights.identified import (
     side,
     size_name,
 )
-from tfavmae.weights.rules import Rule, WeightTable
+from tfavmae.weights.rules import Rule, Transform, WeightTable
 
 _CLASSES = {309: "vggsound/stat"}
 # Both add the same vector to every token of a modality, which is one with its table.
@@ -164,6 +164,11 @@ def identify_equi_av(shapes: Shapes, given: Section) -> Identified | None:
     )
 
 
+def _of_three_equal(kernel: Transform) -> Transform:
+    """The transform of a kernel whose three channels see the same."""
+    return lambda x: kernel(x.sum(1, keepdims=True))
+
+
 def _equi_av_table() -> WeightTable:
     """The table of EquiAV's encoders."""
     rules = []
@@ -176,10 +181,7 @@ def _equi_av_table() -> WeightTable:
                 rule = Rule(rule.pattern, table, np.ravel, part=1, **_SUMMED)
             elif rule.pattern == r"patch_embed_a\.proj\.weight":
                 # Its spectrogram is given three times, as a picture's colours.
-                grey = rule.transform
-                rule = rule._replace(
-                    transform=lambda x, grey=grey: grey(x.sum(1, keepdims=True))
-                )
+                rule = rule._replace(transform=_of_three_equal(rule.transform))
             rules.append(rule)
     left = r"(aug_encoder|cross_attn|pred|mlp_head|norm_[av]_aug)[_.].+"
     return WeightTable(

@@ -173,7 +173,8 @@ def dense_rules(
     ours: str,
     kernel: Transform = as_is,
     bias: Transform = as_is,
-    **part: int,
+    part: int = 0,
+    parts: int = 1,
 ) -> list[Rule]:
     """Rules of a dense layer, from the names of both.
 
@@ -181,11 +182,11 @@ def dense_rules(
         theirs: pattern of their names.
         ours: our address.
         kernel, bias: transforms.
-        **part: `part` and `parts`, see `Rule`.
+        part, parts: see `Rule`.
     """
     return [
-        Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel, **part),
-        Rule(f"{theirs}/bias", f"{ours}/bias", bias, **part),
+        Rule(f"{theirs}/kernel", f"{ours}/kernel", kernel, part, parts),
+        Rule(f"{theirs}/bias", f"{ours}/bias", bias, part, parts),
     ]
 
 
