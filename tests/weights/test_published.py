@@ -29,6 +29,8 @@ def test_every_entry_is_complete():
 def test_settings_are_keys_of_a_config(settings):
     for setting in settings:
         values = {"trainer": {"num_steps": 1}}
+        if "modality" in setting:
+            values |= {"stage": "finetune", "data": {"label": "label"}}
         if "stream_fusion" in setting:
             options = {"classifier": "mbt"}
             values |= {"stage": "finetune", "data": {"label": "label"}}

@@ -30,7 +30,6 @@ def add_parser(commands: Any) -> None:
     )
     add_model(parser)
     add_set(parser)
-    parser.set_defaults(config=None)  # its clips are the files
     add("--top", type=int, default=5, metavar="N", help="classes to show (default: 5)")
     add("--html", metavar="PAGE", help="also write a page with the files and classes")
     add("--json", action="store_true", help="print JSON rather than a table")
@@ -40,10 +39,11 @@ def run(args: argparse.Namespace) -> "list[Prediction]":
     """Runs the command; returns the predictions."""
     from tfavmae.report import answers
     from tfavmae.report.stored_clips import media_clip
+    from tfavmae.tasks.trained import load
 
     if args.top < 1:
         raise UserError(f"--top must be at least 1; received {args.top}")
-    loaded = trained.load(args)
+    loaded = load(args.workdir, args.set)
     loaded.check_has_classes()
     with loaded.open_files(args.files) as clips:
         predictions, refused = loaded.classify_clips(clips)

@@ -19,11 +19,10 @@ def load(args: argparse.Namespace) -> "Trained":
     Raises:
         UserError: there is no run, or its weights cannot be read.
     """
-    from tfavmae.tasks.trained import Trained
-    from tfavmae.training import runs
+    from tfavmae.tasks.trained import Trained, open_run
 
     config = recipes.load(args.config, args.workdir, args.set)
-    return Trained(runs.load(args.workdir, overrides=args.set), config)
+    return Trained(open_run(args.workdir, args.set), config)
 
 
 def path_of(

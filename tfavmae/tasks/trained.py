@@ -17,8 +17,12 @@ from tfavmae.media.decode import DecodeOptions
 from tfavmae.tasks import classification, embedding, media
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
+from tfavmae_datasets.vggsound.source import stat_order
 
 Path = str | os.PathLike
+
+# Of published classifiers, whose files have no names.
+_NAMES_IN_ORDER = {"vggsound/stat": stat_order}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,15 +227,34 @@ class Trained:
         return self.run.labels
 
 
-def load(address: Path) -> Trained:
-    """Loads a run or a preset, to ask its model about media files.
+def open_run(address: Path, overrides: Sequence[str] = ()) -> runs.Run:
+    """`runs.load`, with the names of classes that a data set of ours has in its order.
+
+    Args:
+        address, overrides: as of `runs.load`.
+    """
+    run = runs.load(address, overrides=overrides)
+    names = _NAMES_IN_ORDER.get(run.config.data.dataset)
+    if names and run.labels is not None and run.labels.names is None:
+        labels = dataclasses.replace(run.labels, names=list(names()))
+        run = dataclasses.replace(run, labels=labels)
+    return run
+
+
+def load(address: Path, overrides: Sequence[str] = ()) -> Trained:
+    """Loads a run, a preset or a file of weights, to ask its model about media files.
 
     Args:
         address: folder of a run of `tfavmae pretrain` or `tfavmae finetune`; or a
-            preset: a folder of `save_preset`, `hf://USER/REPO` or `kaggle://...`.
+            preset: a folder of `save_preset`, `hf://USER/REPO` or `kaggle://...`; or a
+            published file of weights, see `tfavmae weights list`.
+        overrides: changes of the config, `"section.key=value"`; of a file also what it
+            does not say of its model.
 
     Raises:
-        UserError: there is neither, or its weights cannot be read.
+        UserError: there is none of them, or its weights cannot be read.
     """
-    run = runs.load(os.path.expanduser(address))
-    return Trained(run, run.config)
+    address = os.path.expanduser(address)
+    run = open_run(address, overrides)
+    config = runs.read_config(address, overrides) if overrides else run.config
+    return Trained(run, config)

@@ -45,13 +45,13 @@ class ForeignWeights:
 
     @property
     def labels(self) -> Labels | None:
-        """The classes of its head, with their names where these are known."""
+        """The classes of its head, whose names are in no file."""
         if not self.found.num_classes:
             return None
         return Labels(
             num_classes=self.found.num_classes,
             multi_label=self.found.multi_label,
-            names=self.found.label_names,
+            names=None,
         )
 
     def build(self) -> keras.Model:
@@ -70,6 +70,8 @@ class ForeignWeights:
         }
         if self.found.num_classes:
             values |= {"stage": "finetune", "data": {"label": "label"}}
+        if self.found.label_order:
+            values["data"]["dataset"] = self.found.label_order
         return config_lib.from_dict(config_lib.with_overrides(values, overrides))
 
 

@@ -55,15 +55,6 @@ class Identified:
         """Whether a clip may have several of the classes, as in AudioSet."""
         return self.num_classes == _MULTI_LABEL_CLASSES
 
-    @property
-    def label_names(self) -> list[str] | None:
-        """Names of the classes, where their order is known and comes with tfavmae."""
-        if self.label_order != "vggsound/stat":
-            return None
-        from tfavmae_datasets.vggsound.source import stat_order
-
-        return list(stat_order())
-
     def arrays(self) -> dict[str, np.ndarray]:
         """All weights by our addresses, without a model.
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     import dataclasses
 
-    from tfavmae.training import runs
+    from tfavmae.tasks.trained import open_run
     from tfavmae.training.foreign import ForeignWeights, is_weights
     from tfavmae.training.sharing import save_preset
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         )
     for line in (found.title, *found.notes):
         print(line, file=sys.stderr)
-    loaded = runs.load(args.file, overrides=args.set)
+    loaded = open_run(args.file, args.set)
     if args.labels:
         labels = _with_names(loaded.labels, args.labels)
         loaded = dataclasses.replace(loaded, labels=labels)
