@@ -294,7 +294,7 @@ class _Planner:
             how = "as is" if modality == other else f"from {other}"
         else:
             how = "as is" if ours == there else f"from {there.split('/')[1]}"
-        if modality is None or other not in source.inputs:
+        if modality is None or other is None or other not in source.inputs:
             return array, how
         if _POSITIONS.fullmatch(ours) and _POSITIONS.fullmatch(there):
             return self._fitted_table(ours, array, source, other)
