@@ -37,9 +37,14 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 
 
 def __getattr__(name):
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'tfavmae' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    # A class of a paper that is not listed above.
+    if name[:1].isupper():
+        found = importlib.import_module("tfavmae.models.presets").classes()
+        if name in found:
+            return found[name]
+    raise AttributeError(f"module 'tfavmae' has no attribute {name!r}")
 
 
 def __dir__():

@@ -10,7 +10,7 @@ import yaml
 
 import tfavmae
 from tfavmae.errors import UserError
-from tfavmae.models.presets import papers
+from tfavmae.models.presets import classes, papers
 
 TINY = {"audio": small.AUDIO, "video": small.PICTURE, **small.ENCODER, **small.DECODER}
 
@@ -133,8 +133,14 @@ def test_the_card_of_a_model_alone(tmp_path):
     assert "tfavmae.load" not in body  # it does not say how clips become inputs
 
 
+def test_a_paper_that_the_package_does_not_list_is_found(monkeypatch):
+    monkeypatch.delitem(tfavmae._HOME_OF, "AVSiam")
+    assert tfavmae.AVSiam is papers()["av_siam"]
+    with pytest.raises(AttributeError, match="has no attribute 'AVSiames'"):
+        tfavmae.AVSiames  # noqa: B018
+
+
 def test_every_class_that_a_card_names_is_public():
-    recipes = [x for p in papers().values() for x in [p.FINE_TUNING]]
-    recipes += [x for p in papers().values() for x in p.OTHER_CLASSIFIERS.values()]
-    for kind in {*papers().values(), *(x.model for x in recipes)}:
-        assert getattr(tfavmae, kind.__name__) is kind
+    assert {"CAVMAE", "MBT", "AudioVisualClassifier"} < set(classes())
+    for name, kind in classes().items():
+        assert getattr(tfavmae, name) is kind

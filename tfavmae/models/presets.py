@@ -25,6 +25,16 @@ def papers() -> dict[str, type[PaperModel]]:
     return PaperModel.presets
 
 
+def classes() -> dict[str, type]:
+    """Dict of name to class: the models of all papers, and their classifiers."""
+    found: dict[str, type] = {}
+    for model in papers().values():
+        recipes = (model.FINE_TUNING, *model.OTHER_CLASSIFIERS.values())
+        for kind in (model, *(x.model for x in recipes)):
+            found[kind.__name__] = kind
+    return found
+
+
 def paper(name: str) -> type[PaperModel]:
     """The model class of a preset.
 
