@@ -91,7 +91,7 @@ def _classifier(
     return Identified(
         "cav_mae_classifier",
         f"CAV-MAE, fine-tuned, {name}",
-        section("cav_mae", arguments, given, is_classifier=True),
+        section("cav_mae", arguments, given),
         cav_mae.fine_tuned_table(modality),
         num_classes=classes,
         label_order=_CLASSES.get(classes, ""),

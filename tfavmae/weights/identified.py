@@ -72,6 +72,16 @@ class Identified:
         Raises:
             UserError: a tensor is missing, of no use, or of another shape.
         """
+        model = self.untrained(seed)
+        load_weights(model, self.table, self.tensors)
+        return model
+
+    def untrained(self, seed: int = 0) -> keras.Model:
+        """Our model as it begins; `seed` is of its weights.
+
+        Raises:
+            UserError: what was found, or the user said, makes no model.
+        """
         section = self.model
         options = {
             **{m: section[m] for m in _INPUTS},
@@ -80,7 +90,7 @@ class Identified:
         }
         try:
             if self.num_classes:
-                model = presets.build_classifier(
+                return presets.build_classifier(
                     section["name"],
                     section["size"],
                     section["modality"],
@@ -88,40 +98,34 @@ class Identified:
                     multi_label=self.multi_label,
                     **options,
                 )
-            else:
-                if section["modality"] != "audio_video":
-                    options["modality"] = section["modality"]
-                model = presets.build_pretraining(
-                    section["name"], section["size"], **options
-                )
+            if section["modality"] != "audio_video":
+                options["modality"] = section["modality"]
+            return presets.build_pretraining(
+                section["name"], section["size"], **options
+            )
         except ValueError as error:
             raise UserError(
                 f"The weights seem to be {self.title}, which cannot be built: {error}"
             ) from error
-        load_weights(model, self.table, self.tensors)
-        return model
 
 
-def section(
-    name: str, arguments: Mapping[str, Any], given: Section, is_classifier: bool = False
-) -> dict[str, Any]:
+def section(name: str, arguments: Mapping[str, Any], given: Section) -> dict[str, Any]:
     """The section `model` of a config for the arguments of a preset's model.
 
     Args:
         name: of the preset.
         arguments: of its model or classifier.
         given: what the user sets, which counts more.
-        is_classifier: whether the model is fine-tuned: it has no decoder.
     """
     options = dict(arguments)
     inputs = {m: dict(options.pop(m, {})) for m in _INPUTS}
     modality = options.pop("modality", "audio_video")
     size = "base"
     for own, sizes in presets.paper(name).SIZES.items():
-        kept = {k: x for k, x in sizes.items() if k != "decoder" or not is_classifier}
-        if all(options.get(k) == x for k, x in kept.items()):
+        encoder = {k: x for k, x in sizes.items() if k != "decoder"}
+        if all(options.get(k) == x for k, x in encoder.items()):
             size = own
-            options = {k: x for k, x in options.items() if k not in kept}
+            options = {k: x for k, x in options.items() if x != sizes.get(k)}
             break
     made = {"name": name, "size": size, "modality": modality, "options": options}
     return _merged(made | inputs, given)

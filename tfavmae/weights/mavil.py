@@ -50,7 +50,7 @@ def identify(shapes: Shapes, given: Section) -> Identified | None:
     return Identified(
         "mavil_classifier",
         f"MAViL fine-tuned on audio and video, {size_name(sizes['hidden_dim'])}",
-        section("mavil", made, given, is_classifier=True),
+        section("mavil", made, given),
         table(),
         num_classes=num_classes,
     )

@@ -170,7 +170,7 @@ def identify_classifier(shapes: Shapes, given: Section) -> Identified | None:
         "scenic_mbt",
         f"{'MBT of 2021' if original else 'AV-MAE fine-tuned'}, "
         f"{size_name(config['model']['hidden_size'])}",
-        section("av_mae", arguments, given, is_classifier=True),
+        section("av_mae", arguments, given),
         scenic_mbt.mbt_table(config, original),
         num_classes=classes,
         notes=(
@@ -254,7 +254,7 @@ def _vivit(shapes: Shapes, classes: int, given: Section) -> Identified:
     return Identified(
         "scenic_vivit",
         f"ViViT of {modality} (Scenic), {size_name(sizes['hidden_dim'])}",
-        section("av_mae", arguments, given, is_classifier=True),
+        section("av_mae", arguments, given),
         scenic_mbt.vivit_table(arguments),
         num_classes=classes,
         notes=("Assumed: the lengths of inputs of the released files.",),
