@@ -39,7 +39,10 @@ def test_a_preset_answers_as_the_file_does(cli, classifier, clip, tmp_path):
     )
     assert (done.status, done.out) == (0, f"{preset}\n")
     assert "CAV-MAE, fine-tuned, a ViT 24 wide" in done.err
-    assert "Assumed: fine-tuned on both" in done.err
+    assert "warning: " in done.err and "Assumed: fine-tuned on both" in done.err
+    card = (preset / "README.md").read_text()
+    assert "Imported from vgg_65.5.pth: CAV-MAE, fine-tuned" in card
+    assert "license: unknown" in card
     loaded = tfavmae.load(preset)
     assert loaded.run.labels.names == list(stat_order())
     answers = [
@@ -99,3 +102,11 @@ def test_what_does_not_fit_is_one_line(cli, classifier, tmp_path):
     done = cli("weights", "import", path, *to)
     assert "--set model.options.num_heads=N" in done.err
     assert not (tmp_path / "preset").exists()
+
+
+def test_the_card_has_the_licence_of_what_is_published(cli, tmp_path):
+    shapes = published_files.mae(*SHAPE, 16)
+    write_torch(path := tmp_path / "mae.pth", published_files.values(shapes))
+    done = cli("weights", "import", path, "--out", preset := tmp_path / "p", *HEADS)
+    assert done.status == 0
+    assert "license: cc-by-nc-4.0" in (preset / "README.md").read_text()

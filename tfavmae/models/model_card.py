@@ -31,8 +31,8 @@ def render(
 
     Args:
         model: that the card is about.
-        task: content of `task.json`: `stage`, and what is known of `labels`, `step` and
-            `metrics`.
+        task: content of `task.json`: `stage`, and what is known of `labels`, `step`,
+            `origin` and `metrics`.
         name: title of the card.
         license: of the weights, by its SPDX name; `None` says that it is not stated.
         data: by split: `dataset`, `split`, `num_examples` and `fingerprint`.
@@ -67,6 +67,7 @@ def render(
         class_names=names if isinstance(names, Mapping) else {"": names or []},
         data=data or {},
         step=task.get("step"),
+        origin=task.get("origin"),
         metrics=task.get("metrics") or [],
     )
 

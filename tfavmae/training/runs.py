@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import keras
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig
 from tfavmae.config.places import without_places
-from tfavmae.errors import UserError
+from tfavmae.errors import InputWarning, UserError
 from tfavmae.models.keras_file import load_model
 from tfavmae.models.paper_model import PaperModel
 from tfavmae.models.preset_address import (
@@ -182,6 +183,8 @@ def _load_weights(address: str | os.PathLike, overrides: Sequence[str]) -> Run:
     # Changes of other sections say which clips the model is asked about.
     of_model = [x for x in overrides if x.startswith("model.")]
     weights = ForeignWeights(address, of_model)
+    for note in weights.found.notes:
+        warnings.warn(f"{address}: {note}", InputWarning, stacklevel=2)
     path = pathlib.Path(address).resolve()
     return Run(
         model=weights.build(),

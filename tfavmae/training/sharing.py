@@ -23,6 +23,7 @@ def save_preset(
     directory: str | os.PathLike,
     *,
     license: str | None = None,
+    origin: str | None = None,
 ) -> None:
     """Saves a trained model as a preset, with labels, preprocessing and a card.
 
@@ -34,6 +35,7 @@ def save_preset(
         run: a run or a preset, or its address.
         directory: a new folder, or that of an earlier preset.
         license: of the weights, by its SPDX name; the card says so if none is given.
+        origin: a sentence on where the weights are from, if not from a run.
 
     Raises:
         UserError: there is no such run, or `directory` holds something else or cannot
@@ -51,6 +53,7 @@ def save_preset(
         "step": run.step,
         "labels": labels,
         "labels_fingerprint": labels and fingerprint(labels["names"]),
+        "origin": origin,
         "metrics": [*run.metrics] or measured(run.results),
     }
     config = without_places(run.config.as_dict())

@@ -347,6 +347,10 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
+# What a model card may state, by the licence above.
+SPDX = {_NON_COMMERCIAL: "cc-by-nc-4.0", _APACHE: "apache-2.0"}
+
+
 def of_family(family: str) -> list[Published]:
     """The published files of a family of `weights.identify`."""
     return [x for x in PUBLISHED if x.family == family]

@@ -1,6 +1,7 @@
 """`tfavmae weights import`: a preset from a published file of weights."""
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -23,7 +24,11 @@ def add_parser(commands: Any) -> None:
     add("--as", dest="preset", metavar="NAME", help="of our sizes, checked if given")
     add("--out", metavar="DIR", required=True, help="folder of the preset")
     add("--labels", metavar="FILE", help="names of the head's classes, one a line")
-    add("--license", metavar="SPDX", help="of the weights, for the card")
+    add(
+        "--license",
+        metavar="SPDX",
+        help="of the weights, for the card; default: as published",
+    )
     add_set(parser, of="the model, which the file does not show")
 
 
@@ -34,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from tfavmae.tasks.trained import open_run
     from tfavmae.training.foreign import ForeignWeights, is_weights
     from tfavmae.training.sharing import save_preset
+    from tfavmae.weights.published import SPDX, of_family
 
     if not is_weights(args.file):
         raise UserError(f"{args.file}: no such file")
@@ -44,13 +50,18 @@ def run(args: argparse.Namespace) -> None:
             f"{args.file}: is {found.title}, which fills {name}, not {args.preset}; "
             f"{did_you_mean(args.preset, [name])}"
         )
-    for line in (found.title, *found.notes):
-        print(line, file=sys.stderr)
+    print(f"{args.file}: {found.title}", file=sys.stderr)
     loaded = open_run(args.file, args.set)
     if args.labels:
         labels = _with_names(loaded.labels, args.labels)
         loaded = dataclasses.replace(loaded, labels=labels)
-    save_preset(loaded, args.out, license=args.license)
+    licences = {SPDX.get(x.licence) for x in of_family(found.family)}
+    save_preset(
+        loaded,
+        args.out,
+        license=args.license or (licences.pop() if len(licences) == 1 else None),
+        origin=f"Imported from {os.path.basename(args.file)}: {found.title}.",
+    )
     print(args.out)
 
 
