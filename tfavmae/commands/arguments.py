@@ -123,7 +123,7 @@ def add_model(parser: CommandParser) -> None:
         "--from",
         metavar="RUN",
         required=True,
-        help="the run's folder; or a preset, or a published file of weights",
+        help="run, preset or published file of weights",
     )
 
 

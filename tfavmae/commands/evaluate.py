@@ -39,14 +39,14 @@ def add_parser(commands: Any) -> None:
         type=count,
         default=1,
         metavar="N",
-        help="frames and windows per clip to average over (default: 1)",
+        help="frames and windows of a clip to average (1)",
     )
     add_mean(parser, "the model's paper's")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--complete",
         action="store_true",
-        help="only clips that have every modality that the model reads",
+        help="only clips that have all that the model reads",
     )
     which.add_argument(
         "--only",
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--classes",
         metavar="NAMES",
-        help="predict only these: A,B,C, a file of names or a data set",
+        help="only these: A,B,C, a file of names or a data set",
     )
     add("--save-scores", metavar="FILE", help=".npz for `tfavmae ensemble`")
     add_form(parser)
