@@ -180,6 +180,13 @@ def check_combinations(config) -> None:
     if config.data.sampling == "balanced" and not config.data.label:
         raise UserError("data.sampling=balanced needs data.label.")
     data = config.data
+    if data.pairing == "shuffled" and (
+        config.stage == "finetune" or config.model.modality != "audio_video"
+    ):
+        raise UserError(
+            "data.pairing=shuffled is for pretraining on audio and video: a label would"
+            " not be true of both. Set data.pairing=original."
+        )
     by_class = data.sampling == "balanced" or data.num_train_examples
     if by_class and len(data.labels) > 1:
         raise UserError(

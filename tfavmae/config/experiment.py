@@ -125,6 +125,8 @@ class DataConfig(Config):
             the classes as can be (few-label experiments).
         sampling: `shuffle`, or `balanced`: draws with replacement that favour
             clips of rare classes.
+        pairing: `original`, or `shuffled`: a training clip gets the frames of another
+            clip, always of the same one (CAV-MAE, table 16); pretraining only.
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
         clip_seconds: length of a clip; by default 10, or what the spectrogram holds
@@ -156,6 +158,9 @@ class DataConfig(Config):
     num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
     sampling: str = field(
         default="shuffle", metadata={"choices": ("shuffle", "balanced")}
+    )
+    pairing: str = field(
+        default="original", metadata={"choices": ("original", "shuffled")}
     )
     interpolation: str = field(
         default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
