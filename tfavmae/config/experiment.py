@@ -132,6 +132,8 @@ class DataConfig(Config):
             (MAViL: 200,000 balanced draws); validation, warm-up and averages follow.
         repeat_classes_to: repeat the clips of rare classes until each class has this
             share of the clips of the largest (MAViL on Speech Commands: 0.5).
+        pairing: `original`, or `shuffled`: a training clip gets the frames of another
+            clip, always of the same one (CAV-MAE, table 16); pretraining only.
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
         clip_seconds: length of a clip; by default 10, or what the spectrogram holds
@@ -167,6 +169,9 @@ class DataConfig(Config):
     draws_per_epoch: int | None = field(default=None, metadata={"minimum": 1})
     repeat_classes_to: float | None = field(
         default=None, metadata={"above": 0.0, "maximum": 1.0}
+    )
+    pairing: str = field(
+        default="original", metadata={"choices": ("original", "shuffled")}
     )
     interpolation: str = field(
         default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
