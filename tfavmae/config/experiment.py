@@ -2,8 +2,8 @@
 
 An experiment is an `ExperimentConfig` on Model Garden's config dataclasses,
 registered with its experiment factory as ``tfavmae/pretrain`` and
-``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults and
-dotted overrides (``optimizer.learning_rate=1e-4``) override the recipe.
+``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults, rows of its
+matrix override the recipe, and dotted overrides (``optimizer.learning_rate=1e-4``) both.
 """
 
 import copy
@@ -17,7 +17,7 @@ from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
-from tfavmae.config import model_options
+from tfavmae.config import matrix, model_options
 from tfavmae.config import yaml_text as text
 from tfavmae.config.transfer import TransferConfig, read_sources
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
@@ -361,13 +361,16 @@ def finetune() -> ExperimentConfig:
     return config
 
 
-def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads a recipe, applies dotted overrides and checks the result.
+def load(
+    path, overrides: Sequence[str] = (), rows: Sequence[str] = ()
+) -> ExperimentConfig:
+    """Reads a recipe, applies rows and dotted overrides, and checks the result.
 
     Args:
         path: a YAML recipe.
         overrides: strings such as `"optimizer.learning_rate=1e-4"`; the value
             is read as YAML.
+        rows: names of rows of the recipe's `matrix`, see `matrix.choose`.
 
     Returns:
         A complete, checked `ExperimentConfig`.
@@ -375,7 +378,8 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         UserError: naming the key and what it may be.
     """
-    return from_dict(with_overrides(text.read_yaml(pathlib.Path(path)), overrides))
+    recipe = matrix.choose(text.read_yaml(pathlib.Path(path)), rows, str(path))
+    return from_dict(with_overrides(recipe, overrides))
 
 
 def with_overrides(values: Mapping, overrides: Sequence[str]) -> dict:
