@@ -2,8 +2,9 @@
 
 An experiment is an `ExperimentConfig` on Model Garden's config dataclasses,
 registered with its experiment factory as ``tfavmae/pretrain`` and
-``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults, rows of its
-matrix override the recipe, and dotted overrides (``optimizer.learning_rate=1e-4``) both.
+``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults, rows of
+its matrix override the recipe, and dotted overrides
+(``optimizer.learning_rate=1e-4``) override both.
 """
 
 import copy
