@@ -90,7 +90,8 @@ def starts(kind):
             named = [recipe_of(x.path, paper) for x in named]
         key = repr((config.stage, model["name"], model["modality"], options, named))
         title = " ".join([recipe.removeprefix("configs/"), *rows])
-        found.setdefault(key, pytest.param(recipe, rows, id=title))
+        marks = [pytest.mark.slow] if rows else []
+        found.setdefault(key, pytest.param(recipe, rows, id=title, marks=marks))
     return list(found.values())
 
 
@@ -130,7 +131,7 @@ HEAD = r"(head|head_norm)/|"
 # What begins anew: fusion (MAViL, B.3), or what a source does not have.
 NEW = {
     "av_mae": HEAD + "encoder/(joint/bottleneck|joint_norm)",
-    "cav_mae": HEAD + r"\w+_tokenizer/modality",
+    "cav_mae": HEAD + r"\w+_tokenizer/modality|decoder/\w+_modality|encoder/\w+_norm/",
     "mavil": HEAD + "encoder/joint",
 }
 
