@@ -93,7 +93,7 @@ def dummy_data(tmp_path_factory):
 
 
 def on_dummy_data(config, directory):
-    """A config with the data in a directory, in batches of two clips or all there is."""
+    """A config with data in a directory, in batches of two clips or what there is."""
     values, data = config.as_dict(), config.data
     there = open_split(data.dataset, data.train_split, str(directory)).num_examples
     values["data"] |= {"data_dir": str(directory), "batch_size": min(2, there)}
