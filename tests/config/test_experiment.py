@@ -106,6 +106,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
             "trainer.average_epochs and trainer.monitor exclude each other",
         ),
         ("trainer.monitor=val_mAP", "val_mAP needs a classifier of one label"),
+        ("data.pairing=mixed", "data.pairing must be one of original, shuffled"),
         ("model.modality=audio", "model.modality must be audio_video"),
         ("model=false", "model must be a mapping of keys. Received: False."),
         ("model.audio=0", "model.audio must be a mapping of keys. Received: 0."),
@@ -348,3 +349,18 @@ def test_shipped_recipes_load_and_say_how_to_run_them(path):
 
 def test_recipes_were_found():
     assert len(RECIPES) >= 8
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["stage=finetune", "data.label=label"],
+        ["model.name=av_mae", "model.modality=audio"],
+    ],
+)
+def test_shuffled_pairs_are_for_pretraining_on_both(overrides, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("trainer: {num_steps: 1}\ndata: {pairing: shuffled}\n")
+    assert config_lib.load(recipe).data.pairing == "shuffled"
+    with pytest.raises(UserError, match=r"data\.pairing=shuffled is for pretraining"):
+        config_lib.load(recipe, overrides)

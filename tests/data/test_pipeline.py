@@ -497,3 +497,25 @@ def test_balanced_draws_follow_the_weights(split):
     expected = 4000 * weights / weights.sum()
     # chi-square of 22 degrees of freedom, 99.9 % point.
     assert ((counts - expected) ** 2 / expected).sum() < 48.3
+
+
+def test_shuffled_pairs_take_the_frames_of_their_partners(split):
+    """One clip lacks audio and one video: what is there tells whose it is."""
+    found = split.training_batches(SPEC, NUM_TRAIN, seed=3, shuffle_pairs=True)
+    partner = sampling.shuffled_pairs(np.arange(NUM_TRAIN), 3)
+    has_audio, has_video = split.present("audio"), split.present("video")
+    for batch in found.take(2).as_numpy_iterator():
+        rows = batch["example_index"]
+        np.testing.assert_array_equal(batch["audio_present"], has_audio[rows])
+        np.testing.assert_array_equal(batch["video_present"], has_video[partner[rows]])
+        np.testing.assert_array_equal(batch["label"], split.labels("label")[rows])
+        (silent_film,) = np.flatnonzero(~has_video[partner[rows]])
+        assert has_video[rows[silent_film]]
+        assert batch["video"][silent_film].max() == 0
+
+
+def test_shuffled_pairs_start_at_any_step(split):
+    options = {"seed": 5, "shuffle_pairs": True}
+    all_steps = split.training_batches(SPEC, 4, num_steps=6, **options)
+    late = split.training_batches(SPEC, 4, start_step=4, num_steps=2, **options)
+    assert_same(batches(late), batches(all_steps)[4:])

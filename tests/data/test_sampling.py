@@ -168,3 +168,19 @@ def test_impossible_weights_are_refused(weights):
 def test_impossible_numbers_of_draws_are_refused():
     with pytest.raises(ValueError, match="weight, 1, when drawing without"):
         sampling.drawn_without_replacement([0.0, 1.0], 2, sampling.HostShare(1), 0, 0)
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 50])
+def test_no_row_is_paired_with_itself(num_rows):
+    chosen = np.arange(10, 10 + num_rows)
+    partners = sampling.shuffled_pairs(chosen, 4)
+    np.testing.assert_array_equal(np.sort(partners), chosen)
+    assert (partners != chosen).all()
+    np.testing.assert_array_equal(partners, sampling.shuffled_pairs(chosen, 4))
+    if num_rows == 50:
+        assert (partners != sampling.shuffled_pairs(chosen, 5)).any()
+
+
+def test_one_clip_has_no_partner():
+    with pytest.raises(UserError, match="pairing=shuffled needs at least two"):
+        sampling.shuffled_pairs(np.arange(1), 0)

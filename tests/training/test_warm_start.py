@@ -90,6 +90,34 @@ def test_what_a_source_cannot_be(key, value, complaint, small_config):
         small_config(**{key: value})
 
 
+@pytest.mark.parametrize(
+    ("path", "source", "licence"),
+    [
+        ("a/mae_pretrain_vit_base_full.pth", "facebookresearch/mae", "CC BY-NC 4.0"),
+        ("B_16-i21k-300ep.npz", "google-research/vision_transformer", "Apache-2.0"),
+        (
+            "vggsound_selfsup_audiovisual/checkpoint",
+            "scenic-bucket/av_mae/vggsound_selfsup_audiovisual/checkpoint",
+            "Apache-2.0",
+        ),
+    ],
+)
+def test_a_published_file_that_is_not_there(path, source, licence):
+    """One line: where it is, under which licence, and how to do without it."""
+    with pytest.raises(UserError) as error:
+        warm_start.open_source(SourceConfig(path))
+    text = str(error.value)
+    assert text.startswith(f"{path}: no such file. Its authors publish it at https://")
+    assert source in text and licence in text and "\n" not in text
+    assert "--from" in text and text.endswith("--set initialize_from=null")
+
+
+def test_a_run_that_is_not_there_is_no_published_file():
+    with pytest.raises(UserError) as error:
+        warm_start.open_source(SourceConfig("runs/not_there"))
+    assert "publish" not in str(error.value)
+
+
 def test_options_are_those_of_the_paper_unless_given(small_config):
     config = small_config(transfer={"rows": "time", "fresh": ["^head/"]})
     options = warm_start.options_of("cav_mae", config.transfer, "pretrain")

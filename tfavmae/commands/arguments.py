@@ -138,6 +138,17 @@ def add_set(parser: CommandParser, of: str = "the recipe") -> None:
     )
 
 
+def add_row(parser: CommandParser) -> None:
+    """Adds `--row`, rows of a recipe's matrix."""
+    parser.add_argument(
+        "--row",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="row of the recipe's matrix (may be repeated)",
+    )
+
+
 def add_trained(parser: CommandParser) -> None:
     """Adds the options of `trained.load`."""
     add_model(parser)

@@ -8,6 +8,7 @@ from tfavmae.commands import recipes
 from tfavmae.commands.arguments import (
     add_command,
     add_config,
+    add_row,
     add_set,
     add_workdir,
     count,
@@ -30,6 +31,7 @@ def add_parser(commands: Any) -> None:
     )
     add_config(parser)
     add_workdir(parser)
+    add_row(parser)
     add_set(parser)
     parser.add_argument(
         "--classes",
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from tfavmae.config import experiment as config_lib
     from tfavmae.training import factory
 
-    config = recipes.load(args.config, args.workdir, args.set)
+    config = recipes.load(args.config, args.workdir, args.set, args.row)
     if config.stage == "pretrain":
         refuse(args, ["classes"], "pretraining")
     print(config_lib.to_yaml(config))

@@ -21,8 +21,9 @@ def add_parser(commands: Any) -> None:
         "finetune",
         run,
         summary="train a classifier, from a pretrained model or from scratch",
-        example="tfavmae finetune --workdir runs/finetune --from runs/pretrain \\\n"
-        "      --config configs/cav_mae/finetune_audio_sounding_shapes_demo.yaml",
+        # One line: with two, the page would be longer than a screen.
+        example="tfavmae finetune --workdir runs/x --config"
+        " configs/mavil/finetune_esc50.yaml",
     )
     training.add_source(parser)
     parser.add_argument(

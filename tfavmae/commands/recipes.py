@@ -33,7 +33,10 @@ def find(path: str | os.PathLike) -> pathlib.Path:
 
 
 def load(
-    config: str | None, workdir: str | None, overrides: Sequence[str] = ()
+    config: str | None,
+    workdir: str | None,
+    overrides: Sequence[str] = (),
+    rows: Sequence[str] = (),
 ) -> "ExperimentConfig":
     """The recipe of `--config`, or else that of what `--workdir` names.
 
@@ -41,6 +44,7 @@ def load(
         config: a recipe.
         workdir: folder of a run, address of a preset, or a file of weights.
         overrides: changes, `"section.key=value"`; later ones win.
+        rows: of the recipe's matrix; later ones win.
 
     Raises:
         UserError: there is no recipe, or a key or value in it is wrong.
@@ -48,7 +52,9 @@ def load(
     from tfavmae.config import experiment as config_lib
 
     if config is not None:
-        return config_lib.load(find(config), overrides)
+        return config_lib.load(find(config), overrides, rows)
+    if rows:
+        raise UserError("--row names a row of a recipe; give that with --config")
     if workdir is None:
         raise UserError("give a recipe with --config, or a run with --workdir")
     path = pathlib.Path(workdir) / "config.yaml"

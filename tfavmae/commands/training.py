@@ -9,6 +9,7 @@ from tfavmae.commands import recipes
 from tfavmae.commands.arguments import (
     CommandParser,
     add_config,
+    add_row,
     add_set,
     add_workdir,
     refuse,
@@ -23,6 +24,7 @@ def add_training_options(parser: CommandParser) -> None:
     """Adds recipe and run, and short forms of `--set trainer.KEY=VALUE`."""
     add_workdir(parser, required=True)
     add_config(parser)
+    add_row(parser)
     add_set(parser)
     add = parser.add_argument
     add("--videos", metavar="DIR", help="train on the media files of a folder")
@@ -123,7 +125,7 @@ def train(
         recipe = f"own_videos/{stage}.yaml"
     if args.videos is not None:
         changes = [*fit_to_videos(args, recipe, changes, source, labels), *changes]
-    config = recipes.load(recipe, args.workdir, changes)
+    config = recipes.load(recipe, args.workdir, changes, args.row)
     if is_preset(args.workdir):
         raise UserError(
             f"{args.workdir}: holds a preset, which is not continued; choose another "
@@ -167,7 +169,7 @@ def fit_to_videos(
     from tfavmae_datasets.clip_folder import build_clip_folder
 
     inputs = own_videos.inputs_of(runs.read_config(source)) if source else []
-    config = recipes.load(recipe, args.workdir, [*inputs, *changes])
+    config = recipes.load(recipe, args.workdir, [*inputs, *changes], args.row)
     options = own_videos.storage_options(
         args.videos, config, labels, is_length_fixed=bool(source) or recipe is None
     )

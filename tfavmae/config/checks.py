@@ -180,6 +180,12 @@ def check_combinations(config) -> None:
     if config.stage == "finetune" and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
     _check_sampling(config.data)
+    is_paired = config.stage == "pretrain" and config.model.modality == "audio_video"
+    if config.data.pairing == "shuffled" and not is_paired:
+        raise UserError(
+            "data.pairing=shuffled is for pretraining on audio and video: a label would"
+            " not be true of both. Set data.pairing=original."
+        )
     if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
         raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")
     if trainer.strategy == "tpu" and not trainer.tpu:

@@ -2,8 +2,9 @@
 
 An experiment is an `ExperimentConfig` on Model Garden's config dataclasses,
 registered with its experiment factory as ``tfavmae/pretrain`` and
-``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults and
-dotted overrides (``optimizer.learning_rate=1e-4``) override the recipe.
+``tfavmae/finetune``. A recipe (``configs/**.yaml``) overrides the defaults, rows of
+its matrix override the recipe, and dotted overrides
+(``optimizer.learning_rate=1e-4``) override both.
 """
 
 import copy
@@ -17,7 +18,7 @@ from official.core import exp_factory
 from official.modeling.hyperparams import Config
 
 from tfavmae.config import checks as checks
-from tfavmae.config import model_options
+from tfavmae.config import matrix, model_options
 from tfavmae.config import yaml_text as text
 from tfavmae.config.transfer import TransferConfig, read_sources
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
@@ -132,6 +133,8 @@ class DataConfig(Config):
             (MAViL: 200,000 balanced draws); validation, warm-up and averages follow.
         repeat_classes_to: repeat the clips of rare classes until each class has this
             share of the clips of the largest (MAViL on Speech Commands: 0.5).
+        pairing: `original`, or `shuffled`: a training clip gets the frames of another
+            clip, always of the same one (CAV-MAE, table 16); pretraining only.
         frame_stride_seconds: time between frames; by default they are spread
             over the clip.
         clip_seconds: length of a clip; by default 10, or what the spectrogram holds
@@ -167,6 +170,9 @@ class DataConfig(Config):
     draws_per_epoch: int | None = field(default=None, metadata={"minimum": 1})
     repeat_classes_to: float | None = field(
         default=None, metadata={"above": 0.0, "maximum": 1.0}
+    )
+    pairing: str = field(
+        default="original", metadata={"choices": ("original", "shuffled")}
     )
     interpolation: str = field(
         default="bilinear", metadata={"choices": ("bilinear", "bicubic")}
@@ -356,13 +362,16 @@ def finetune() -> ExperimentConfig:
     return config
 
 
-def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads a recipe, applies dotted overrides and checks the result.
+def load(
+    path, overrides: Sequence[str] = (), rows: Sequence[str] = ()
+) -> ExperimentConfig:
+    """Reads a recipe, applies rows and dotted overrides, and checks the result.
 
     Args:
         path: a YAML recipe.
         overrides: strings such as `"optimizer.learning_rate=1e-4"`; the value
             is read as YAML.
+        rows: names of rows of the recipe's `matrix`, see `matrix.choose`.
 
     Returns:
         A complete, checked `ExperimentConfig`.
@@ -370,7 +379,8 @@ def load(path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         UserError: naming the key and what it may be.
     """
-    return from_dict(with_overrides(text.read_yaml(pathlib.Path(path)), overrides))
+    recipe = matrix.choose(text.read_yaml(pathlib.Path(path)), rows, str(path))
+    return from_dict(with_overrides(recipe, overrides))
 
 
 def with_overrides(values: Mapping, overrides: Sequence[str]) -> dict:

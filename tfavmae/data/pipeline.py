@@ -67,6 +67,7 @@ class ClipSplit(Split):
         sampling_weights: np.ndarray | None = None,
         replacement: bool = True,
         draws_per_epoch: int | None = None,
+        shuffle_pairs: bool = False,
         host_index: int = 0,
         host_count: int = 1,
         num_parallel_calls: int = tf.data.AUTOTUNE,
@@ -91,6 +92,8 @@ class ClipSplit(Split):
             replacement: whether the same clip may be drawn twice in an epoch.
             draws_per_epoch: length of an epoch drawn without replacement; default:
                 the number of clips with a weight.
+            shuffle_pairs: whether a clip gets the frames of another one, always of the
+                same, see `sampling.shuffled_pairs`.
             host_index: this host; it reads `batch_size / host_count` rows of every
                 batch, from row `host_index * batch_size / host_count` on.
             host_count: number of hosts.
@@ -103,7 +106,8 @@ class ClipSplit(Split):
 
         Raises:
             ValueError: an argument is out of its range.
-            UserError: no clip is left, or a label does not exist.
+            UserError: no clip is left, a label does not exist, or `shuffle_pairs` has a
+                single clip.
         """
         rows = self.rows(indices, keep)
         share = sampling.HostShare(batch_size, host_index, host_count)
@@ -119,13 +123,16 @@ class ClipSplit(Split):
                 weights, draws_per_epoch, share, start_step, seed
             )
         local = share.local_batch_size
-        rows = tf.constant(rows)
+        filmed = sampling.shuffled_pairs(rows, seed) if shuffle_pairs else rows
+        rows, filmed = tf.constant(rows), tf.constant(filmed)
         make_clip = self._clip_maker(spec)
 
         def clip(position: tf.Tensor, place: tf.Tensor) -> dict[str, tf.Tensor]:
             # Of the position, not of the row: the next epoch cuts the clip differently.
             key = tf.stack([tf.constant(seed, tf.int64), position])
-            return make_clip(rows[place], key, tf.constant(0, tf.int64), 1)
+            view = tf.constant(0, tf.int64)
+            other = filmed[place] if shuffle_pairs else None
+            return make_clip(rows[place], key, view, 1, other)
 
         def batches(order: tf.data.Dataset, num_steps: int) -> tf.data.Dataset:
             clips = order.map(clip, num_parallel_calls, deterministic=True)
@@ -194,17 +201,28 @@ class ClipSplit(Split):
         return _batches(clips, local, num_steps)
 
     def _clip_maker(self, spec: ClipSpec) -> Callable[..., dict[str, tf.Tensor]]:
-        """A graph function `(row, key, view, num_views)` to one clip of a batch."""
+        """A graph function to one clip of a batch.
+
+        It takes `(row, key, view, num_views, filmed)`: `filmed` is the row whose frames
+        the clip gets, `None` for its own.
+        """
         labels = {name: self.label_encoder(name) for name in spec.labels}
         if spec.frame_stride_seconds and "video" in spec.modalities:
             self._check_stride(spec.frame_stride_seconds, spec.num_frames)
         reader, parse = RecordReader(self.index), self.parser(spec.labels)
 
         def make_clip(
-            row: tf.Tensor, key: tf.Tensor, view: tf.Tensor, num_views: int
+            row: tf.Tensor,
+            key: tf.Tensor,
+            view: tf.Tensor,
+            num_views: int,
+            filmed: tf.Tensor | None = None,
         ) -> dict[str, tf.Tensor]:
             example = parse(reader.read(row))
-            file, record = reader.place(row)
+            if filmed is not None:
+                other = parse(reader.read(filmed))
+                example |= {k: other[k] for k in ("frames", "frame_rate")}
+            file, record = reader.place(row if filmed is None else filmed)
             keys = tf.random.split(key, 3)
             window = clip_sampling.choose(spec, example, keys[0], view, num_views)
             clip = {

@@ -92,6 +92,32 @@ def shuffled(positions: tf.data.Dataset, num_rows: int, seed: int) -> tf.data.Da
     return positions.map(row)
 
 
+def shuffled_pairs(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Gives every row another one, and each to one row only (CAV-MAE, table 16).
+
+    Args:
+        rows: int `(clips,)`.
+        seed: seed of the run; in all epochs a row has the same partner.
+
+    Returns:
+        `(clips,)`, the partner of each row: `rows` in another order, in which no row
+        is its own partner.
+
+    Raises:
+        UserError: there is a single row.
+    """
+    if len(rows) < 2:
+        raise UserError(
+            "data.pairing=shuffled needs at least two clips; the split has "
+            f"{len(rows)}. Use a larger split or data.pairing=original."
+        )
+    # One cycle through all rows: a mere permutation would leave some at their place.
+    cycle = np.random.default_rng(seed).permutation(len(rows))
+    partners = np.empty_like(rows)
+    partners[cycle] = rows[np.roll(cycle, 1)]
+    return partners
+
+
 def drawn(
     positions: tf.data.Dataset, weights: np.ndarray, seed: int
 ) -> tf.data.Dataset:

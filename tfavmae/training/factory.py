@@ -134,6 +134,7 @@ class TrainingData:
             num_steps=num_steps,
             indices=self.indices,
             sampling_weights=weights,
+            shuffle_pairs=self.data.pairing == "shuffled",
             services=self.data.services,
             **self.hosts,
         )

@@ -21,6 +21,7 @@ from tfavmae.training.factory import Labels
 from tfavmae.training.foreign import is_weights
 from tfavmae.training.label_maps import columns_of_head
 from tfavmae.training.runs import load
+from tfavmae.weights import published
 from tfavmae.weights.identified import Identified
 from tfavmae.weights.identify import identify
 from tfavmae.weights.starting import Options, Origin, Source, apply_plan, make_plan
@@ -192,6 +193,13 @@ def open_source(source: SourceConfig) -> Source:
         return Source.of_model(path, load_model(path), source.modality)
     if is_weights(path):
         return of_file(source, identify(open_weights(path), source.model))
+    known = published.of_name(path)
+    if known is not None and not os.path.exists(path):
+        raise UserError(
+            f"{path}: no such file. Its authors publish it at {known.source} (licence: "
+            f"{known.licence}); give your copy's path with --from, or start without it:"
+            " --set initialize_from=null"
+        )
     run = load(path)
     found = Source.of_model(path, run.model, source.modality)
     return dataclasses.replace(found, labels=run.labels)

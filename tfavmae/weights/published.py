@@ -5,6 +5,8 @@ and several forbid commercial use.
 """
 
 import dataclasses
+import fnmatch
+import os
 
 _MAE = "https://github.com/facebookresearch/mae"
 _NON_COMMERCIAL = "CC BY-NC 4.0"
@@ -354,3 +356,20 @@ SPDX = {_NON_COMMERCIAL: "cc-by-nc-4.0", _APACHE: "apache-2.0"}
 def of_family(family: str) -> list[Published]:
     """The published files of a family of `weights.identify`."""
     return [x for x in PUBLISHED if x.family == family]
+
+
+def of_name(path: str) -> Published | None:
+    """The published file that a path is named after, or `None`.
+
+    Args:
+        path: of a file, which need not exist. Only its last part counts, but for
+            Scenic's, whose files are all called `checkpoint`.
+    """
+    for entry in PUBLISHED:
+        for name in entry.file.split(", "):
+            if name.endswith("/checkpoint"):
+                if path.endswith(name):
+                    return entry
+            elif fnmatch.fnmatch(os.path.basename(path), os.path.basename(name)):
+                return entry
+    return None
