@@ -199,7 +199,7 @@ def _pretraining() -> list[Claim]:
                     "av_mae/scratch/mbt",
                 ),
                 Comparison(
-                    "MAViL's first stage, no pretraining; mean of audio and video alone",
+                    "MAViL's first stage, no pretraining (audio and video alone)",
                     "not a table of the papers",
                     _both_modalities("stage_1"),
                     _both_modalities("scratch"),
