@@ -33,8 +33,9 @@ written by the command, from the results of its runs; no figure is typed in.
 SoundingShapes as `benchmarks/reproduction/experiments.py` changes it: {clips} clips of
 {seconds:g} s, {classes} classes, {size}-pixel frames. The encoders have {layers} layers
 of width {width} and take {steps} steps of pretraining and {finetuning_steps} of
-fine-tuning; the contrasts weigh more than the papers', since training is so short. A
-seed draws weights, masks, order and labelled clips; the data are the same.
+fine-tuning; contrasts weigh more than the papers', and masks remove less, since
+training is so short. A seed draws weights, masks, order and labelled clips; the data
+are the same.
 
 What such models show is a direction, not a size. Published figures are of other data
 and other measures (accuracy or mAP, in percent), and stand here for their direction.

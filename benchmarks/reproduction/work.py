@@ -229,10 +229,18 @@ def prepare_data(work: pathlib.Path, digits: pathlib.Path | None) -> None:
         sounding_shapes_dataset_builder as shapes,
     )
 
-    settings = dataclasses.replace(config.STANDARD, **SHAPES)
+    settings = dataclasses.replace(config.DEMO, **SHAPES)
     builder_config = shapes.builder_config(settings)
     assert f"sounding_shapes/{builder_config.name}" == DATASET
-    shapes.Builder(config=builder_config, data_dir=work / "data").download_and_prepare()
+    builder = shapes.Builder(config=builder_config, data_dir=work / "data")
+    builder.download_and_prepare()
+    # TFDS finds data by name: what an older version of this file made has the same one.
+    expected = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if builder.info.metadata["settings"] != expected:
+        raise UserError(
+            f"{builder.data_dir}: was made with other settings; remove it, or choose "
+            "another --workdir."
+        )
     if digits is not None:
         _prepare_digits(work, digits)
 
