@@ -52,6 +52,7 @@ _AUDIO = {
     "variant": "kaldi",
     "patch_size": [16, 16],
 }
+_BATCH_SIZE = 32
 _FRAME = {"num_frames": 1, "tubelet_size": [1, 8, 8]}
 _FILM = {"num_frames": 4, "tubelet_size": [2, 8, 8]}
 
@@ -175,7 +176,7 @@ def _run(
     data = {
         "dataset": DATASET,
         "clip_seconds": 1.0,
-        "batch_size": 32,
+        "batch_size": _BATCH_SIZE,
         "validation_split": None,
         **(data or {}),
     }
@@ -196,7 +197,12 @@ def _run(
 def _labels(
     per_class: int = LABELS_PER_CLASS, num_classes: int = NUM_CLASSES
 ) -> dict[str, Any]:
-    return {"label": "label", "num_train_examples": per_class * num_classes}
+    number = per_class * num_classes
+    return {
+        "label": "label",
+        "num_train_examples": number,
+        "batch_size": min(_BATCH_SIZE, number),
+    }
 
 
 # --- CAV-MAE ---

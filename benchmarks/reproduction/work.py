@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from reproduction.experiments import (
     folder_of,
 )
 from tfavmae.errors import UserError
-from tfavmae.files import write_atomically
+from tfavmae.files import remove, write_atomically
 
 # TensorFlow keeps memory of every model that a process has built.
 _RUNS_PER_PROCESS = 16
@@ -180,7 +179,7 @@ def run_job(job: Job) -> dict[str, Any]:
     run = experiment.run(config, folder, progress=False)
     value = _measure(run, job.experiment)
     # Of a pretraining, others need the weights; of a classifier nothing is needed.
-    shutil.rmtree(folder if job.experiment.is_classifier else folder / "checkpoints")
+    remove(folder if job.experiment.is_classifier else folder / "checkpoints")
     return {
         "value": value,
         "seconds": round(time.monotonic() - start, 1),
