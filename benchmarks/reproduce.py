@@ -24,7 +24,7 @@ from reproduction import work as work_lib
 from tfavmae.errors import UserError
 from tfavmae.files import exclusive, write_atomically
 
-NUM_STEPS, NUM_FINETUNING_STEPS = 800, 150
+NUM_STEPS, NUM_FINETUNING_STEPS = 800, 200
 # Of one core, for a dry run: building, tracing and measuring; each step.
 _SECONDS_PER_RUN, _SECONDS_PER_STEP = 11.0, 0.06
 
@@ -115,13 +115,12 @@ def _facts(args: argparse.Namespace, rows: dict[str, dict]) -> page_lib.Facts:
     # A folder's place differs from machine to machine.
     words += [f"--digits {args.digits.name}"] if args.digits else []
     words += ["--write docs/reproduction.md"]
-    seconds = sum(row["seconds"] for row in rows.values())
+    seconds = sum(row["cpu_seconds"] for row in rows.values())
     return page_lib.Facts(
         command=f'make reproduce ARGS="{" ".join(words)}"',
         num_runs=len(rows),
         num_seeds=args.seeds,
-        minutes=seconds / 60 / max(args.processes, 1),
-        processes=max(args.processes, 1),
+        minutes=seconds / 60,
         machine=machine(),
         clips=shapes["num_train_clips"],
         seconds=shapes["clip_seconds"],

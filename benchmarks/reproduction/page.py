@@ -27,7 +27,7 @@ written by the command, from the results of its runs; no figure is typed in.
 
     {command}
 
-{num_runs} runs with {num_seeds} seeds, {minutes:.0f} minutes on {processes} cores of
+{num_runs} runs with {num_seeds} seeds took {minutes:.0f} minutes of processor time on
 {machine}.
 
 SoundingShapes as `benchmarks/reproduction/experiments.py` changes it: {clips} clips of
@@ -56,8 +56,8 @@ class Facts:
 
     Args:
         command: that was run.
-        num_runs, num_seeds, processes: of the job.
-        minutes: seconds of all runs, over the processes.
+        num_runs, num_seeds: of the job.
+        minutes: of processor time, over all runs.
         machine: processor and versions.
         clips, seconds, classes, size: of the data.
         layers, width, steps, finetuning_steps: of models and training.
@@ -68,7 +68,6 @@ class Facts:
     num_runs: int
     num_seeds: int
     minutes: float
-    processes: int
     machine: str
     clips: int
     seconds: float

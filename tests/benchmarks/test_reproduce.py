@@ -179,7 +179,6 @@ def test_the_page_is_written_from_results():
         num_runs=6,
         num_seeds=3,
         minutes=12.4,
-        processes=2,
         machine="a processor",
         clips=2000,
         seconds=1.0,
@@ -192,7 +191,7 @@ def test_the_page_is_written_from_results():
         chance=2.0,
     )
     lines = page.page(claims, results, range(3), facts).splitlines()
-    assert "6 runs with 3 seeds, 12 minutes on 2 cores of" in lines
+    assert "6 runs with 3 seeds took 12 minutes of processor time on" in lines
     assert "## Two are above one" in lines
     cells = "52.0 (50.0 to 54.0) | 49.8 (49.0 to 50.5) | 2.2 (1.0 to 4.0) | 3 | yes |"
     assert f"| a <b>, c | table 3: 39.0, 38.4 | {cells}" in lines
