@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from demo_spread import machine
 from reproduction import claims as claims_lib
 from reproduction import experiments as experiments_lib
+from reproduction import outcomes
 from reproduction import page as page_lib
 from reproduction import work as work_lib
 
@@ -130,7 +131,7 @@ def _facts(args: argparse.Namespace, rows: dict[str, dict]) -> page_lib.Facts:
         width=encoder["hidden_dim"],
         steps=args.num_steps,
         finetuning_steps=args.num_finetuning_steps,
-        chance=claims_lib.CHANCE,
+        chance=outcomes.CHANCE,
     )
 
 

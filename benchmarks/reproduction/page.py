@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reproduction.claims import NO, WITHIN, YES, Claim, Comparison, Outcome, outcome
+from reproduction.outcomes import NO, WITHIN, YES, Claim, Comparison, Outcome, outcome
 
 _COLOURS = {YES: "#2a7f4f", NO: "#b3392f", WITHIN: "#8a8a8a"}
 _COLUMNS = (

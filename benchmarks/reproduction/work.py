@@ -241,11 +241,19 @@ def prepare_data(work: pathlib.Path, digits: pathlib.Path | None) -> None:
             "another --workdir."
         )
     if digits is not None:
-        _prepare_digits(work, digits)
+        prepare_digits(work, digits)
 
 
-def _prepare_digits(work: pathlib.Path, digits: pathlib.Path) -> None:
-    """A data set of all speakers but one, and one of the speaker who is held out."""
+def prepare_digits(work: pathlib.Path, digits: pathlib.Path) -> None:
+    """Builds a data set of all speakers but one, and one of the speaker held out.
+
+    Args:
+        work: folder of the reproduction.
+        digits: see `prepare_data`.
+
+    Raises:
+        UserError: the table beside the recordings is missing or incomplete.
+    """
     from tfavmae_datasets.clip_folder import build_clip_folder
 
     table = digits.with_suffix(".csv")

@@ -5,17 +5,20 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from tfavmae.config import experiment as config_lib
+from tfavmae.errors import UserError
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 import reproduce  # noqa: E402
 from reproduction import claims as claims_lib  # noqa: E402
-from reproduction import experiments, page, work  # noqa: E402
-from reproduction.claims import Claim, Comparison  # noqa: E402
+from reproduction import experiments, outcomes, page, work  # noqa: E402
+from reproduction.outcomes import Claim, Comparison  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +35,16 @@ def rows(**values):
     }
 
 
+def echo(job):
+    """Stands for a run; needs to be at the top of the file to reach a worker."""
+    return {"value": float(len(job.needs)), "seconds": 0.0}
+
+
 def compared(kind, first, second=None):
     other = {} if second is None else {"second": 1.0}
     comparison = Comparison("a, b", "1, 2", {"first": 1.0}, other, kind)
     given = {"first": first} if second is None else {"first": first, "second": second}
-    return claims_lib.outcome(comparison, rows(**given), range(3))
+    return outcomes.outcome(comparison, rows(**given), range(3))
 
 
 # --- Runs ---
@@ -124,6 +132,57 @@ def test_finished_runs_are_not_run_again(runs, tmp_path, monkeypatch):
     assert executed == [job.key for job in jobs[:2]]
 
 
+def test_recordings_need_their_table(tmp_path):
+    with pytest.raises(UserError, match=r"digits\.csv: not found; it names label and"):
+        work.prepare_digits(tmp_path / "work", tmp_path / "digits")
+    (tmp_path / "digits.csv").write_text("file,label\n0.wav,0\n")
+    with pytest.raises(
+        UserError, match=r"digits\.csv: must have rows with file, label"
+    ):
+        work.prepare_digits(tmp_path / "work", tmp_path / "digits")
+
+
+@pytest.mark.slow
+def test_workers_wait_for_what_a_run_needs(runs, tmp_path, capsys):
+    jobs = work.jobs_of(runs, range(1), tmp_path)
+    results = work.Results(tmp_path / "results.json")
+    work.run_all(jobs, results, 2, echo)
+    finished = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(finished) == sorted(job.key for job in jobs)
+    for job in jobs:
+        assert all(finished.index(n) < finished.index(job.key) for n in job.needs)
+        assert results.rows[job.key]["value"] == len(job.needs)
+
+
+@pytest.mark.slow
+def test_a_small_reproduction(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(experiments.SHAPES, "num_train_clips", 48)
+    monkeypatch.setitem(experiments.SHAPES, "num_validation_clips", 24)
+    argv = ["--workdir", str(tmp_path), "--seeds", "1", "--processes", "1"]
+    argv += ["--num-steps", "2", "--num-finetuning-steps", "2"]
+    digits, rows = tmp_path / "digits", ["file,label,speaker"]
+    digits.mkdir()
+    for speaker in ("ann", "bob"):
+        for label in range(10):
+            name = f"{label}_{speaker}.wav"
+            tone = np.sin(np.arange(4000) * 0.1 * (label + 1))
+            wavfile.write(digits / name, 8000, (9000 * tone).astype(np.int16))
+            rows.append(f"digits/{name},{label},{speaker}")
+    (tmp_path / "digits.csv").write_text("\n".join(rows) + "\n")
+    argv += ["--digits", str(digits), "--write", str(tmp_path / "page.md")]
+    assert reproduce.main([*argv, "--only", "cav_mae/both/labels_2"]) == 0
+    assert reproduce.main([*argv, "--only", "digits/scratch/labels_1/"]) == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    keys = ["cav_mae/both/0", "cav_mae/both/labels_2/0", "digits/scratch/labels_1/0"]
+    assert [*found] == keys
+    assert all(0 <= found[key]["value"] <= 100 for key in keys)
+    assert "not run" in (tmp_path / "page.md").read_text()
+    capsys.readouterr()
+    monkeypatch.setitem(experiments.SHAPES, "num_train_clips", 60)
+    assert reproduce.main([*argv, "--only", "cav_mae/both/labels_2"]) == 2
+    assert "was made with other settings" in capsys.readouterr().err
+
+
 # --- Claims ---
 
 
@@ -158,10 +217,10 @@ def test_sides_are_weighted_sums_of_the_seeds_that_are_done():
         "gain", "", {"first": 1.0, "second": -1.0}, {"first": 0.5, "second": 0.5}
     )
     given = rows(first=[30.0, 40.0, 50.0], second=[20.0, 28.0])
-    found = claims_lib.outcome(comparison, given, range(3))
+    found = outcomes.outcome(comparison, given, range(3))
     assert found.first == pytest.approx((10.0, 12.0))
     assert found.second == pytest.approx((25.0, 34.0))
-    assert claims_lib.outcome(comparison, given, [2]) is None
+    assert outcomes.outcome(comparison, given, [2]) is None
 
 
 # --- Page ---
