@@ -42,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--processes", type=int, default=2, help="workers of one core each")
     add("--num-steps", type=int, default=NUM_STEPS)
     add("--num-finetuning-steps", type=int, default=NUM_FINETUNING_STEPS)
-    add("--dry-run", action="store_true", help="list runs and hours, run nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="list runs and hours, run nothing; with --write, write what is there",
+    )
     args = parser.parse_args(argv)
     try:
         _run(args)
@@ -56,20 +60,29 @@ def _run(args: argparse.Namespace) -> None:
     runs = experiments_lib.experiments(
         args.num_steps, args.num_finetuning_steps, args.digits is not None
     )
-    seeds = range(args.seeds)
-    jobs = work_lib.jobs_of(runs, seeds, args.workdir)
+    jobs = work_lib.jobs_of(runs, range(args.seeds), args.workdir)
     if args.only:
         jobs = _with_needs(jobs, args.only)
     results = work_lib.Results(args.workdir / "results.json")
     if args.dry_run:
         print(plan(jobs, results, args.processes))
+        if args.write:
+            write_page(args, jobs, results)
         return
     with exclusive(args.workdir / "reproduce.lock", "reproduction"):
         print(plan(jobs, results, args.processes).splitlines()[-1], flush=True)
         if not all(results.has(job) for job in jobs):
             work_lib.prepare_data(args.workdir, args.digits)
         work_lib.run_all(jobs, results, args.processes)
-    rows = {job.key: results.rows[job.key] for job in jobs}
+    write_page(args, jobs, results)
+
+
+def write_page(
+    args: argparse.Namespace, jobs: Sequence[work_lib.Job], results: work_lib.Results
+) -> None:
+    """Prints the page, of all results that are there, and writes it if asked to."""
+    rows = {job.key: results.rows[job.key] for job in jobs if results.has(job)}
+    seeds = range(args.seeds)
     claims = claims_lib.claims(args.digits is not None)
     text = page_lib.page(claims, rows, seeds, _facts(args, rows))
     print(text)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,11 @@ _COLUMNS = (
     "seeds",
     "holds",
 )
+_LINE = 95  # characters of a line of text
 # Of the chart, in pixels.
 _ROW, _LEFT, _WIDTH = 18, 470, 860
 
-_HEADER = """# What comes out true
+_HEADER = """# Reproduction of the papers' claims
 
 The claims of the three papers, tried on tiny models and small data. All of this page is
 written by the command, from the results of its runs; no figure is typed in.
@@ -87,7 +89,13 @@ def page(
     facts: Facts,
 ) -> str:
     """The page in Markdown."""
-    parts = [_HEADER.format(**dataclasses.asdict(facts))]
+    header = _HEADER.format(**dataclasses.asdict(facts))
+    # Numbers have changed the lengths of lines.
+    parts = [
+        part if part[0] in "# !" else textwrap.fill(part, _LINE)
+        for part in header.strip().split("\n\n")
+    ]
+    parts = ["\n\n".join(parts) + "\n"]
     for claim in claims:
         rows = [
             f"## {claim.text}\n\nFigures: {claim.measure}.\n",

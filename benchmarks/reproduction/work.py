@@ -234,8 +234,11 @@ def prepare_data(work: pathlib.Path, digits: pathlib.Path | None) -> None:
     builder = shapes.Builder(config=builder_config, data_dir=work / "data")
     builder.download_and_prepare()
     # TFDS finds data by name: what an older version of this file made has the same one.
-    expected = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if builder.info.metadata["settings"] != expected:
+    stored, wanted = (
+        json.loads(json.dumps(values))  # lists or tuples, as the data are read or new
+        for values in (builder.info.metadata["settings"], dataclasses.asdict(settings))
+    )
+    if stored != wanted:
         raise UserError(
             f"{builder.data_dir}: was made with other settings; remove it, or choose "
             "another --workdir."

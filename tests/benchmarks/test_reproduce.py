@@ -249,8 +249,13 @@ def test_the_page_is_written_from_results():
         finetuning_steps=300,
         chance=2.0,
     )
-    lines = page.page(claims, results, range(3), facts).splitlines()
-    assert "6 runs with 3 seeds took 12 minutes of processor time on" in lines
+    text = page.page(claims, results, range(3), facts)
+    lines = text.splitlines()
+    words = " ".join(lines)
+    assert (
+        "6 runs with 3 seeds took 12 minutes of processor time on a processor" in words
+    )
+    assert "2000 clips of 1 s, 20 classes, 64-pixel frames" in words
     assert "## Two are above one" in lines
     cells = "52.0 (50.0 to 54.0) | 49.8 (49.0 to 50.5) | 2.2 (1.0 to 4.0) | 3 | yes |"
     assert f"| a <b>, c | table 3: 39.0, 38.4 | {cells}" in lines
