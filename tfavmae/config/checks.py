@@ -184,8 +184,8 @@ def check_combinations(config) -> None:
         config.stage == "finetune" or config.model.modality != "audio_video"
     ):
         raise UserError(
-            "data.pairing=shuffled is for pretraining on audio and video, not for labels"
-            " or one modality; set data.pairing=original."
+            "data.pairing=shuffled is for pretraining on audio and video, not for"
+            " labels or one modality; set data.pairing=original."
         )
     by_class = data.sampling == "balanced" or data.num_train_examples
     if by_class and len(data.labels) > 1:
