@@ -40,8 +40,8 @@ training is so short. A seed draws weights, masks, order and labelled clips; the
 are the same.
 
 Data and recipe were chosen by trials with seed 0, on the clips that are evaluated
-here, until CAV-MAE's pretraining showed an effect: of four variants of the data the last
-one, and for fine-tuning a rate at which pretrained weights move (chosen on the digits,
+here, until CAV-MAE's pretraining showed an effect: of four variants of the data the
+last one, and for fine-tuning a rate at which pretrained weights move (chosen on the digits,
 too). That pretraining beats none is therefore no independent finding, least of all with
 seed 0; the recipe was not tuned for the other claims.
 
