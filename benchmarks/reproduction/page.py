@@ -41,9 +41,9 @@ are the same.
 
 Data and recipe were chosen by trials with seed 0, on the clips that are evaluated
 here, until CAV-MAE's pretraining showed an effect: of four variants of the data the
-last one, and for fine-tuning a rate at which pretrained weights move (chosen on the digits,
-too). That pretraining beats none is therefore no independent finding, least of all with
-seed 0; the recipe was not tuned for the other claims.
+last one, and for fine-tuning a rate at which pretrained weights move (chosen on the
+digits, too). That pretraining beats none is therefore no independent finding, least
+of all with seed 0; the recipe was not tuned for the other claims.
 
 What such models show is a direction, not a size. Published figures are of other data
 and other measures (accuracy or mAP, in percent), and stand here for their direction.
