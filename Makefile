@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-io test-beam test-weights test-newest lint clean
+.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-newest lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
@@ -53,6 +53,9 @@ install: $(VENV)/.installed ## make .venv with tfavmae and the developers' tools
 
 demo: $(VENV)/.installed ## from generated videos to runs/demo/report.html (minutes, on 2 cores)
 	@$(QUIET) $(BIN)/tfavmae demo $(ARGS)
+
+reproduce: $(VENV)/.installed ## the claims of the papers on tiny models, to runs/reproduction (an hour, on 2 cores)
+	@$(QUIET) $(BIN)/python benchmarks/reproduce.py $(ARGS)
 
 test: $(VENV)/.installed ## the tests (12 GiB)
 	@$(QUIET) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)

@@ -183,8 +183,8 @@ def check_combinations(config) -> None:
     is_paired = config.stage == "pretrain" and config.model.modality == "audio_video"
     if config.data.pairing == "shuffled" and not is_paired:
         raise UserError(
-            "data.pairing=shuffled is for pretraining on audio and video: a label would"
-            " not be true of both. Set data.pairing=original."
+            "data.pairing=shuffled is for pretraining on audio and video, not for"
+            " labels or one modality; set data.pairing=original."
         )
     if optimizer.schedule == "multistep" and optimizer.decay_start_epoch is None:
         raise UserError("optimizer.decay_start_epoch is needed by schedule=multistep.")

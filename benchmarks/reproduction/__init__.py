@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/reproduce.py`: runs, their execution, claims and the page."""
