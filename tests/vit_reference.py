@@ -11,9 +11,9 @@ def linear(weights, name, x):
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def norm(weights, name, x):
+def norm(weights, name, x, epsilon=1e-6):
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    scaled = (x - mean) / np.sqrt(variance + 1e-6)
+    scaled = (x - mean) / np.sqrt(variance + epsilon)
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
@@ -39,10 +39,11 @@ def attention(weights, name, x, heads):
     return linear(weights, f"{name}.proj", np.concatenate(outputs, -1))
 
 
-def block(weights, name, x, heads):
-    normed = norm(weights, f"{name}.norm1", x)
+def block(weights, name, x, heads, epsilon=1e-6):
+    normed = norm(weights, f"{name}.norm1", x, epsilon)
     x = x + attention(weights, f"{name}.attn", normed, heads)
-    hidden = linear(weights, f"{name}.mlp.fc1", norm(weights, f"{name}.norm2", x))
+    normed = norm(weights, f"{name}.norm2", x, epsilon)
+    hidden = linear(weights, f"{name}.mlp.fc1", normed)
     hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
     return x + linear(weights, f"{name}.mlp.fc2", hidden)
 

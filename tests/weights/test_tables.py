@@ -1,5 +1,6 @@
 """Published files into our models: complete, equal in numbers, and back again."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,7 +13,15 @@ from tfavmae.layers.positions import sincos_1d
 from tfavmae.models.mavil import MAViL
 from tfavmae.models.presets import build_classifier, build_pretraining
 from tfavmae.models.transfer import address
-from tfavmae.weights import audio_mae, cav_mae, mae, mavil, video_mae, vit
+from tfavmae.weights import (
+    audio_mae,
+    cav_mae,
+    cav_mae_family,
+    mae,
+    mavil,
+    video_mae,
+    vit,
+)
 from tfavmae.weights.rules import load_weights
 
 SIZES = {"hidden_dim": 24, "num_heads": 3, "mlp_dim": 40, "num_layers": 2}
@@ -232,3 +241,41 @@ def test_mavil_of_av_superb():
     wanted = vit_reference.linear(exact, "head_av", pooled)
     found = np.asarray(ours({"audio": audio, "video": video})["logits"])
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_equi_av_equals_the_published_architecture():
+    shapes = published_files.equi_av(SHAPE, (32, 16))
+    weights = {
+        name.removeprefix("module."): x
+        for name, x in published_files.values(shapes).items()
+    }
+    found = cav_mae_family.identify_equi_av(
+        {name: x.shape for name, x in weights.items()}, {"options": {"num_heads": 3}}
+    )
+    ours = dataclasses.replace(found, tensors=weights).build()
+    exact = {name: x.astype("float64") for name, x in weights.items()}
+    draw = np.random.default_rng(4)
+    audio = draw.standard_normal((2, 64, 128)).astype("float32")
+    video = draw.standard_normal((2, 1, 64, 64, 3)).astype("float32")
+    # Their spectrogram is (mel, time), given three times as colours are.
+    theirs = {
+        "a": np.repeat(np.swapaxes(audio, 1, 2)[:, None], 3, axis=1),
+        "v": np.moveaxis(video[:, 0], -1, 1),
+    }
+    outputs = ours({"audio": audio, "video": video}, masked=False)
+    for letter, m in cav_mae.STREAMS:
+        name = f"patch_embed_{letter}.proj"
+        tokens = vit_reference.patches(
+            theirs[letter], exact[f"{name}.weight"], exact[f"{name}.bias"]
+        )
+        tokens = tokens + exact[f"pos_embed_{letter}"] + exact[f"modality_{letter}"]
+        for layer in range(2):
+            tokens = vit_reference.block(
+                exact, f"blocks_{letter}.{layer}", tokens, 3, epsilon=1e-5
+            )
+        wanted = vit_reference.norm(exact, f"norm_{letter}", tokens, epsilon=1e-5)
+        if m == "audio":  # theirs go frequency by frequency
+            wanted = wanted.reshape(2, 8, 4, -1).swapaxes(1, 2).reshape(2, 32, -1)
+        np.testing.assert_allclose(
+            np.asarray(outputs[f"{m}_tokens"]), wanted, rtol=0, atol=1e-5
+        )
