@@ -145,6 +145,7 @@ def _facts(args: argparse.Namespace, rows: dict[str, dict]) -> page_lib.Facts:
         steps=args.num_steps,
         finetuning_steps=args.num_finetuning_steps,
         chance=outcomes.CHANCE,
+        shapes_seed=experiments_lib.SHAPES_SEED,
     )
 
 

@@ -39,6 +39,8 @@ SHAPES: Mapping[str, Any] = {
     "ambience_level_db": -60.0,
     "num_train_clips": 3000,
 }
+# Sizes and rates were chosen on the clips of seed 0; these are others.
+SHAPES_SEED = 1
 # Of a frame as models read it, in pixels.
 FRAME_SIZE = 32
 
@@ -151,6 +153,7 @@ def config_of(
 def digest_of(run: Experiment, all_runs: Mapping[str, Experiment], seed: int) -> str:
     """Fingerprint of all that the result of a run depends on, but for the code."""
     facts = dataclasses.asdict(run) | {"seed": seed, "shapes": SHAPES}
+    facts["shapes_seed"] = SHAPES_SEED
     facts |= {"gallery": GALLERY_SIZE}
     facts["needs"] = [digest_of(all_runs[name], all_runs, seed) for name in run.needs]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

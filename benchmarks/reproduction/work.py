@@ -19,6 +19,7 @@ from reproduction.experiments import (
     HELD_OUT_DIGITS,
     RETRIEVED,
     SHAPES,
+    SHAPES_SEED,
     Experiment,
     config_of,
     digest_of,
@@ -229,14 +230,17 @@ def prepare_data(work: pathlib.Path, digits: pathlib.Path | None) -> None:
     )
 
     settings = dataclasses.replace(config.DEMO, **SHAPES)
-    builder_config = shapes.builder_config(settings)
+    builder_config = shapes.builder_config(settings, SHAPES_SEED)
     assert f"sounding_shapes/{builder_config.name}" == DATASET
     builder = shapes.Builder(config=builder_config, data_dir=work / "data")
     builder.download_and_prepare()
     # TFDS finds data by name: what an older version of this file made has the same one.
     stored, wanted = (
         json.loads(json.dumps(values))  # lists or tuples, as the data are read or new
-        for values in (builder.info.metadata["settings"], dataclasses.asdict(settings))
+        for values in (
+            {key: builder.info.metadata[key] for key in builder_config.chosen()},
+            builder_config.chosen(),
+        )
     )
     if stored != wanted:
         raise UserError(

@@ -248,6 +248,7 @@ def test_the_page_is_written_from_results():
         steps=500,
         finetuning_steps=300,
         chance=2.0,
+        shapes_seed=1,
     )
     text = page.page(claims, results, range(3), facts)
     lines = text.splitlines()
