@@ -211,3 +211,18 @@ def test_an_ensemble_needs_files_of_the_same_clips(saved, cli, tmp_path):
 def test_scores_are_npz(evaluate, tmp_path):
     done = evaluate("--save-scores", tmp_path / "scores.csv")
     assert done.status == 2 and "must end in .npz" in done.err
+
+
+# --- Nearest neighbours ---
+
+
+def test_nearest_training_clips_classify(evaluate, folder):
+    done = evaluate("--knn", "3", "--json")
+    assert done.status == 0, done
+    result = json.loads(done.out)
+    assert result["num_clips"] == 6
+    assert 0.0 <= result["accuracy"]["value"] <= 1.0
+    done = evaluate("--knn", "999")
+    assert done.status == 2 and "clips that can vote; --knn must be less" in done.err
+    done = evaluate("--knn", "3", "--complete")
+    assert done.status == 2 and "--complete does not apply to --knn" in done.err

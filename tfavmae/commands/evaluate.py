@@ -17,8 +17,10 @@ from tfavmae.commands.arguments import (
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
+    from tfavmae.data.pipeline import ClipSplit
     from tfavmae.tasks.actions import ActionResult
     from tfavmae.tasks.classification import ClassificationResult
+    from tfavmae.tasks.scores import Scores
     from tfavmae.tasks.trained import Trained
 
 
@@ -58,6 +60,12 @@ def add_parser(commands: Any) -> None:
         metavar="NAMES",
         help="only these: A,B,C, a file of names or a data set",
     )
+    add(
+        "--knn",
+        type=count,
+        metavar="K",
+        help="classify by the K nearest training clips",
+    )
     add("--save-scores", metavar="FILE", help=".npz for `tfavmae ensemble`")
     add_form(parser)
 
@@ -81,16 +89,21 @@ def add_form(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
     """Runs the command."""
-    from tfavmae.tasks import evaluation
+    from tfavmae.tasks import evaluation, neighbours
 
     if args.save_scores and not args.save_scores.endswith(".npz"):
         raise UserError(f"--save-scores must end in .npz; received {args.save_scores}")
     loaded = trained.load(args)
+    split = loaded.open_split(args.split)
+    if args.knn:
+        refuse(args, ["classes", "mean", "complete"], "--knn")
+        options = {"num_views": args.views, "only": args.only}
+        scores = neighbours.scores_of(loaded, split, args.knn, **options)
+        return _report(args, loaded, split, scores, "neighbours")
     loaded.check_has_classes()
     if len(loaded.config.data.labels) > 1:
         refuse(args, ["classes", "per_class"], "a model of several labels")
     classes = _class_names(args.classes, loaded) if args.classes else None
-    split = loaded.open_split(args.split)
     scores = evaluation.scores_of(
         loaded,
         split,
@@ -100,10 +113,23 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
         complete=args.complete,
         classes=classes,
     )
+    name = f"evaluation_{len(classes)}_classes" if classes else "evaluation"
+    return _report(args, loaded, split, scores, name)
+
+
+def _report(
+    args: argparse.Namespace,
+    loaded: "Trained",
+    split: "ClipSplit",
+    scores: "Scores",
+    what: str,
+) -> "ClassificationResult | ActionResult":
+    """Prints the figures of scores and writes them; returns them."""
+    from tfavmae.tasks import evaluation
+
     result = evaluation.figures(scores)
-    what = f"evaluation_{args.only}_only" if args.only else "evaluation"
-    if classes:
-        what += f"_{len(classes)}_classes"
+    if args.only:
+        what += f"_{args.only}_only"
     path = trained.path_of(loaded, what, split, ".json")
     result.to_json(path)
     print_figures(args, result)
