@@ -205,6 +205,23 @@ def test_weights_of_a_file_arrive(recipe, layer, block, files, monkeypatch):
     np.testing.assert_array_equal(weights[f"{layer}/mlp/expand/kernel"], expected)
 
 
+def test_both_streams_start_from_a_vit_of_images(files, monkeypatch):
+    """AV-MAE, tables 6 and 9: MBT from ImageNet-21k."""
+    monkeypatch.setattr(warm_start, "open_source", open_file(files))
+    config = load("configs/av_mae/finetune_vggsound.yaml", rows=["base_imagenet21k"])
+    model = build(config, DEPTH)
+    warm_start.warm_start(model, shrunk(config, DEPTH), lambda line: None)
+    weights = {address(v): np.array(v) for v in model.weights}
+    theirs = published_files.values(VIT)
+    expected = theirs["Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"]
+    for modality in ("audio", "video"):
+        ours = weights[f"encoder/joint/{modality}/block_1/mlp/expand/kernel"]
+        np.testing.assert_array_equal(ours, expected)
+    kernel = weights["video_tokenizer/projection/kernel"]
+    # Of the two frames of a patch, the middle one alone sees what the image's did.
+    assert np.count_nonzero(kernel) == kernel.size // 2
+
+
 @pytest.mark.parametrize("recipe", OF_PAPERS)
 def test_a_recipe_without_its_files_says_how_to_start(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

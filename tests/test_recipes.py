@@ -11,6 +11,7 @@ import pytest
 from small_recipes import LABELS, OF_PAPERS, RECIPES, ROOT, build, load, rows_of, shrunk
 
 from tfavmae.config import experiment as config_lib
+from tfavmae.layers.masking import TokenMasking
 from tfavmae.models import presets
 from tfavmae.training.optimizers import PathAdam
 
@@ -277,3 +278,41 @@ def video_tokens(fields):
     from tfavmae.models.inputs import VideoInput
 
     return int(np.prod(VideoInput(**fields).grid))
+
+
+@pytest.mark.parametrize(
+    "recipe, rows",
+    [
+        ("configs/av_mae/probe_vggsound.yaml", []),
+        ("configs/cav_mae/finetune_audioset_20k.yaml", ["linear_probe"]),
+    ],
+)
+def test_nothing_but_the_head_of_a_linear_probe_learns(recipe, rows):
+    config = load(recipe, rows=rows)
+    paths = [v.path for v in build(config).trainable_variables]
+    learning = [
+        x for x in paths if not any(re.search(f, x) for f in config.trainer.freeze)
+    ]
+    assert learning and all(x.split("/")[1].startswith("head") for x in learning)
+    assert len(learning) < len(paths) / 5
+
+
+@pytest.mark.parametrize(
+    "recipe, modality, grid, kept",
+    [
+        ("finetune_audioset_20k", "audio", (64, 8), (51, 6)),
+        ("finetune_audioset_20k", "video", (4, 14, 14), (3, 156)),
+        ("finetune_speech_commands", "audio", (8, 8), (6, 6)),
+        ("finetune_esc50", "audio", (32, 8), (25, 6)),
+    ],
+)
+def test_mavil_leaves_out_a_fifth_of_each_axis(recipe, modality, grid, kept):
+    """Of 64 times 51 stay, as in the code around the weights: `int(0.8 * 64)`."""
+    options = load(f"configs/mavil/{recipe}.yaml").model.options.as_dict()
+    masking = TokenMasking(grid, **options["masking"][modality])
+    noise = np.random.default_rng(0).random((1, masking.num_tokens))
+    is_masked = np.array(masking.is_masked(masking(noise.astype("float32"))))
+    plane = is_masked.reshape(grid[0], -1)
+    times = plane[~plane.all(axis=1)]
+    assert (len(times), np.count_nonzero(~times[0])) == kept
+    assert not (times != times[0]).any()

@@ -18,8 +18,16 @@ def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
     for section, key in _PLACES:
         if isinstance(kept.get(section), dict):
             kept[section].pop(key, None)
-    if isinstance(source := kept.get("initialize_from"), str):
+    source = kept.get("initialize_from")
+    if isinstance(source, str):
         kept["initialize_from"] = _name_of(source)
+    elif isinstance(source, list):
+        kept["initialize_from"] = [
+            {**x, "from": _name_of(str(x.get("from")))}
+            if isinstance(x, Mapping)
+            else _name_of(str(x))
+            for x in source
+        ]
     if isinstance(sources := kept.get("teacher_from"), list):
         kept["teacher_from"] = [_name_of(str(source)) for source in sources]
     return kept
