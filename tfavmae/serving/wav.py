@@ -61,8 +61,8 @@ def decode_wav(
         float32 `(samples,)` in [-1, 1], and its rate in Hz, an int32 scalar. In the
         graph, a file that cannot be read is an `InvalidArgumentError` with the reason.
     """
-    is_wav = tf.strings.substr(contents, 0, 4) == b"RIFF"
-    is_wav &= tf.strings.substr(contents, 8 * tf.cast(is_wav, tf.int32), 4) == b"WAVE"
+    opening = tf.strings.substr(contents, 0, 12)
+    is_wav = tf.strings.regex_full_match(opening, r"(?s)RIFF\C{4}WAVE")
     contents = _checked(contents, is_wav, "not a WAV file")
     header, data, size = _find_chunks(contents)
     contents = _checked(
