@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfavmae import files
 from tfavmae.errors import UserError, shown
-from tfavmae.layers import exact_matmul
+from tfavmae.layers import exact_matmul, gradients
 from tfavmae.serving import warmup
 from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.signatures import (
@@ -189,14 +189,13 @@ def _write_saved_model(
     # arguments (Keras 3.15), with which they mask.
     archive = keras.export.ExportArchive()
     # It may be served on a GPU, which rounds the factors of plain float32 products.
-    with exact_matmul.portable():
+    with exact_matmul.portable(), gradients.forward_only():
         endpoints = Endpoints(model, form, weights.scope)
         for signature in signatures:
             # With a signature beside it, Keras would wrap the function into another
             # one and trace it again. The first endpoint becomes serving_default too.
             for name, function in endpoints.make(signature).items():
                 archive.add_endpoint(name, function)
-        # Served models are not trained: tracing the gradients that layers define took
-        # as long as all the rest.
+        # Not the gradients that TensorFlow's own functions define, either.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         archive.write_out(str(path), options=options, verbose=False)

@@ -1,6 +1,7 @@
 """Signatures of a served model: what they take, and what they answer."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -186,9 +187,11 @@ def blank_inputs(model: keras.Model, form: ClipForm) -> dict[str, np.ndarray]:
 
 
 class Endpoints:
-    """The functions of a SavedModel, each traced once.
+    """The functions of a SavedModel.
 
-    Both forms of a signature, arrays and files, share the function of its model.
+    What signatures share is traced once, and called by them: a signature's model by its
+    two forms, spectrogram and decoders by all. They are concrete functions, because
+    TensorFlow traces any other function a second time when it saves it.
 
     Args:
         model: see `signatures_of`.
@@ -198,16 +201,10 @@ class Endpoints:
 
     def __init__(self, model: keras.Model, form: ClipForm, scope: Any) -> None:
         self.model, self.form, self.scope = model, form, scope
-        # One function for all: its matrices are the largest constants of the graph.
-        self._spectrogram = tf.function(self._read_audio, autograph=False)
-
-    def _read_audio(self, audio: tf.Tensor, audio_samples: tf.Tensor) -> tf.Tensor:
-        return self.model.audio_front_end(audio, num_samples=audio_samples)
 
     def make(self, signature: Signature) -> dict[str, Any]:
         """The traced functions of a signature, by name."""
 
-        @tf.function(autograph=False)
         def answer_batch(batch: Batch) -> dict[str, tf.Tensor]:
             batch = dict(batch)
             if "audio" in signature.modalities:
@@ -216,11 +213,14 @@ class Endpoints:
             with self.scope():
                 return answer(self.model, signature, batch)
 
+        found = [x for m in signature.modalities for x in self._batch_specs[m].items()]
+        answered = _concrete(answer_batch, dict(found))
+
         def of_arrays(inputs: Batch) -> dict[str, tf.Tensor]:
-            return _of_any_size(answer_batch, self._from_arrays(signature, inputs))
+            return _of_any_size(answered, self._from_arrays(signature, inputs))
 
         def of_files(inputs: Batch) -> dict[str, tf.Tensor]:
-            return _of_any_size(answer_batch, self._from_files(signature, inputs))
+            return _of_any_size(answered, self._from_files(signature, inputs))
 
         specs = {
             signature.name: (of_arrays, signature.specs(self.form)),
@@ -231,6 +231,39 @@ class Endpoints:
             made[name] = tf.function(function, autograph=False)
             made[name].get_concrete_function(inputs)
         return made
+
+    @functools.cached_property
+    def _batch_specs(self) -> dict[str, dict[str, tf.TensorSpec]]:
+        """By modality what the pipeline says of it in a batch."""
+        spec = self.form.spec
+        shape = [None, spec.num_frames, *spec.frame_size, 3]
+        return {
+            "audio": {
+                "audio": tf.TensorSpec([None, spec.num_samples], tf.float32),
+                "audio_samples": tf.TensorSpec([None], tf.int32),
+                "audio_present": tf.TensorSpec([None], tf.float32),
+            },
+            "video": {
+                "video": tf.TensorSpec(shape, tf.uint8),
+                "video_present": tf.TensorSpec([None], tf.float32),
+            },
+        }
+
+    @functools.cached_property
+    def _spectrogram(self) -> Any:
+        def read(audio: tf.Tensor, audio_samples: tf.Tensor) -> tf.Tensor:
+            return self.model.audio_front_end(audio, num_samples=audio_samples)
+
+        specs = self._batch_specs["audio"]
+        return _concrete(read, specs["audio"], specs["audio_samples"])
+
+    @functools.cached_property
+    def _read_audio(self) -> Any:
+        return _concrete(self.form.read_audio, tf.TensorSpec([None], tf.string))
+
+    @functools.cached_property
+    def _read_frames(self) -> Any:
+        return _concrete(self.form.read_frames, tf.TensorSpec([None, None], tf.string))
 
     def _from_arrays(self, signature, inputs):
         batch = {}
@@ -254,15 +287,19 @@ class Endpoints:
     def _from_files(self, signature, inputs):
         batch = {}
         if "audio" in signature.modalities:
-            audio, samples = self.form.read_audio(inputs["audio_bytes"])
+            audio, samples = self._read_audio(inputs["audio_bytes"])
             audio, samples = self.form.fit_audio(audio, samples)
             batch |= {"audio": audio, "audio_samples": samples}
             batch["audio_present"] = tf.cast(samples > 0, "float32")
         if "video" in signature.modalities:
-            batch["video"], batch["video_present"] = self.form.read_frames(
+            batch["video"], batch["video_present"] = self._read_frames(
                 inputs["video_bytes"]
             )
         return _checked_presence(signature, batch)
+
+
+def _concrete(function, *specs):
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
 def _checked_presence(signature, batch):
