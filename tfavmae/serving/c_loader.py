@@ -376,7 +376,8 @@ def answer_all(path: str, inputs_file: str, outputs_file: str) -> None:
         inputs_file: .npz by input name; those that end in `_bytes` in base64.
         outputs_file: .npz to write, with names such as `classify/logits`.
     """
-    model, answers = SavedModel(path), {}
+    model = SavedModel(path)
+    answers: dict[str, np.ndarray] = {}
     arrays = dict(np.load(inputs_file))
     for name, value in arrays.items():
         if name.endswith("_bytes"):

@@ -30,7 +30,8 @@ class ClipForm:
     @classmethod
     def of_model(cls, model: keras.Model) -> "ClipForm":
         """The form of clips of the sizes that a model was built for."""
-        inputs, fields = model.inputs_by_modality, {"clip_seconds": 10.0}
+        inputs = model.inputs_by_modality
+        fields: dict[str, Any] = {"clip_seconds": 10.0}
         if "audio" in inputs:
             fields["clip_seconds"] = inputs["audio"].clip_seconds
             fields["sample_rate_hz"] = inputs["audio"].sample_rate_hz

@@ -124,7 +124,8 @@ def _run_through_c_api(
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = (pathlib.Path(scratch, f"{n}.npz") for n in ("in", "out"))
         # NumPy stores arrays of bytes without the zeros that end them.
-        np.savez(asked, **{k: _in_base64(x) for k, x in inputs.items()})
+        arrays: dict[str, Any] = {k: _in_base64(x) for k, x in inputs.items()}
+        np.savez(asked, **arrays)
         # -I: neither PYTHONPATH nor the working directory is searched for modules.
         command = [sys.executable, "-I", c_loader.__file__, "answer", str(path)]
         done = subprocess.run(
