@@ -60,8 +60,7 @@ def _messages() -> Any:
 
 
 def _library() -> Any:
-    names = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")
-    found = [_folder() / name for name in names if (_folder() / name).exists()]
+    found = [*_folder().glob("libtensorflow_cc.*2*")]
     if not found:
         raise LoaderError(f"There is no TensorFlow library in {_folder()}.")
     library = ctypes.CDLL(str(found[0]))
@@ -377,7 +376,7 @@ def answer_all(path: str, inputs_file: str, outputs_file: str) -> None:
         outputs_file: .npz to write, with names such as `classify/logits`.
     """
     model = SavedModel(path)
-    answers: dict[str, np.ndarray] = {}
+    answers: dict[str, Any] = {}
     arrays = dict(np.load(inputs_file))
     for name, value in arrays.items():
         if name.endswith("_bytes"):
