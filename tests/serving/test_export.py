@@ -153,6 +153,14 @@ def test_signatures_name_their_inputs_and_take_any_batch_size(client):
         np.testing.assert_allclose(lengths, 1, rtol=1e-6)
 
 
+def test_the_client_says_that_clips_are_whole(client):
+    clips = example_inputs(make_batch(), 3)
+    brief = {k: clips[k] for k in ("audio", "video")}
+    np.testing.assert_array_equal(
+        client.predict(**brief)["logits"], client.predict(**clips)["logits"]
+    )
+
+
 def test_the_score_of_a_clip_is_the_cosine_of_its_embeddings(client):
     clips = example_inputs(make_batch(), 3)
     clips = {k: clips[k] for k in ("audio", "audio_samples", "video")}

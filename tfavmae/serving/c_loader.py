@@ -4,7 +4,7 @@ TF Serving loads a SavedModel by the C++ function behind `TF_LoadSessionFromSave
 This file stands alone and needs NumPy, protobuf and TensorFlow's wheel, of which it
 loads the shared library and the message classes. It runs as a process of its own:
 
-    python c_loader.py check SAVED_MODEL REQUESTS
+    python c_loader.py check SAVED_MODEL REQUESTS BATCH_SIZE ...
     python c_loader.py answer SAVED_MODEL inputs.npz outputs.npz
 """
 
@@ -282,7 +282,7 @@ def _array_of(proto: Any) -> np.ndarray:
     fields = {"float32": proto.float_val, "int64": proto.int64_val}
     values = np.array(list(fields.get(dtype, proto.int_val)), dtype)
     size = int(np.prod(shape))
-    # The last value stands for all that follow.
+    # The last value stands for all that follow; none at all stands for zeros.
     rest = np.full(size - len(values), values[-1] if len(values) else 0, dtype)
     return np.concatenate([values, rest]).reshape(shape)
 
@@ -355,9 +355,8 @@ def _replay(model, name, inputs, batch_sizes, faults):
 
 
 def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size in (-1, length) for length, size in zip(shape, wanted, strict=True)
-    )
+    pairs = list(zip(shape, wanted, strict=False))
+    return len(shape) == len(wanted) and all(b in (-1, a) for a, b in pairs)
 
 
 def _peak_mib() -> float:
@@ -392,10 +391,9 @@ def main(command: str, path: str, *arguments: str) -> None:
     """Runs a command of the first lines of this file."""
     if command == "answer":
         answer_all(path, *arguments)
-        return
-    requests, *sizes = arguments
-    report = check(path, requests, tuple(map(int, sizes)) or (1, 8))
-    print(json.dumps(report))
+    else:
+        requests, *sizes = arguments
+        print(json.dumps(check(path, requests, tuple(map(int, sizes)))))
 
 
 if __name__ == "__main__":
