@@ -196,7 +196,8 @@ def check_inputs(
     Raises:
         ValueError: a name, a dtype or a shape is not that of the signature.
     """
-    inputs = {**_whole_clips(inputs, wanted), **inputs}
+    given = {name: _as_array(name, value) for name, value in inputs.items()}
+    inputs = {**_whole_clips(given, wanted), **given}
     if set(inputs) != set(wanted):
         raise ValueError(
             f"{signature!r} takes the inputs {sorted(wanted)}; received "
@@ -204,10 +205,7 @@ def check_inputs(
         )
     arrays = {}
     for name, (dtype, shape) in wanted.items():
-        try:
-            array = np.asarray(inputs[name])
-        except ValueError as error:
-            raise ValueError(f"`{name}` must be an array: {error}") from error
+        array = inputs[name]
         is_floating = np.issubdtype(array.dtype, np.floating)
         if array.dtype.name != dtype and not (dtype == "float32" and is_floating):
             raise ValueError(
@@ -226,12 +224,19 @@ def check_inputs(
     return arrays
 
 
-def _whole_clips(inputs: dict[str, Any], wanted: Any) -> dict[str, np.ndarray]:
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array: {error}") from error
+
+
+def _whole_clips(inputs: dict[str, np.ndarray], wanted: Any) -> dict[str, np.ndarray]:
     """What a signature wants to know of clips that lack nothing."""
     said = {}
     for name in ("audio", "video"):
-        if name in inputs and np.ndim(inputs[name]) >= 2:
-            rows, length = np.shape(inputs[name])[:2]
+        if name in inputs and inputs[name].ndim >= 2:
+            rows, length = inputs[name].shape[:2]
             said[f"{name}_samples"] = np.full(rows, length, "int32")
             said[f"{name}_present"] = np.ones(rows, "float32")
     return {name: value for name, value in said.items() if name in wanted}
