@@ -394,9 +394,17 @@ def test_embed_writes_npz_or_csv(name, quick_demo, cli, tmp_path):
 
 def test_export_does_not_replace_a_version_unasked(quick_demo, cli):
     run, folder = quick_demo / "finetune_audio", quick_demo / "export" / "ears"
-    assert cli("export", "--workdir", run, "--directory", folder).status == 0
-    done = cli("export", "--workdir", run, "--directory", folder)
+    words = ("export", "--workdir", run, "--directory", folder)
+    assert cli(*words).status == 0
+    done = cli(*words, "--version", "1")
     assert done.status == 2 and str(folder / "1") in done.err
+    done = cli(*words, "--weights", "int8")
+    assert done.status == 0 and "agreement" in done.out, done
+    card = json.loads((folder / "2" / "assets" / "model_card.json").read_text())
+    assert card["served"]["weights"] == "int8"
+    assert card["served"]["cost"]["num_clips"] == 24
+    done = cli("serve-check", folder)
+    assert done.status == 0 and "classify_encoded" in done.out, done
 
 
 def test_the_demo_on_own_videos(cli, tmp_path):

@@ -29,6 +29,7 @@ from tfavmae.commands import (
     presets,
     pretrain,
     retrieve,
+    serve_check,
     statistics,
 )
 from tfavmae.commands.arguments import CommandParser
@@ -171,7 +172,9 @@ def build_parser() -> CommandParser:
         command.add_parser(weight_commands)
     for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
-    for command in (evaluate, ensemble, predict, retrieve, embed, export):
+    for command in (
+        *(evaluate, ensemble, predict, retrieve, embed, export, serve_check),
+    ):
         command.add_parser(commands)
     demo.add_parser(commands, run)
     return parser

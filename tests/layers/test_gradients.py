@@ -224,3 +224,25 @@ def _source(tensor):
     while tensor.op.type in ("Identity", "IdentityN", "Reshape"):
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_forward_only_has_the_value_and_no_gradient_of_its_own(name):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("what is served is traced by TensorFlow")
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x = [
+        tf.constant(rng.normal(size=shape).astype("float32")) for shape in SHAPES[name]
+    ]
+
+    def operations():
+        traced = tf.function(lambda *x: ours(name, *x)).get_concrete_function(*x)
+        return {op.type for op in traced.graph.get_operations()}
+
+    assert "IdentityN" in operations()
+    value = ours(name, *x)
+    with gradients.forward_only():
+        assert "IdentityN" not in operations()
+        np.testing.assert_array_equal(ours(name, *x), value)

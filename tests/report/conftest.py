@@ -8,7 +8,7 @@ import pytest
 
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, Triptych
-from tfavmae.serving.export import Verification
+from tfavmae.serving.verification import Verification
 from tfavmae.tasks import classification, retrieval
 
 CLASSES = [

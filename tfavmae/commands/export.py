@@ -7,7 +7,7 @@ from tfavmae.commands import trained
 from tfavmae.commands.arguments import add_command, add_trained, count
 
 if TYPE_CHECKING:
-    from tfavmae.serving.export import Verification
+    from tfavmae.serving.verification import Verification
 
 
 def add_parser(commands: Any) -> None:
@@ -24,30 +24,52 @@ def add_parser(commands: Any) -> None:
     add(
         "--directory",
         metavar="DIR",
-        help="folder to write; default: WORKDIR/export/model",
+        help="folder of the versions; default: WORKDIR/export/model",
     )
-    add("--version", type=count, default=1, metavar="N", help="number (default: 1)")
-    add("--overwrite", action="store_true", help="replace that version")
+    add("--version", type=count, metavar="N", help="number; default: the next one")
+    add(
+        "--weights",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="how weights are stored; says what that costs in accuracy",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace that version; without --version, the highest",
+    )
 
 
 def run(args: argparse.Namespace) -> "Verification":
     """Runs the command."""
     from tfavmae.serving import export as exporting
+    from tfavmae.serving import run_card, verification
+    from tfavmae.serving.stored_weights import StoredWeights
 
     loaded = trained.load(args)
     model, labels = loaded.run.model, loaded.run.labels
-    # Signatures get the clip length of the data set; its first clip is what the export
-    # is warmed up and checked with.
-    batch = next(iter(loaded.batches(loaded.open_split())))
+    split, form = loaded.open_split(), run_card.form_of(loaded)
+    batch = next(iter(loaded.batches(split)))
+    weights = StoredWeights(model, args.weights)
+    cost = None
+    if args.weights != "float32":
+        cost = run_card.cost_of(loaded, split, weights)
+        print(f"{args.weights} weights on {split.name}: {cost}")
+    directory = args.directory or loaded.run.results / "export" / "model"
     path = exporting.export(
         model,
-        args.directory or loaded.run.results / "export" / "model",
+        directory,
         batch=batch,
+        form=form,
         labels=(labels and labels.names) or (),
+        card=run_card.files_of(loaded, str(directory), args.weights, cost),
+        weights=weights,
         version=args.version,
         overwrite=args.overwrite,
     )
-    checked = exporting.verify_export(path, model, batch)
+    checked = verification.verify_export(
+        path, model, batch, form=form, weights=weights, tolerance=weights.tolerance
+    )
     print(
         f"{path}: gives the model's answers in a process without tfavmae "
         f"(largest difference {checked.worst:.1e})"

@@ -69,14 +69,14 @@ def choose(
         start = tf.floor(window_phase * tf.cast(num_samples, tf.float64))
         last = tf.cast(tf.maximum(num_frames - 1, 0), tf.float64)
         first = tf.zeros_like(last)
-        frames = _spread_frames(spec, first, last, frame_rate, window_phase)
+        frames = spread_frames(spec, first, last, frame_rate, window_phase)
         return Window(tf.cast(start, tf.int32), frames)
     slack = tf.maximum(seconds - spec.clip_seconds, 0.0)
     start = tf.floor(window_phase * slack * spec.sample_rate_hz)
     first, last = _frames_between(
         start / spec.sample_rate_hz, spec.clip_seconds, frame_rate, num_frames
     )
-    frames = _spread_frames(spec, first, last, frame_rate, frame_phase)
+    frames = spread_frames(spec, first, last, frame_rate, frame_phase)
     return Window(tf.cast(start, tf.int32), frames)
 
 
@@ -91,10 +91,24 @@ def _frames_between(start_seconds, clip_seconds, frame_rate, num_frames):
     return first, tf.clip_by_value(last, first, newest)
 
 
-def _spread_frames(spec, first, last, frame_rate, phase):
-    """Numbers of the frames to show; `phase` is their place in the leeway.
+def spread_frames(
+    spec: ClipSpec,
+    first: tf.Tensor,
+    last: tf.Tensor,
+    frame_rate: tf.Tensor,
+    phase: tf.Tensor,
+) -> tf.Tensor:
+    """Numbers of the frames to show.
 
-    It is in [0, 1), or in [0, 1] for frames at a stride.
+    Args:
+        spec: settings of the clip.
+        first, last: float64 scalars, the stored frames of the window.
+        frame_rate: float64 scalar, stored frames per second.
+        phase: float64 scalar, place of the frames in their leeway, in [0, 1), or in
+            [0, 1] for frames at a stride.
+
+    Returns:
+        int32 `(spec.num_frames,)`.
     """
     k = tf.range(spec.num_frames, dtype=tf.float64)
     count = last - first + 1

@@ -86,8 +86,10 @@ class ExactMatmul:
         digits, scale = _digits(x, split)
         parts, rest = [], self._exact
         for _ in range(split.num_parts):
-            parts.append(rounded(rest, split.num_bits))
-            rest = rest - parts[-1]
+            part = rounded(rest, split.num_bits)
+            rest = rest - part
+            # As a tensor once: a graph holds a constant for every array that it meets.
+            parts.append(ops.convert_to_tensor(part))
         # A pair with i + j >= num_parts lies below the error that is left anyway.
         pairs = [
             (i, j)

@@ -10,9 +10,42 @@ instead of 5.6, and no longer (docs/speed.md says how that is measured).
 All of this could go if TensorFlow fused elementwise chains outside of XLA.
 """
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from keras import KerasTensor, ops
+
+_is_forward_only = contextvars.ContextVar("is_forward_only", default=False)
+
+
+@contextlib.contextmanager
+def forward_only() -> Iterator[None]:
+    """Leaves the gradients out of what is traced inside: a served model is not trained.
+
+    TensorFlow takes longer to trace a function with a gradient of its own than its
+    operations, and saves those of every gradient with a SavedModel.
+    """
+    token = _is_forward_only.set(True)
+    try:
+        yield
+    finally:
+        _is_forward_only.reset(token)
+
+
+def _with_gradient(function: Callable[..., tuple]) -> Callable[..., Any]:
+    """`ops.custom_gradient`, but for `forward_only`."""
+    differentiable = ops.custom_gradient(function)
+
+    def call(*args: KerasTensor) -> Any:
+        if _is_forward_only.get():
+            return function(*args)[0]
+        return differentiable(*args)
+
+    return call
+
 
 # `ops.custom_gradient` takes functions of tensors only, so every other argument (heads,
 # epsilon, the form of GELU) reaches them through a closure.
@@ -40,7 +73,7 @@ def attend_by_head(
     """
     split = lambda x: ops.split(x, num_heads, axis=-1)  # noqa: E731
 
-    @ops.custom_gradient
+    @_with_gradient
     def attend(query: KerasTensor, key: KerasTensor, value: KerasTensor) -> tuple:
         scale = (query.shape[-1] // num_heads) ** -0.5
         output = [
@@ -112,7 +145,7 @@ def _transposed(x: KerasTensor) -> KerasTensor:
     return ops.transpose(x, (0, 2, 1))
 
 
-@ops.custom_gradient
+@_with_gradient
 def dense(x: KerasTensor, kernel: KerasTensor, bias: KerasTensor) -> tuple:
     """`x kernel + bias`.
 
@@ -142,7 +175,7 @@ def gelu_dense(
     """
     gelu = gelu_tanh if approximate else gelu_exact
 
-    @ops.custom_gradient
+    @_with_gradient
     def activated_dense(
         x: KerasTensor, kernel: KerasTensor, bias: KerasTensor
     ) -> tuple:
@@ -205,7 +238,7 @@ def layer_norm(
         epsilon: added to the variance.
     """
 
-    @ops.custom_gradient
+    @_with_gradient
     def normalized(x: KerasTensor, gamma: KerasTensor, beta: KerasTensor) -> tuple:
         mean = ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from tfavmae.report.reconstructions import Reconstruction
-from tfavmae.serving.export import Verification
+from tfavmae.serving.verification import Verification
 from tfavmae.tasks.classification import ClassificationResult
 from tfavmae.tasks.retrieval import RetrievalExample, RetrievalResult
 
@@ -99,7 +99,7 @@ class Report:
         classification: results by `audio`, `video`, `audio_video`.
         ceilings: the best accuracy that an ideal observer of each could reach.
         dataset: the data set.
-        verification: from `serving.export.verify_export`.
+        verification: from `serving.verification.verify_export`.
         commands: the commands that repeat the run.
         environment: versions and hardware, name to value.
         durations: seconds by step.

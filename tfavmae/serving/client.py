@@ -172,7 +172,7 @@ class RestClient:
 
 
 # What our exports take: names in TF Serving's answers, and what the numbers mean.
-_DTYPES = {"DT_FLOAT": "float32", "DT_UINT8": "uint8"}
+_DTYPES = {"DT_FLOAT": "float32", "DT_UINT8": "uint8", "DT_INT32": "int32"}
 _RANGES = {"float32": " in [-1, 1]", "uint8": " in [0, 255]"}
 
 
@@ -184,7 +184,9 @@ def check_inputs(
     """The inputs of a signature as arrays of its dtypes.
 
     Only floating-point numbers of another precision are converted. A cast of int16
-    audio to float32, or of float video to uint8, would give a wrong answer.
+    audio to float32, or of float video to uint8, would give a wrong answer. Where
+    lengths (`audio_samples`) and presence (`audio_present`) are not given, the clips
+    are there, as long as the arrays.
 
     Args:
         signature: name of the signature.
@@ -194,6 +196,8 @@ def check_inputs(
     Raises:
         ValueError: a name, a dtype or a shape is not that of the signature.
     """
+    given = {name: _as_array(name, value) for name, value in inputs.items()}
+    inputs = {**_whole_clips(given, wanted), **given}
     if set(inputs) != set(wanted):
         raise ValueError(
             f"{signature!r} takes the inputs {sorted(wanted)}; received "
@@ -201,10 +205,7 @@ def check_inputs(
         )
     arrays = {}
     for name, (dtype, shape) in wanted.items():
-        try:
-            array = np.asarray(inputs[name])
-        except ValueError as error:
-            raise ValueError(f"`{name}` must be an array: {error}") from error
+        array = inputs[name]
         is_floating = np.issubdtype(array.dtype, np.floating)
         if array.dtype.name != dtype and not (dtype == "float32" and is_floating):
             raise ValueError(
@@ -221,6 +222,24 @@ def check_inputs(
             )
         arrays[name] = array.astype(dtype, copy=False)
     return arrays
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array: {error}") from error
+
+
+def _whole_clips(inputs: dict[str, np.ndarray], wanted: Any) -> dict[str, np.ndarray]:
+    """What a signature wants to know of clips that lack nothing."""
+    said = {}
+    for name in ("audio", "video"):
+        if name in inputs and inputs[name].ndim >= 2:
+            rows, length = inputs[name].shape[:2]
+            said[f"{name}_samples"] = np.full(rows, length, "int32")
+            said[f"{name}_present"] = np.ones(rows, "float32")
+    return {name: value for name, value in said.items() if name in wanted}
 
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,324 @@
+"""Signatures of a served model: what they take, and what they answer."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfavmae.serving.preprocessing import ClipForm
+from tfavmae.tasks.forward import MODALITIES, Batch
+
+ENCODED = "_encoded"  # ends the names of signatures that take files
+# Pairs of EPIC-Kitchens that `classify` names; there are 29,100 of them.
+NUM_ACTIONS = 5
+_ACTION = {"verb", "noun"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """An endpoint.
+
+    Attributes:
+        name: without `ENCODED`.
+        modalities: those that it takes.
+        may_lack: whether a clip may lack one of them, as `audio_present` and
+            `video_present` say.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    may_lack: bool = False
+
+    def specs(self, form: ClipForm) -> dict[str, tf.TensorSpec]:
+        """The inputs that are arrays; see `ClipForm` for what they hold."""
+        found = {}
+        if "audio" in self.modalities:
+            found["audio"] = tf.TensorSpec([None, None], tf.float32, "audio")
+            found["audio_samples"] = tf.TensorSpec([None], tf.int32, "audio_samples")
+        if "video" in self.modalities:
+            shape = [None, None, *form.spec.frame_size, 3]
+            found["video"] = tf.TensorSpec(shape, tf.uint8, "video")
+        if self.may_lack:
+            for name in (f"{m}_present" for m in self.modalities):
+                found[name] = tf.TensorSpec([None], tf.float32, name)
+        return found
+
+    def encoded_specs(self) -> dict[str, tf.TensorSpec]:
+        """The inputs that are files: WAV, and JPEG or PNG."""
+        ranks = {"audio": [None], "video": [None, None]}
+        return {
+            f"{m}_bytes": tf.TensorSpec(ranks[m], tf.string, f"{m}_bytes")
+            for m in self.modalities
+        }
+
+
+def signatures_of(model: keras.Model, inputs: Batch) -> list[Signature]:
+    """The signatures that the model's outputs allow, the default one first.
+
+    Args:
+        model: a `MaskedAutoencoder` or `AudioVisualClassifier`.
+        inputs: a batch of one clip or more.
+    """
+    used = tuple(m for m in MODALITIES if m in model.modalities)
+    run = lambda names: model({m: inputs[m] for m in names}, training=False)  # noqa: E731
+    together, found = run(used), []
+    if "logits" in together:
+        name = "events" if getattr(model, "num_segments", 0) else "classify"
+        found.append(Signature(name, used, may_lack=len(used) > 1))
+    # Asked for one modality alone: some models embed only both together.
+    alone = {m: run([m]) for m in used}
+    embedded = [m for m in used if f"{m}_embedding" in alone[m]]
+    if len(embedded) == 2:
+        found.append(Signature("embed", used))
+    found += [Signature(f"embed_{m}", (m,)) for m in embedded]
+    rows = {m: len(inputs[m]) for m in used}
+    has_map = all(
+        _own_tokens(alone[m], m).shape[:2]
+        == (rows[m], math.prod(model.inputs_by_modality[m].grid))
+        for m in embedded
+    )
+    if len(embedded) == 2 and has_map:
+        found.append(Signature("similarity", used))
+    return found
+
+
+def answer(
+    model: keras.Model, signature: Signature, batch: Batch
+) -> dict[str, tf.Tensor]:
+    """The outputs of a signature, float32.
+
+    Args:
+        model: see `signatures_of`.
+        signature: one of `signatures_of`.
+        batch: arrays or tensors as of the pipeline; what the signature does not take
+            is ignored.
+    """
+    names = list(signature.modalities)
+    names += [f"{m}_present" for m in signature.modalities if signature.may_lack]
+    names += ["audio_samples"] if "audio" in signature.modalities else []
+    named = model({k: batch[k] for k in names if k in batch}, training=False)
+    if "logits" in named and signature.name in ("classify", "events"):
+        return _classes(model, named["logits"])
+    vectors = {
+        f"{m}_embedding": _unit(named[f"{m}_embedding"]) for m in signature.modalities
+    }
+    if signature.name != "similarity":
+        return vectors
+    audio, video = (vectors[f"{m}_embedding"] for m in MODALITIES)
+    return {
+        "score": tf.reduce_sum(audio * video, -1),
+        "video_map": _map(model, named, "video", audio),
+        "audio_map": _map(model, named, "audio", video),
+    }
+
+
+def _unit(x: Any) -> tf.Tensor:
+    return tf.math.l2_normalize(tf.cast(x, "float32"), -1)
+
+
+def _own_tokens(outputs: Any, modality: str) -> Any:
+    """Tokens that depend on this modality alone, whose mean is its embedding."""
+    own = f"{modality}_unimodal_tokens"
+    return outputs[own if own in outputs else f"{modality}_tokens"]
+
+
+def _map(model, named, modality, other):
+    """Cosines of a modality's tokens with the other one's embedding, on its grid."""
+    tokens = _unit(_own_tokens(named, modality))
+    cosines = tf.reduce_sum(tokens * other[:, None], -1)
+    return tf.reshape(cosines, [-1, *model.inputs_by_modality[modality].grid])
+
+
+def _classes(model, logits):
+    """Logits and probabilities; of several heads under their names."""
+    activation = getattr(tf.nn, model.activation)
+    if not isinstance(logits, dict):
+        logits = tf.cast(logits, "float32")
+        return {"logits": logits, "probabilities": activation(logits)}
+    found = {}
+    for head, values in logits.items():
+        found[f"{head}_logits"] = tf.cast(values, "float32")
+        found[f"{head}_probabilities"] = activation(found[f"{head}_logits"])
+    if set(logits) == _ACTION:
+        verb, noun = (found[f"{x}_probabilities"] for x in ("verb", "noun"))
+        width = noun.shape[-1]
+        pairs = tf.reshape(
+            verb[:, :, None] * noun[:, None], [-1, verb.shape[-1] * width]
+        )
+        top = tf.math.top_k(pairs, min(NUM_ACTIONS, pairs.shape[-1]))
+        found["action_probabilities"] = top.values
+        found["action_verb"] = top.indices // width
+        found["action_noun"] = top.indices % width
+    return found
+
+
+def example_inputs(batch: Batch, num_clips: int = 1) -> dict[str, np.ndarray]:
+    """The first clips of a batch in the form that the signatures take."""
+    rows = {k: np.asarray(x)[:num_clips] for k, x in batch.items()}
+    found: dict[str, np.ndarray] = {}
+    if "audio" in rows:
+        audio = rows["audio"]
+        if audio.dtype == np.int16:
+            audio = audio / np.float32(32768)
+        found["audio"] = audio.astype("float32")
+        whole = np.full(len(audio), audio.shape[1])
+        found["audio_samples"] = rows.get("audio_samples", whole).astype("int32")
+    if "video" in rows:
+        found["video"] = rows["video"].astype("uint8")
+    for m in (m for m in MODALITIES if m in rows):
+        present = rows.get(f"{m}_present", np.ones(len(rows[m])))
+        found[f"{m}_present"] = present.astype("float32")
+    return found
+
+
+def blank_inputs(model: keras.Model, form: ClipForm) -> dict[str, np.ndarray]:
+    """One silent, black clip."""
+    clip = {}
+    if "audio" in model.modalities:
+        clip["audio"] = np.zeros((1, form.spec.num_samples), "float32")
+    if "video" in model.modalities:
+        shape = (1, form.spec.num_frames, *form.spec.frame_size, 3)
+        clip["video"] = np.zeros(shape, "uint8")
+    return example_inputs(clip)
+
+
+class Endpoints:
+    """The functions of a SavedModel.
+
+    What signatures share is traced once, and called by them: a signature's model by its
+    two forms, spectrogram and decoders by all. They are concrete functions, because
+    TensorFlow traces any other function a second time when it saves it.
+
+    Args:
+        model: see `signatures_of`.
+        form: how clips become its inputs.
+        scope: makes the context in which the model is traced.
+    """
+
+    def __init__(self, model: keras.Model, form: ClipForm, scope: Any) -> None:
+        self.model, self.form, self.scope = model, form, scope
+
+    def make(self, signature: Signature) -> dict[str, Any]:
+        """The traced functions of a signature, by name."""
+
+        def answer_batch(batch: Batch) -> dict[str, tf.Tensor]:
+            batch = dict(batch)
+            if "audio" in signature.modalities:
+                samples = batch.pop("audio_samples")
+                batch["audio"] = self._spectrogram(batch["audio"], samples)
+            with self.scope():
+                return answer(self.model, signature, batch)
+
+        found = [x for m in signature.modalities for x in self._batch_specs[m].items()]
+        answered = _concrete(answer_batch, dict(found))
+
+        def of_arrays(inputs: Batch) -> dict[str, tf.Tensor]:
+            return _of_any_size(answered, self._from_arrays(signature, inputs))
+
+        def of_files(inputs: Batch) -> dict[str, tf.Tensor]:
+            return _of_any_size(answered, self._from_files(signature, inputs))
+
+        specs = {
+            signature.name: (of_arrays, signature.specs(self.form)),
+            signature.name + ENCODED: (of_files, signature.encoded_specs()),
+        }
+        made = {}
+        for name, (function, inputs) in specs.items():
+            made[name] = tf.function(function, autograph=False)
+            made[name].get_concrete_function(inputs)
+        return made
+
+    @functools.cached_property
+    def _batch_specs(self) -> dict[str, dict[str, tf.TensorSpec]]:
+        """By modality what the pipeline says of it in a batch."""
+        spec = self.form.spec
+        shape = [None, spec.num_frames, *spec.frame_size, 3]
+        return {
+            "audio": {
+                "audio": tf.TensorSpec([None, spec.num_samples], tf.float32),
+                "audio_samples": tf.TensorSpec([None], tf.int32),
+                "audio_present": tf.TensorSpec([None], tf.float32),
+            },
+            "video": {
+                "video": tf.TensorSpec(shape, tf.uint8),
+                "video_present": tf.TensorSpec([None], tf.float32),
+            },
+        }
+
+    @functools.cached_property
+    def _spectrogram(self) -> Any:
+        def read(audio: tf.Tensor, audio_samples: tf.Tensor) -> tf.Tensor:
+            return self.model.audio_front_end(audio, num_samples=audio_samples)
+
+        specs = self._batch_specs["audio"]
+        return _concrete(read, specs["audio"], specs["audio_samples"])
+
+    @functools.cached_property
+    def _read_audio(self) -> Any:
+        return _concrete(self.form.read_audio, tf.TensorSpec([None], tf.string))
+
+    @functools.cached_property
+    def _read_frames(self) -> Any:
+        return _concrete(self.form.read_frames, tf.TensorSpec([None, None], tf.string))
+
+    def _from_arrays(self, signature, inputs):
+        batch = {}
+        if "audio" in signature.modalities:
+            audio, samples = self.form.fit_audio(
+                inputs["audio"], inputs["audio_samples"]
+            )
+            batch |= {"audio": audio, "audio_samples": samples}
+            batch["audio_present"] = tf.cast(samples > 0, "float32")
+        if "video" in signature.modalities:
+            batch["video"] = self.form.fit_video(inputs["video"])
+            has_frames = tf.fill(
+                [tf.shape(inputs["video"])[0]], tf.shape(inputs["video"])[1] > 0
+            )
+            batch["video_present"] = tf.cast(has_frames, "float32")
+        for name in (f"{m}_present" for m in signature.modalities):
+            if name in inputs:
+                batch[name] = batch[name] * inputs[name]
+        return _checked_presence(signature, batch)
+
+    def _from_files(self, signature, inputs):
+        batch = {}
+        if "audio" in signature.modalities:
+            audio, samples = self._read_audio(inputs["audio_bytes"])
+            audio, samples = self.form.fit_audio(audio, samples)
+            batch |= {"audio": audio, "audio_samples": samples}
+            batch["audio_present"] = tf.cast(samples > 0, "float32")
+        if "video" in signature.modalities:
+            batch["video"], batch["video_present"] = self._read_frames(
+                inputs["video_bytes"]
+            )
+        return _checked_presence(signature, batch)
+
+
+def _concrete(function, *specs):
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _checked_presence(signature, batch):
+    """The batch, of clips that have what the signature needs."""
+    present = tf.stack([batch[f"{m}_present"] > 0 for m in signature.modalities])
+    which = " or " if signature.may_lack else " and "
+    enough = tf.reduce_any if signature.may_lack else tf.reduce_all
+    problem = f"A clip must have {which.join(signature.modalities)}; one is empty."
+    check = tf.debugging.Assert(tf.reduce_all(enough(present, axis=0)), [problem])
+    with tf.control_dependencies([check]):
+        return {name: tf.identity(x) for name, x in batch.items()}
+
+
+def _of_any_size(function, batch):
+    """Calls a function of batches that are not empty; none gives empty answers."""
+    count = tf.shape(next(iter(batch.values())))[0]
+    missing = tf.maximum(1 - count, 0)
+    padded = {
+        name: tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+        for name, x in batch.items()
+    }
+    return {name: x[:count] for name, x in function(padded).items()}

@@ -1,0 +1,148 @@
+"""Comparison of an export with the model that it was made of."""
+
+import base64
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfavmae.serving import c_loader
+from tfavmae.serving.preprocessing import ClipForm
+from tfavmae.serving.signatures import ENCODED, answer, example_inputs, signatures_of
+from tfavmae.serving.stored_weights import StoredWeights
+from tfavmae.serving.warmup_files import encoded
+from tfavmae.tasks.forward import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """Differences between the answers of an exported model and of the model itself.
+
+    Args:
+        path: the SavedModel.
+        max_abs_difference: largest absolute difference, by `signature/output`.
+        tolerance: largest difference allowed, relative to the largest value of an
+            output.
+    """
+
+    path: pathlib.Path
+    max_abs_difference: dict[str, float]
+    tolerance: float
+
+    @property
+    def worst(self) -> float:
+        """The largest difference of all outputs."""
+        return max(self.max_abs_difference.values())
+
+
+def verify_export(
+    path: str | os.PathLike,
+    model: keras.Model,
+    batch: Batch,
+    *,
+    form: ClipForm | None = None,
+    weights: StoredWeights | None = None,
+    num_clips: int = 4,
+    tolerance: float = 1e-4,
+) -> Verification:
+    """Compares the answers of a SavedModel with those of the model.
+
+    The SavedModel runs in a fresh process, through TensorFlow's C API: neither Keras
+    nor `tfavmae` are in it.
+
+    Args:
+        path: path of the SavedModel, from `export`.
+        model: the model that was exported.
+        batch: any batch of the pipeline.
+        form: of the export.
+        weights: of the export; by default those of the model.
+        num_clips: the first clips of the batch to compare.
+        tolerance: largest difference allowed, relative to the largest value.
+
+    Raises:
+        RuntimeError: an answer differs, or the SavedModel does not run.
+    """
+    form = form or ClipForm.of_model(model)
+    weights = weights or StoredWeights(model, "float32")
+    inputs = example_inputs(batch, num_clips)
+    in_files: dict[str, Any] = {
+        f"{m}_bytes": encoded(m, inputs[m], form.spec.sample_rate_hz)
+        for m in model.modalities
+    }
+    answers = _run_through_c_api(pathlib.Path(path).resolve(), {**inputs, **in_files})
+    differences: dict[str, float] = {}
+    failures = []
+    signatures = signatures_of(model, inputs)
+    default = dataclasses.replace(signatures[0], name="serving_default")
+    for signature in [*signatures, default]:
+        wanted = _answers(model, form, weights, signature, inputs, in_files)
+        for key, value in wanted.items():
+            difference = np.abs(answers.pop(key) - value).max()
+            differences[key] = float(difference)
+            # Not `>`: it would be False for NaN.
+            if not differences[key] <= tolerance * max(1.0, np.abs(value).max()):
+                failures.append(f"{key} by {differences[key]:.2g}")
+    if failures or answers:
+        extra = [f"{key} is not the model's" for key in answers]
+        raise RuntimeError(
+            f"{path} answers differently: {', '.join(failures + extra)}."
+        )
+    return Verification(pathlib.Path(path), differences, tolerance)
+
+
+def _answers(model, form, weights, signature, inputs, in_files):
+    """What the model itself answers, by `signature/output`, to arrays and to files."""
+    kind = signature
+    if signature.name == "serving_default":
+        kind = signatures_of(model, inputs)[0]
+    batches = {"": inputs}
+    if signature is kind:
+        of_files = {}
+        if "audio" in kind.modalities:
+            audio, samples = form.read_audio(in_files["audio_bytes"])
+            of_files |= {"audio": audio, "audio_samples": samples}
+        if "video" in kind.modalities:
+            of_files["video"], _ = form.read_frames(in_files["video_bytes"])
+        batches[ENCODED] = {**inputs, **of_files}
+    found = {}
+    with weights.scope():
+        for suffix, batch in batches.items():
+            for name, value in answer(model, kind, batch).items():
+                found[f"{signature.name}{suffix}/{name}"] = np.asarray(value)
+    return found
+
+
+def _run_through_c_api(
+    path: pathlib.Path, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answered = (pathlib.Path(scratch, f"{n}.npz") for n in ("in", "out"))
+        # NumPy stores arrays of bytes without the zeros that end them.
+        arrays: dict[str, Any] = {k: _in_base64(x) for k, x in inputs.items()}
+        np.savez(asked, **arrays)
+        # -I: neither PYTHONPATH nor the working directory is searched for modules.
+        command = [sys.executable, "-I", c_loader.__file__, "answer", str(path)]
+        done = subprocess.run(
+            [*command, str(asked), str(answered)],
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise RuntimeError(f"{path} does not run by itself: {last}")
+        with np.load(answered) as file:
+            return dict(file)
+
+
+def _in_base64(array: np.ndarray) -> np.ndarray:
+    if array.dtype != object:
+        return array
+    flat = [base64.b64encode(x) for x in array.ravel()]
+    return np.array(flat).reshape(array.shape)
