@@ -47,6 +47,12 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         if action.nargs == argparse.PARSER:
             self._action_max_length += self._indent_increment
 
+    def _format_action(self, action: argparse.Action) -> str:
+        if action.nargs != argparse.PARSER:
+            return super()._format_action(action)
+        # Without a line of its own above the commands, which would only say COMMAND.
+        return "".join(map(self._format_action, action._get_subactions()))
+
 
 def count(text: str) -> int:
     """The `type` of an option that takes a whole number of at least 1."""
