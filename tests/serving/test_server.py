@@ -295,7 +295,7 @@ def test_answers_are_streamed_by_window(server, clip):
     assert lines[-1]["num_windows"] == 5
 
 
-def wav(seconds=1.5, amplitude=0.5):
+def wav(seconds=1.0, amplitude=0.5):
     import wave
 
     file = io.BytesIO()
@@ -313,7 +313,7 @@ def test_audio_alone_is_embedded_by_the_signature_that_takes_it(server):
     assert answer["signature"] == "embed_audio"
     assert np.linalg.norm(answer["audio_embedding"]) == pytest.approx(1, abs=1e-5)
     loud, quiet = answer["audio_embedding"]
-    assert loud / quiet == pytest.approx(1, abs=0.2)
+    assert loud / quiet == pytest.approx(1, abs=0.1)
 
 
 def picture(format_name, size=(64, 48), value=102):

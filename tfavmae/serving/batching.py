@@ -84,14 +84,25 @@ class Batcher:
             length = min(self.max_batch, num_rows - start)
             pieces.append(self._enqueue(version, signature, piece, length))
         answers = await asyncio.gather(*pieces)
+        if len(answers) == 1:
+            return answers[0]
+        if not all(x.ndim for answer in answers for x in answer.values()):
+            raise RequestError(
+                400,
+                f"This signature takes at most {self.max_batch} rows at a time: not "
+                "every output has one row for each.",
+            )
         return {k: np.concatenate([a[k] for a in answers]) for k in answers[0]}
 
-    async def _enqueue(self, version, signature, inputs, num_rows) -> Arrays:
+    def _enqueue(
+        self, version: Version, signature: str, inputs: Arrays, num_rows: int
+    ) -> asyncio.Future[Arrays]:
+        # No coroutine: the queue has the order in which requests came.
         answer = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(version, signature, inputs, num_rows, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
-        return await answer
+        return answer
 
     async def _work(self) -> None:
         while self._queue:

@@ -45,9 +45,7 @@ class Version:
         path: the SavedModel; its name is the number of the version.
 
     Raises:
-        OSError: it cannot be read completely.
-        ValueError: it is no SavedModel.
-        tf.errors.OpError: TensorFlow cannot load it.
+        Exception: it cannot be loaded; TensorFlow's loader has no error of its own.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -134,7 +132,8 @@ class Model:
                 self._states[number] = ("LOADING", "")
                 try:
                     loaded = Version(path)
-                except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+                except Exception as error:
+                    # Half a file ends TensorFlow's loader with any kind of error.
                     self._failed[number] = contents
                     self._states[number] = ("END", _first_line(error))
                     continue
