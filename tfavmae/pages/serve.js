@@ -54,11 +54,12 @@ function showClasses(answer) {
   }
 }
 
-/* The first map of two or more axes; its last two are the rows and columns shown. */
+/* A map over the picture, else the first of two or more axes; the last two are shown. */
 function showHeat(windows) {
-  const maps = Object.values(windows[0] || {}).filter((x) => Array.isArray(x) && Array.isArray(x[0]));
-  if (!maps.length) return;
-  let map = maps[0];
+  const first = windows[0] || {};
+  const maps = Object.values(first).filter((x) => Array.isArray(x) && Array.isArray(x[0]));
+  let map = first.video_map || maps[0];
+  if (!map) return;
   while (Array.isArray(map[0][0])) map = map[0];
   const flat = map.flat(), low = Math.min(...flat), span = Math.max(...flat) - low || 1;
   const canvas = $("heat"), draw = canvas.getContext("2d");

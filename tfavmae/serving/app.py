@@ -89,7 +89,7 @@ class Service:
         self._threads = concurrent.futures.ThreadPoolExecutor(2 * available_cores() + 2)
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "loader")
         self._asker = file_answers.Asker(self.pool, self.batcher, self._threads)
-        self._forms: dict[pathlib.Path, clips.ClipForm] = {}
+        self._makers: dict[pathlib.Path, clips.ClipMaker] = {}
 
     def app(self) -> Limited:
         """The ASGI application."""
@@ -235,11 +235,11 @@ class Service:
                 f"`curl -F file=@clip.mp4 ...:{verb}`; arrays go to `:predict`.",
             )
         options = _Options.of(request)
-        form = self._form(version)
+        maker = self._maker(version)
         files = contextlib.ExitStack()
         try:
             paths = await self._receive(request, files)
-            answers = self._answers(version, form, verb, paths, options)
+            answers = self._answers(version, maker, verb, paths, options)
             if options.stream:
                 # The first line is awaited, so that bad input still has its status.
                 first = await anext(answers)
@@ -250,13 +250,13 @@ class Service:
             files.close()
         return JSONResponse({"results": found})
 
-    def _form(self, version: Version) -> clips.ClipForm:
-        if version.path not in self._forms:
+    def _maker(self, version: Version) -> clips.ClipMaker:
+        if version.path not in self._makers:
             try:
-                self._forms[version.path] = clips.clip_form(version)
+                self._makers[version.path] = clips.clip_maker(version)
             except UserError as error:
                 raise RequestError(501, str(error)) from error
-        return self._forms[version.path]
+        return self._makers[version.path]
 
     async def _receive(
         self, request: Request, files: contextlib.ExitStack
@@ -283,7 +283,7 @@ class Service:
         return paths
 
     async def _answers(
-        self, version: Version, form: clips.ClipForm, verb: str, paths, options
+        self, version: Version, maker: clips.ClipMaker, verb: str, paths, options
     ) -> AsyncIterator[dict[str, Any]]:
         """One answer for each file; with `stream`, one for each window before it."""
         for name, path in paths:
@@ -291,7 +291,7 @@ class Service:
                 info = await self._asker.probe(path)
                 signature, _ = clips.choose_signature(version, verb, info)
                 mean, windows = file_answers.Mean(), []
-                found = self._asker.windows(version, form, signature, path, info)
+                found = self._asker.windows(version, maker, signature, path, info)
                 async for one in found:
                     mean.add(one)
                     shown = {

@@ -236,9 +236,15 @@ def newest_version(path: pathlib.Path) -> pathlib.Path:
     return max(versions, key=lambda p: int(p.name))
 
 
-def read_labels(path: pathlib.Path) -> list[str]:
-    """Class names of a SavedModel, one per output; empty if it has none."""
-    file = path / "assets" / "labels.txt"
+def read_labels(path: pathlib.Path, head: str = "") -> list[str]:
+    """Class names of a SavedModel, one per output; empty if it has none.
+
+    Args:
+        path: the SavedModel.
+        head: of a model with several, such as `verb` and `noun`.
+    """
+    name = f"labels_{head}.txt" if head else "labels.txt"
+    file = path / "assets" / name
     if not file.exists():
         return []
     # Neither `splitlines` nor text mode: they would split names at other characters.

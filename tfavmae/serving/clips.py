@@ -33,8 +33,8 @@ _PRESENCE = {"audio": "audio_present", "video": "video_present"}
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipForm:
-    """How a model takes its clips.
+class ClipMaker:
+    """Makes the clips that a model takes out of decoded files.
 
     Args:
         spec: length and frames of a window.
@@ -82,7 +82,7 @@ class Window:
     inputs: dict[str, np.ndarray]
 
 
-def clip_form(version: Version) -> ClipForm:
+def clip_maker(version: Version) -> ClipMaker:
     """How a version takes its clips: by its assets, or by the shapes of its inputs.
 
     An export without `assets/preprocessing.json` has one length of audio and one size
@@ -94,18 +94,18 @@ def clip_form(version: Version) -> ClipForm:
     """
     file = version.path / "assets" / PREPROCESSING
     if not file.exists():
-        return _form_of_shapes(version)
+        return _maker_of_shapes(version)
     try:
         content = json.loads(file.read_bytes())
         clip = {**content["clip"], "train": False, "labels": ()}
         clip["frame_size"] = tuple(clip["frame_size"])
         spec = ClipSpec(**clip)
-        return ClipForm(spec, decode.DecodeOptions(**content["stored_as"]))
+        return ClipMaker(spec, decode.DecodeOptions(**content["stored_as"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: is damaged: {shown(str(error))}") from error
 
 
-def _form_of_shapes(version: Version) -> ClipForm:
+def _maker_of_shapes(version: Version) -> ClipMaker:
     options = decode.DecodeOptions()
     shapes: dict[str, tuple[int | None, ...]] = {}
     for signature in version.signatures.values():
@@ -124,7 +124,7 @@ def _form_of_shapes(version: Version) -> ClipForm:
     if "video" in sizes:
         _, fields["num_frames"], height, width, _ = sizes["video"]
         fields["frame_size"] = (height, width)
-    return ClipForm(ClipSpec(**fields), options)
+    return ClipMaker(ClipSpec(**fields), options)
 
 
 def choose_signature(
@@ -187,7 +187,7 @@ def windows(
     pool: WorkerPool,
     path: pathlib.Path,
     info: decode.MediaInfo,
-    form: ClipForm,
+    maker: ClipMaker,
     signature: SignatureSpec,
 ) -> Iterator[Window]:
     """The windows of a file that have what a signature needs, in order.
@@ -199,14 +199,14 @@ def windows(
         pool: decodes some windows ahead.
         path: the file.
         info: its header.
-        form: how the model takes its clips.
+        maker: how the model takes its clips.
         signature: whose inputs to make.
 
     Raises:
         RequestError: no window can be decoded, or none has what is needed.
     """
     duration = info.duration_seconds or 0.0
-    seconds = form.spec.clip_seconds
+    seconds = maker.spec.clip_seconds
     if (count := count_clips(duration, seconds)) > MAX_WINDOWS:
         raise RequestError(
             400,
@@ -214,7 +214,7 @@ def windows(
             f"is {MAX_WINDOWS}. Cut it.",
         )
     # Of a training clip, the shortest is a matter of the data set.
-    stored_as = {**dataclasses.asdict(form.stored_as), "min_seconds": 0.0}
+    stored_as = {**dataclasses.asdict(maker.stored_as), "min_seconds": 0.0}
     places = list(cut(duration, seconds))
     requests = [(str(path), start, end, stored_as) for start, end in places]
     problem, found = "", False
@@ -233,7 +233,7 @@ def windows(
             continue
         found = True
         length = min(end, start + clip.duration_seconds)
-        yield Window(start, length, _inputs(clip, given, form, signature))
+        yield Window(start, length, _inputs(clip, given, maker, signature))
     if not found:
         raise RequestError(400, problem)
 
@@ -243,19 +243,20 @@ def _has(clip: decode.Clip, modality: str) -> bool:
 
 
 def _inputs(
-    clip: decode.Clip, given: set[str], form: ClipForm, signature: SignatureSpec
+    clip: decode.Clip, given: set[str], maker: ClipMaker, signature: SignatureSpec
 ) -> dict[str, np.ndarray]:
     """A decoded window as a batch of one, in the dtypes of the signature."""
     audio = np.zeros(0, np.int16) if clip.audio is None else clip.audio
     frames = tf.constant(clip.frames, tf.string, shape=[len(clip.frames)])
     try:
-        tensors = form.prepare(audio, frames, np.float32(clip.frame_rate))
+        tensors = maker.prepare(audio, frames, np.float32(clip.frame_rate))
     except tf.errors.OpError as error:
         raise RequestError(400, "its frames cannot be decoded") from error
     values = {name: value.numpy() for name, value in tensors.items()}
     wanted = signature.inputs
-    if "audio" in wanted and wanted["audio"].shape[1:] == (None,):
-        # Any length: silence behind the end would be heard as a part of it.
+    is_any = "audio" in wanted and wanted["audio"].shape[1:] == (None,)
+    if is_any and "audio_samples" not in wanted:
+        # Silence behind the end would be heard as a part of it.
         values["audio"] = values["audio"][: max(int(values["audio_samples"]), 1)]
     arrays = {}
     for name, spec in wanted.items():

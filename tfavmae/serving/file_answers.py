@@ -48,13 +48,13 @@ class Asker:
         return await self._in_thread(clips.probe, self.pool, path)
 
     async def windows(
-        self, version: Version, form: clips.ClipForm, signature: str, path, info
+        self, version: Version, maker: clips.ClipMaker, signature: str, path, info
     ) -> AsyncIterator[WindowAnswer]:
         """The answers about the windows of a file, each as soon as it is there.
 
         Args:
             version: the model.
-            form: how it takes its clips.
+            maker: how it takes its clips.
             signature: from `clips.choose_signature`.
             path: the file.
             info: its header.
@@ -63,7 +63,7 @@ class Asker:
             RequestError: it cannot be decoded, or the model refuses it.
         """
         found = clips.windows(
-            self.pool, path, info, form, version.signatures[signature]
+            self.pool, path, info, maker, version.signatures[signature]
         )
         running: collections.deque[tuple[clips.Window, asyncio.Task]]
         running = collections.deque()
@@ -121,20 +121,21 @@ class Mean:
 
 
 def to_answer(
-    outputs: dict[str, np.ndarray], labels: list[str], top: int
+    outputs: dict[str, np.ndarray], labels: dict[str, list[str]], top: int
 ) -> dict[str, Any]:
     """Outputs as JSON: probabilities as the likeliest classes, the rest as it is.
 
     Args:
         outputs: by name, without the batch axis.
-        labels: names of the classes; empty if the model has none.
+        labels: names of the classes by output; none, or empty, if they have none.
         top: how many classes to give.
     """
     answer: dict[str, Any] = {}
     for name, value in outputs.items():
         is_ranked = name == "probabilities" or name.endswith("_probabilities")
         if is_ranked and value.ndim == 1:
-            names = labels if len(labels) == len(value) else []
+            names = labels.get(name, [])
+            names = names if len(names) == len(value) else []
             order = np.argsort(-value, kind="stable")[:top]
             answer[name] = [
                 {

@@ -53,7 +53,11 @@ class Version:
         self.signatures = read_signatures(path)
         # Owns the variables: without it, the signatures would read deleted ones.
         self._loaded = tf.saved_model.load(str(path))
-        self.labels = read_labels(path)
+        # Of a model with several heads, by the output that a head has.
+        self.labels = {"probabilities": read_labels(path)}
+        for file in (path / "assets").glob("labels_*.txt"):
+            head = file.stem.removeprefix("labels_")
+            self.labels[f"{head}_probabilities"] = read_labels(path, head)
 
     def run(
         self, signature: str, inputs: dict[str, np.ndarray]
@@ -256,9 +260,8 @@ def _contents(path: pathlib.Path) -> Any:
 def _first_line(error: BaseException) -> str:
     """What TensorFlow or Python says, without graph, traceback and advice."""
     text = getattr(error, "message", None) or str(error)
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    # A graph's error opens with this line; what went wrong is in a later one.
-    lines = [
-        x for x in lines if not x.startswith(("Graph execution error", "Detected"))
-    ]
+    lines = [line.strip() for line in str(text).splitlines()]
+    # A graph's error opens with where in the code it was made; then comes the reason.
+    opening = ("Graph execution error", "Detected at node", "<stack traces", 'File "')
+    lines = [line for line in lines if line and not line.startswith(opening)]
     return on_one_line(lines[0] if lines else type(error).__name__)[:300]
