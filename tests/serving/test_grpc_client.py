@@ -103,12 +103,16 @@ def test_errors_have_types(asked, loopback):
         asked.predict("triple", x=np.zeros((1, 2)))
     with pytest.raises(ValueError, match=r"shape \(None, 2\); received \(1, 3\)"):
         asked.predict("double", x=np.zeros((1, 3)))
-    with GrpcClient("other", f"127.0.0.1:{loopback.port}") as other:
-        with pytest.raises(client.NotFound, match="Servable not found"):
-            other.signatures()
-    with GrpcClient("tiny", "127.0.0.1:9", max_retries=0) as nobody:
-        with pytest.raises(client.Unreachable):
-            nobody.signatures()
+
+
+@pytest.mark.parametrize(
+    ("model", "port", "kind"),
+    [("other", None, client.NotFound), ("tiny", 9, client.Unreachable)],
+)
+def test_who_is_not_there(loopback, model, port, kind):
+    target = f"127.0.0.1:{port or loopback.port}"
+    with GrpcClient(model, target, max_retries=0) as asked, pytest.raises(kind):
+        asked.signatures()
 
 
 def test_warm_up_requests_are_messages_of_tf_serving():

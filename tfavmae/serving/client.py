@@ -198,10 +198,15 @@ class RestClient:
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         reply = self._send(f"{self.address}:predict", body, "application/json")
         outputs = json.loads(reply)["outputs"]
-        names = list(self.signatures()[signature]["outputs"])
-        if len(names) == 1:  # TF Serving leaves out a single name
-            outputs = {names[0]: outputs}
-        return {name: np.array(value) for name, value in outputs.items()}
+        described = self.signatures()[signature]["outputs"]
+        if len(described) == 1:  # TF Serving leaves out a single name
+            (name,) = described
+            outputs = {name: outputs}
+        arrays = {}
+        for name, value in outputs.items():
+            dtype = _DTYPES.get(described[name].get("dtype", ""))
+            arrays[name] = np.array(value, None if dtype == "string" else dtype)
+        return arrays
 
     def predict_windows(
         self, signature: str, audio: np.ndarray, window_samples: int
