@@ -27,6 +27,13 @@ class Script(http.server.BaseHTTPRequestHandler):
         if status == 1:
             time.sleep(1)
             status = 200
+        if status == 2:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b'{"ok"')
+            self.close_connection = True
+            return
         body = json.dumps({"error": "busy"} if status >= 400 else {"ok": 1}).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -46,7 +53,7 @@ def script():
     server.server_close()
 
 
-@pytest.mark.parametrize("first", [[429], [503, 429], [0], [0, 503]])
+@pytest.mark.parametrize("first", [[429], [503, 429], [0], [0, 503], [2]])
 def test_what_may_pass_is_tried_again(script, first):
     Script.statuses = list(first)
     assert RestClient("m", script).status() == {"ok": 1}

@@ -422,3 +422,38 @@ def test_the_page_knows_what_the_model_can(server):
     assert 'data-verbs="classify similarity"' in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "http://" not in page.text and "https://" not in page.text
+
+
+def test_an_answer_has_a_time_limit(tmp_path):
+    served_models.save(tmp_path / "slow" / "1", seconds=1.5)
+    models = find_models(tmp_path / "slow")
+    models["slow"].refresh()
+    limits = Limits(request_seconds=0.3)
+    body = {"signature_name": "double", "inputs": [[1]]}
+    with TestClient(Service(models, limits).app()) as server:
+        reply = server.post("/v1/models/slow:predict", json=body)
+        assert "not answered within 0.3 s" in error_of(reply, 504)
+        assert server.get("/healthz").is_success
+
+
+def test_nothing_is_left_of_a_request(exported, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    models = find_models(exported)
+    models["ears"].refresh()
+    content = clip.read_bytes()
+    with TestClient(Service(models).app()) as server:
+        assert ask(server, "classify", ("clip.mp4", content)).is_success
+        stream = ask(server, "classify", ("clip.mp4", content), query="?stream=true")
+        assert stream.is_success
+        error_of(ask(server, "classify", ("clip.mp4", content[:5000])), 400)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neighbours_join_the_answer_of_embed(exported):
+    models = find_models(exported)
+    models["ears"].refresh()
+    service = Service(models, nearest=lambda outputs: [{"name": sorted(outputs)[0]}])
+    with TestClient(service.app()) as server:
+        (answer,) = ask(server, "embed", ("a.wav", wav())).json()["results"]
+    assert answer["nearest"] == [{"name": "audio_embedding"}]

@@ -7,6 +7,7 @@ tfavmae. Copy it to the machine that sends the requests; so it is one file.
 """
 
 import base64
+import http.client
 import json
 import pathlib
 import random
@@ -251,11 +252,14 @@ class RestClient:
         """
         body, kind = _multipart(file)
         address = self._file_address(verb, {**options, "stream": True})
-        for line in self._open(address, body, kind):
-            answer = json.loads(line)
-            if "error" in answer:
-                raise BadRequest(f"{address}: {answer['error']}", 400)
-            yield answer
+        try:
+            for line in self._send(address, body, kind, is_stream=True):
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise BadRequest(f"{address}: {answer['error']}", 400)
+                yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"{address} broke off its answer: {error!r}") from error
 
     def _file_address(self, verb: str, options: dict[str, Any]) -> str:
         words = {k: str(v).lower() for k, v in options.items()}
@@ -276,12 +280,15 @@ class RestClient:
             wanted[name] = (_DTYPES.get(spec["dtype"], spec["dtype"]), shape)
         return wanted
 
-    def _send(self, address: str, body: bytes | None = None, kind: str = "") -> bytes:
-        with self._open(address, body, kind) as reply:
-            return reply.read()
-
-    def _open(self, address: str, body: bytes | None, kind: str) -> Any:
-        """The answer to a request, after as many attempts as it takes."""
+    def _send(
+        self,
+        address: str,
+        body: bytes | None = None,
+        kind: str = "",
+        *,
+        is_stream: bool = False,
+    ) -> Any:
+        """The answer to a request, whole or as a stream, after some attempts."""
         deadline = time.monotonic() + self.timeout_seconds
         for attempt in range(self.max_retries + 1):
             left = max(deadline - time.monotonic(), 0.001)
@@ -289,18 +296,23 @@ class RestClient:
             request = urllib.request.Request(address, body, headers)
             wait = 0.1 * 2**attempt * (0.5 + random.random() / 2)
             try:
-                return urllib.request.urlopen(request, timeout=left)
-            except urllib.error.HTTPError as reply:
-                text = reply.read().decode("utf-8", "replace")
-                error = error_of(reply.code, f"{address} answered {reply.code}: {text}")
+                reply = urllib.request.urlopen(request, timeout=left)
+                if is_stream:
+                    return reply
+                with reply:
+                    return reply.read()
+            except urllib.error.HTTPError as refusal:
+                code, text = refusal.code, refusal.read().decode("utf-8", "replace")
+                error = error_of(code, f"{address} answered {code}: {text}")
                 if not isinstance(error, Overloaded):
                     raise error from None
-                wait = max(wait, float(reply.headers.get("Retry-After") or 0))
+                wait = max(wait, float(refusal.headers.get("Retry-After") or 0))
             except TimeoutError:
                 error = DeadlineExceeded(
                     f"{address} did not answer within {self.timeout_seconds:g} s."
                 )
-            except OSError as problem:  # URLError, or a connection that broke
+            except (OSError, http.client.HTTPException) as problem:
+                # URLError, or a connection that broke.
                 reason = getattr(problem, "reason", problem)
                 error = Unreachable(
                     f"No answer from {address} ({reason}); is the server running?"
