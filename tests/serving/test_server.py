@@ -413,13 +413,15 @@ def test_metrics_count_requests_and_batches(server):
     assert sample in text and 'tfavmae_model_version{model="ears"} 2.0' in text
     assert 'tfavmae_batch_rows_bucket{le="2.0",signature="double"}' in text
     assert "tfavmae_requests_running 0.0" in text
+    server.post("/v1/models/ears:made_up")
+    assert "made_up" not in server.get("/metrics").text
     assert server.get("/monitoring/prometheus/metrics").status_code == 200
 
 
 def test_the_page_knows_what_the_model_can(server):
     page = server.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert 'data-verbs="classify similarity"' in page.text
+    assert 'data-verbs="classify embed similarity"' in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "http://" not in page.text and "https://" not in page.text
 

@@ -98,7 +98,8 @@ async function show(file) {
       if (!isLast()) return;
       showHeat(answer.windows || []);
     }
-    if (can.includes("embed")) {
+    const hasIndex = "index" in document.querySelector(".ask").dataset;
+    if (can.includes("embed") && (hasIndex || !can.includes("classify"))) {
       const answer = await ask("embed", file);
       if (!isLast()) return;
       for (const one of answer.nearest || []) add($("nearest").querySelector("ol"), "li", String(one.name ?? one));

@@ -85,8 +85,10 @@ class Service:
         self.pool = pool or WorkerPool(time_limit_seconds=seconds)
         self.measures = Measures(models)
         self.batcher.on_batch = self.measures.on_batch
-        # They parse JSON and wait for decoders, so that the loop never does.
+        # They wait for decoders and parse JSON, so that the loop never does; long files
+        # must not keep the others waiting.
         self._threads = concurrent.futures.ThreadPoolExecutor(2 * available_cores() + 2)
+        self._parsers = concurrent.futures.ThreadPoolExecutor(2, "parser")
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "loader")
         self._asker = file_answers.Asker(self.pool, self.batcher, self._threads)
         self._makers: dict[pathlib.Path, clips.ClipMaker] = {}
@@ -123,6 +125,7 @@ class Service:
             watching.cancel()
             self._loader.shutdown(wait=False, cancel_futures=True)
             self._threads.shutdown(wait=False, cancel_futures=True)
+            self._parsers.shutdown(wait=False, cancel_futures=True)
             self.pool.close()
             self.batcher.close()
 
@@ -141,8 +144,8 @@ class Service:
         models = []
         for model in self.models.values():
             if model.current is not None:
-                signatures = model.current.signatures
-                verbs = [v for v in file_answers.VERBS if v in signatures]
+                known = file_answers.VERBS
+                verbs = [v for v in known if clips.signatures_for(model.current, v)]
                 models.append({"name": model.name, "verbs": verbs})
         content = rendering.render(
             "serve.html",
@@ -201,12 +204,16 @@ class Service:
             )
         if is_get:
             return JSONResponse(model.status(number))
-        with self.measures.counting(model.name, match["verb"]) as outcome:
+        # Before it is counted: a client must not make up labels of the metrics.
+        verb = match["verb"]
+        if not (is_predict := verb == "predict"):
+            file_answers.check_verb(verb)
+        with self.measures.counting(model.name, verb) as outcome:
             version = model.version(number)
-            if match["verb"] == "predict":
+            if is_predict:
                 answer = await self._predict(version, request)
             else:
-                answer = await self._ask(version, match["verb"], request)
+                answer = await self._ask(version, verb, request)
             outcome.status = answer.status_code
         return answer
 
@@ -214,11 +221,11 @@ class Service:
         body = await request.body()
         loop = asyncio.get_running_loop()
         asked = await loop.run_in_executor(
-            self._threads, protocol.read_predict, body, version.signatures
+            self._parsers, protocol.read_predict, body, version.signatures
         )
         outputs = await self.batcher.run(version, asked.signature, asked.inputs)
         content = await loop.run_in_executor(
-            self._threads,
+            self._parsers,
             lambda: protocol.write_predict(outputs, is_rows=asked.is_rows),
         )
         return Response(content, media_type="application/json")
@@ -226,7 +233,6 @@ class Service:
     # --- Files ---
 
     async def _ask(self, version: Version, verb: str, request: Request) -> Response:
-        file_answers.check_verb(verb)
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
             raise RequestError(

@@ -306,7 +306,8 @@ class RestClient:
                 error = error_of(code, f"{address} answered {code}: {text}")
                 if not isinstance(error, Overloaded):
                     raise error from None
-                wait = max(wait, float(refusal.headers.get("Retry-After") or 0))
+                after = refusal.headers.get("Retry-After", "")
+                wait = max(wait, int(after) if after.isdecimal() else 0)
             except TimeoutError:
                 error = DeadlineExceeded(
                     f"{address} did not answer within {self.timeout_seconds:g} s."

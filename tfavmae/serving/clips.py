@@ -127,6 +127,22 @@ def _maker_of_shapes(version: Version) -> ClipMaker:
     return ClipMaker(ClipSpec(**fields), options)
 
 
+def signatures_for(version: Version, verb: str) -> dict[str, SignatureSpec]:
+    """The signatures of a verb that take decoded clips, by name.
+
+    Args:
+        version: the model.
+        verb: `embed`, say: a signature of this name, and those that begin with
+            `embed_`, such as one of the audio alone.
+    """
+    return {
+        name: signature
+        for name, signature in version.signatures.items()
+        if (name == verb or name.startswith(f"{verb}_"))
+        and signature.inputs.keys() & {"audio", "video"}
+    }
+
+
 def choose_signature(
     version: Version, verb: str, info: decode.MediaInfo
 ) -> tuple[str, SignatureSpec]:
@@ -134,19 +150,13 @@ def choose_signature(
 
     Args:
         version: the model.
-        verb: `classify`, say: a signature of this name, or one that begins with
-            `classify_`, such as one of the audio alone.
+        verb: see `signatures_for`.
         info: which tracks the file has.
 
     Raises:
         RequestError: the model cannot do this, or the file lacks what it needs.
     """
-    known = {
-        name: signature
-        for name, signature in version.signatures.items()
-        if (name == verb or name.startswith(f"{verb}_"))
-        and signature.inputs.keys() & {"audio", "video"}
-    }
+    known = signatures_for(version, verb)
     if not known:
         raise RequestError(
             400,

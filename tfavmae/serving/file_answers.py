@@ -149,14 +149,8 @@ def to_answer(
     return answer
 
 
-def check_verb(verb: str) -> str:
-    """`verb`, if files can be asked about by it.
-
-    Raises:
-        RequestError: they cannot.
-    """
+def check_verb(verb: str) -> None:
+    """Raises `RequestError` if files cannot be asked about by a verb."""
     if verb not in VERBS:
-        raise RequestError(
-            400, f"Files are taken by {', '.join(VERBS)}; received `{verb}`."
-        )
-    return verb
+        known = ", ".join(VERBS)
+        raise RequestError(400, f"Files are taken by {known}; received `{verb[:50]}`.")

@@ -356,13 +356,9 @@ def to_json(name: str, array: np.ndarray) -> Any:
         return _strings_to_json(array.tolist(), is_binary)
     if array.dtype.kind == "f" and array.dtype != np.float64:
         # The shortest decimal that reads as the same float32, not as its float64.
-        return _short_floats(array.astype(np.float32))
+        flat = [float(str(value)) for value in array.astype(np.float32).ravel()]
+        return np.array(flat, np.float64).reshape(array.shape).tolist()
     return array.tolist()
-
-
-def _short_floats(array: np.ndarray) -> Any:
-    flat = [float(str(value)) for value in array.ravel()]
-    return np.array(flat, np.float64).reshape(array.shape).tolist()
 
 
 def _strings_to_json(value: Any, is_binary: bool) -> Any:
