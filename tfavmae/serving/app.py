@@ -301,8 +301,8 @@ class Service:
                 async for one in found:
                     mean.add(one)
                     shown = {
-                        "start_seconds": one.start_seconds,
-                        "end_seconds": one.end_seconds,
+                        "start_seconds": round(one.start_seconds, 3),
+                        "end_seconds": round(one.end_seconds, 3),
                         **file_answers.to_answer(
                             one.outputs, version.labels, options.top
                         ),
