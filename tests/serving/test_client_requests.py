@@ -173,3 +173,16 @@ def test_a_long_waveform_is_cut(served):
     assert list(found) == [0, 16000, 32000]
     measured = [float(one["audio_embedding"][0]) for one in found.values()]
     np.testing.assert_allclose(measured, [0.5, 0.25, np.sqrt(0.5)], atol=1e-5)
+
+
+def test_whole_clips_need_no_lengths():
+    wanted = {
+        "audio": ("float32", (None, None)),
+        "audio_samples": ("int32", (None,)),
+        "audio_present": ("float32", (None,)),
+    }
+    arrays = client.check_inputs(
+        "embed", {"audio": np.zeros((2, 7), "float32")}, wanted
+    )
+    assert arrays["audio_samples"].tolist() == [7, 7]
+    assert arrays["audio_present"].tolist() == [1, 1]

@@ -369,7 +369,9 @@ def check_inputs(
     """The inputs of a signature as arrays of its dtypes.
 
     Only floating-point numbers of another precision are converted. A cast of int16
-    audio to float32, or of float video to uint8, would give a wrong answer.
+    audio to float32, or of float video to uint8, would give a wrong answer. Where
+    lengths (`audio_samples`) and presence (`audio_present`) are not given, the clips
+    are there, as long as the arrays.
 
     Args:
         signature: name of the signature.
@@ -379,6 +381,7 @@ def check_inputs(
     Raises:
         ValueError: a name, a dtype or a shape is not that of the signature.
     """
+    inputs = {**_whole_clips(inputs, wanted), **inputs}
     if set(inputs) != set(wanted):
         raise ValueError(
             f"{signature!r} takes the inputs {sorted(wanted)}; received "
@@ -422,6 +425,17 @@ def _contents(files: Any) -> np.ndarray:
     for index, part in enumerate(parts):
         array[index] = part if part.shape else part[()]
     return array
+
+
+def _whole_clips(inputs: dict[str, Any], wanted: Any) -> dict[str, np.ndarray]:
+    """What a signature wants to know of clips that lack nothing."""
+    said = {}
+    for name in ("audio", "video"):
+        if name in inputs and np.ndim(inputs[name]) >= 2:
+            rows, length = np.shape(inputs[name])[:2]
+            said[f"{name}_samples"] = np.full(rows, length, "int32")
+            said[f"{name}_present"] = np.ones(rows, "float32")
+    return {name: value for name, value in said.items() if name in wanted}
 
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:
