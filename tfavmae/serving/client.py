@@ -429,12 +429,17 @@ def _contents(files: Any) -> np.ndarray:
 
 def _whole_clips(inputs: dict[str, Any], wanted: Any) -> dict[str, np.ndarray]:
     """What a signature wants to know of clips that lack nothing."""
-    said = {}
+    said: dict[str, np.ndarray] = {}
     for name in ("audio", "video"):
-        if name in inputs and np.ndim(inputs[name]) >= 2:
+        unsaid = {f"{name}_samples", f"{name}_present"} & set(wanted) - set(inputs)
+        if name not in inputs or not unsaid:
+            continue
+        try:
             rows, length = np.shape(inputs[name])[:2]
-            said[f"{name}_samples"] = np.full(rows, length, "int32")
-            said[f"{name}_present"] = np.ones(rows, "float32")
+        except ValueError:
+            continue  # lists of several lengths, or no batch: the check below says so
+        said[f"{name}_samples"] = np.full(rows, length, "int32")
+        said[f"{name}_present"] = np.ones(rows, "float32")
     return {name: value for name, value in said.items() if name in wanted}
 
 
