@@ -118,7 +118,7 @@ def test_building_enters_media_through_one_door(path):
 )
 def test_only_those_who_take_files_of_the_user_know_the_builders(path):
     uses = list(names_imported(path, "tfavmae_datasets"))
-    takes_files = ("tasks", "own_videos.py", "demo", "commands")
+    takes_files = ("tasks", "serving", "own_videos.py", "demo", "commands")
     if path.relative_to(PACKAGE).parts[0] not in takes_files:
         assert not uses
 

@@ -29,12 +29,14 @@ from tfavmae.commands import (
     presets,
     pretrain,
     retrieve,
+    serve,
     serve_check,
     statistics,
 )
 from tfavmae.commands.arguments import CommandParser
-from tfavmae.commands.data import audit, build, serve
+from tfavmae.commands.data import audit, build
 from tfavmae.commands.data import describe as data_describe
+from tfavmae.commands.data import serve as data_serve
 from tfavmae.commands.weights import catalogue, export_run, import_file, inspect
 from tfavmae.errors import InputWarning, UserError, on_one_line
 from tfavmae.files import is_disk_full
@@ -162,7 +164,7 @@ def build_parser() -> CommandParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     group = commands.add_parser("data", help="audit, build and describe data sets")
     data_commands = group.add_subparsers(metavar="COMMAND", required=True)
-    for command in (audit, build, data_describe, serve):
+    for command in (audit, build, data_describe, data_serve):
         command.add_parser(data_commands)
     group = commands.add_parser(
         "weights", help="read published weights, give ours away"
@@ -173,7 +175,7 @@ def build_parser() -> CommandParser:
     for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
     for command in (
-        *(evaluate, ensemble, predict, retrieve, embed, export, serve_check),
+        *(evaluate, ensemble, predict, retrieve, embed, export, serve, serve_check),
     ):
         command.add_parser(commands)
     demo.add_parser(commands, run)

@@ -31,7 +31,11 @@ class CommandParser(argparse.ArgumentParser):
                 words.append(f"{action.option_strings[0]} {name}")
         # `%` because argparse fills the usage line like a format.
         self.usage = " ".join([*words, "[options]"]).replace("%", "%%")
-        return super().format_help()
+        page = super().format_help()
+        if any(action.nargs == argparse.PARSER for action in self._actions):
+            # "positional arguments" would say less than the list of commands itself.
+            page = page.replace("positional arguments:\n", "", 1)
+        return page
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -14,11 +14,12 @@ import os
 from typing import Any
 
 from tfavmae.media.clip_reader import Clip, read_clip
-from tfavmae.media.container import MediaError, Tracks, open_media
+from tfavmae.media.container import MAX_PIXELS, MediaError, Tracks, open_media
 from tfavmae.media.options import DecodeOptions
 from tfavmae.media.stills import STILL_EXTENSIONS, is_still, read_size, read_still
 
 __all__ = [
+    "MAX_PIXELS",
     "STILL_EXTENSIONS",
     "Clip",
     "DecodeOptions",
