@@ -194,7 +194,7 @@ class SavedModel:
         tensor = tf.TF_AllocateTensor(code, shape, array.ndim, ctypes.c_size_t(size))
         data = tf.TF_TensorData(_pointer(tensor))
         if code != _STRING:
-            ctypes.memmove(data, np.ascontiguousarray(array).ctypes.data, size)
+            ctypes.memmove(data, array.tobytes(), size)
             return tensor
         for i, value in enumerate(array.ravel()):
             place = _pointer(data + i * _TSTRING_BYTES)
@@ -273,8 +273,7 @@ def _fields(message: bytes) -> dict[int, list[bytes]]:
 
 
 def _array_of(proto: Any) -> np.ndarray:
-    shape = [d.size for d in proto.tensor_shape.dim]
-    dtype = _DTYPES[proto.dtype]
+    shape, dtype = [d.size for d in proto.tensor_shape.dim], _DTYPES[proto.dtype]
     if dtype == "object":
         return np.array(list(proto.string_val), object).reshape(shape)
     if proto.tensor_content:
@@ -301,12 +300,10 @@ def check(path: str, requests: str, batch_sizes: tuple[int, ...]) -> dict[str, A
     begin = time.perf_counter()
     model, faults = SavedModel(path), []
     report: dict[str, Any] = {"load_seconds": time.perf_counter() - begin}
-    if foreign := model.unregistered():
-        faults.append(f"not registered in plain TensorFlow: {', '.join(foreign)}")
+    faults += [f"{op}: is not of plain TensorFlow" for op in model.unregistered()]
     asked = read_requests(requests)
-    if missing := set(model.signatures) - {name for name, _ in asked}:
-        missing -= {"serving_default"}
-        faults += [f"{name}: has no warm-up request" for name in sorted(missing)]
+    missing = set(model.signatures) - {name for name, _ in asked} - {"serving_default"}
+    faults += [f"{name}: has no warm-up request" for name in sorted(missing)]
     report["signatures"] = {}
     for name, inputs in asked:
         try:

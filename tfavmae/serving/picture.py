@@ -10,6 +10,7 @@ from tfavmae.data import resizing
 from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.media.container import MAX_PIXELS
 from tfavmae.media.options import DecodeOptions
+from tfavmae.serving.refusals import checked
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -50,10 +51,7 @@ def decode_picture(
 
 
 def _checked(contents: tf.Tensor, is_right: tf.Tensor, problem: str) -> tf.Tensor:
-    """`contents`, which nothing reads before it is known to be right."""
-    check = tf.debugging.Assert(is_right, [f"A frame is {problem}."], summarize=1)
-    with tf.control_dependencies([check]):
-        return tf.identity(contents)
+    return checked(contents, is_right, f"A frame is {problem}.")
 
 
 def _png_size(contents: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ from tfavmae.data import clip_sampling
 from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.media.options import DecodeOptions
 from tfavmae.serving import picture, wav
+from tfavmae.serving.refusals import checked
 
 # Of a training clip only: what a server does with a clip does not depend on them.
 _OF_TRAINING = ("train", "labels", "augmentation", "modalities")
@@ -71,21 +72,17 @@ class ClipForm:
         audio_samples = tf.clip_by_value(audio_samples, 0, given)
         is_read = tf.range(given)[None] < audio_samples[:, None]
         audio = tf.where(is_read, audio, 0.0)
-        checks = [
-            tf.debugging.Assert(
-                tf.reduce_all(audio_samples <= wanted),
-                [
-                    f"`audio` has more than {wanted} samples "
-                    f"({self.spec.clip_seconds:g} s); cut it into windows."
-                ],
-            ),
-            tf.debugging.Assert(
-                tf.reduce_all(tf.math.is_finite(audio)),
-                ["`audio` must be finite; it holds NaN or infinity."],
-            ),
-        ]
-        with tf.control_dependencies(checks):
-            audio = tf.identity(audio)[:, :wanted]
+        audio = checked(
+            audio,
+            tf.reduce_all(audio_samples <= wanted),
+            f"`audio` has more than {wanted} samples ({self.spec.clip_seconds:g} s); "
+            "cut it into windows.",
+        )
+        audio = checked(
+            audio,
+            tf.reduce_all(tf.math.is_finite(audio)),
+            "`audio` must be finite; it holds NaN or infinity.",
+        )[:, :wanted]
         if self.spec.short_audio != "pad":
             # An empty clip repeats nothing.
             period = tf.maximum(audio_samples, 1)[:, None]

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfavmae.serving.preprocessing import ClipForm
+from tfavmae.serving.refusals import checked
 from tfavmae.tasks.forward import MODALITIES, Batch
 
 ENCODED = "_encoded"  # ends the names of signatures that take files
@@ -308,9 +309,7 @@ def _checked_presence(signature, batch):
     which = " or " if signature.may_lack else " and "
     enough = tf.reduce_any if signature.may_lack else tf.reduce_all
     problem = f"A clip must have {which.join(signature.modalities)}; one is empty."
-    check = tf.debugging.Assert(tf.reduce_all(enough(present, axis=0)), [problem])
-    with tf.control_dependencies([check]):
-        return {name: tf.identity(x) for name, x in batch.items()}
+    return checked(batch, tf.reduce_all(enough(present, axis=0)), problem)
 
 
 def _of_any_size(function, batch):

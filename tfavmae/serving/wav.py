@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfavmae.serving.refusals import checked
+
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 8000, 48000
 # A divisor of every rate in use. It bounds the matrix of the resampler.
 RATE_STEP_HZ = 25
@@ -114,10 +116,7 @@ def decode_wav(
 
 
 def _checked(contents: tf.Tensor, is_right: tf.Tensor, problem: str) -> tf.Tensor:
-    """`contents`, which nothing reads before it is known to be right."""
-    check = tf.debugging.Assert(is_right, [f"The audio is {problem}."], summarize=1)
-    with tf.control_dependencies([check]):
-        return tf.identity(contents)
+    return checked(contents, is_right, f"The audio is {problem}.")
 
 
 def _unsigned(contents: tf.Tensor, position: tf.Tensor, width: int) -> tf.Tensor:
