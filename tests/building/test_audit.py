@@ -394,9 +394,11 @@ def traced_peak(num_rows, folder) -> int:
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
     sizes = {}
     for num_rows in (1800, 3600):  # of more than one full batch each
-        folder = tmp_path / str(num_rows)
-        folder.mkdir()
-        sizes[num_rows] = traced_peak(num_rows, folder)
+        peaks = []
+        for attempt in range(2):  # other threads of the process allocate, too
+            (folder := tmp_path / f"{num_rows}_{attempt}").mkdir()
+            peaks.append(traced_peak(num_rows, folder))
+        sizes[num_rows] = min(peaks)
     # 1,800 rows more, each of about 300 bytes on the disk alone.
     assert sizes[3600] - sizes[1800] < 40_000
 
