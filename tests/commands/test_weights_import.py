@@ -6,6 +6,7 @@ import media_files
 import numpy as np
 import published_files
 import pytest
+import tone_sets
 
 import tfavmae
 from tfavmae.weights.torch_writer import write_torch
@@ -110,3 +111,21 @@ def test_the_card_has_the_licence_of_what_is_published(cli, tmp_path):
     done = cli("weights", "import", path, "--out", preset := tmp_path / "p", *HEADS)
     assert done.status == 0
     assert "license: cc-by-nc-4.0" in (preset / "README.md").read_text()
+
+
+def test_evaluate_and_retrieve_ask_a_file(cli, tmp_path):
+    tone_sets.build(tmp_path)
+    data = ["data.dataset=bells", f"data.data_dir={tmp_path}"]
+    changes = [x for key in data for x in ("--set", key)]
+    shapes = published_files.cav_mae_classifier(SHAPE, (32, 16), 3)
+    write_torch(path := tmp_path / "three.pth", published_files.values(shapes))
+    asked = ("--from", path, "--split", "fold_1", *HEADS, *changes)
+    done = cli("evaluate", *asked, "--json")
+    assert done.status == 0, done
+    assert json.loads(done.out)["num_clips"] == 6
+    shapes = published_files.cav_mae(SHAPE, (32, 16), DECODER)
+    write_torch(path := tmp_path / "pretrained.pth", published_files.values(shapes))
+    asked = ("--from", path, "--split", "fold_2", *HEADS, *changes)
+    done = cli("retrieve", *asked, "--set", "model.options.decoder.num_heads=2")
+    assert done.status == 0, done
+    assert "R@1" in done.out

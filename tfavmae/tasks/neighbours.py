@@ -40,7 +40,7 @@ class Vectors:
     @property
     def can_vote(self) -> np.ndarray:
         """Whether a clip has an embedding and a class, bool `(clips,)`."""
-        found = self.values.any(axis=1)
+        found = np.asarray(self.values.any(axis=1))
         return found & (self.targets >= 0) if self.targets.ndim == 1 else found
 
 
