@@ -129,3 +129,14 @@ def test_evaluate_and_retrieve_ask_a_file(cli, tmp_path):
     done = cli("retrieve", *asked, "--set", "model.options.decoder.num_heads=2")
     assert done.status == 0, done
     assert "R@1" in done.out
+
+
+def test_a_file_is_exported_without_its_data_set(cli, classifier):
+    path, _ = classifier
+    done = cli("export", "--from", path, *HEADS)
+    assert done.status == 0, done
+    folder = path.with_name("vgg_65.5.pth-results") / "export" / "model" / "1"
+    assert (folder / "saved_model.pb").is_file()
+    assert "gives the model's answers in a process without tfavmae" in done.out
+    done = cli("export", "--from", path, *HEADS, "--weights", "int8")
+    assert done.status == 2 and "Data set 'vggsound/stat' was not found" in done.err

@@ -48,11 +48,13 @@ def run(args: argparse.Namespace) -> "Verification":
 
     loaded = trained.load(args)
     model, labels = loaded.run.model, loaded.run.labels
-    split, form = loaded.open_split(), run_card.form_of(loaded)
-    batch = next(iter(loaded.batches(split)))
-    weights = StoredWeights(model, args.weights)
-    cost = None
-    if args.weights != "float32":
+    form, weights = run_card.form_of(loaded), StoredWeights(model, args.weights)
+    split, cost = None, None
+    # The clips of a preset or a published file need not be here.
+    if loaded.run.is_trained_here or args.weights != "float32":
+        split = loaded.open_split()
+    batch = next(iter(loaded.batches(split))) if split else loaded.noise_batch()
+    if split and args.weights != "float32":
         cost = run_card.cost_of(loaded, split, weights)
         print(f"{args.weights} weights on {split.name}: {cost}")
     directory = args.directory or loaded.run.results / "export" / "model"

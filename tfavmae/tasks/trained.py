@@ -198,6 +198,27 @@ class Trained:
         spec = dataclasses.replace(spec, labels=tuple(labels), modalities=MODALITIES)
         return split.evaluation_batches(spec, self.config.data.batch_size, **options)
 
+    def noise_batch(self, num_clips: int = 2) -> dict[str, np.ndarray]:
+        """An evaluation batch of noise, for a model whose clips are not at hand.
+
+        Args:
+            num_clips: of the batch.
+        """
+        spec = factory.clip_spec(self.config.data, self.config.model, train=False)
+        draw = np.random.default_rng(0)
+        audio = (num_clips, spec.num_samples)
+        video = (num_clips, spec.num_frames, *spec.frame_size, 3)
+        ones = np.ones(num_clips, "float32")
+        return {
+            "audio": draw.integers(-8000, 8000, audio, "int16"),
+            "audio_samples": np.full(num_clips, audio[1], "int32"),
+            "audio_present": ones,
+            "video": draw.integers(0, 256, video, "uint8"),
+            "video_present": ones,
+            "sample_weight": ones,
+            "example_index": np.arange(num_clips, dtype="int32"),
+        }
+
     def embed_split(
         self, split: ClipSplit, labels: Sequence[str] = (), indices: Any = None
     ) -> dict[str, np.ndarray]:

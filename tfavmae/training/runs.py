@@ -67,6 +67,11 @@ class Run:
     metrics: Sequence[Mapping[str, Any]] = ()
 
     @property
+    def is_trained_here(self) -> bool:
+        """Whether it is a run; a preset or a file comes without its data set."""
+        return isinstance(self.workdir, pathlib.Path)
+
+    @property
     def stored_as(self) -> dict[str, Any]:
         """How its training clips were made of media files: of `DecodeOptions`."""
         return dict(self.data.get("train", {}).get("stored_as", {}))
