@@ -131,6 +131,7 @@ def test_evaluate_and_retrieve_ask_a_file(cli, tmp_path):
     assert "R@1" in done.out
 
 
+@pytest.mark.slow
 def test_a_file_is_exported_without_its_data_set(cli, classifier):
     path, _ = classifier
     done = cli("export", "--from", path, *HEADS)
