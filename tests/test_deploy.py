@@ -4,7 +4,6 @@ import pathlib
 import re
 import subprocess
 
-import pytest
 import yaml
 
 DEPLOY = pathlib.Path(__file__).resolve().parents[1] / "deploy"
@@ -46,7 +45,6 @@ def text_message(name, fields):
 
 
 def test_models_config_is_a_message_of_tf_serving():
-    pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 

@@ -4,10 +4,6 @@ import importlib.util
 
 import pytest
 
-needs_serve = pytest.mark.skipif(
-    importlib.util.find_spec("uvicorn") is None, reason="needs the extra `serve`"
-)
-
 
 def test_missing_packages_are_named(cli, monkeypatch):
     found = importlib.util.find_spec
@@ -20,7 +16,6 @@ def test_missing_packages_are_named(cli, monkeypatch):
     assert "uvicorn" in done.err and "pip install 'tfavmae[serve]'" in done.err
 
 
-@needs_serve
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -229,7 +229,9 @@ def _source(tensor):
 @pytest.mark.parametrize("name", SHAPES)
 def test_forward_only_has_the_value_and_no_gradient_of_its_own(name):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("what is served is traced by TensorFlow")
+        pytest.skip(
+            "TensorFlow traces what is served: run with KERAS_BACKEND=tensorflow"
+        )
     import tensorflow as tf
 
     rng = np.random.default_rng(0)

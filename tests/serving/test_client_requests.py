@@ -104,7 +104,6 @@ def test_model_names_stay_in_their_place():
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    pytest.importorskip("uvicorn", reason="needs the extra `serve`")
     import uvicorn
 
     from tfavmae.serving import server

@@ -2,23 +2,19 @@
 
 import concurrent.futures
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-
-reason = "needs the extra `serving`"
-grpc = pytest.importorskip("grpc", reason=reason)
-pytest.importorskip("tensorflow_serving", reason=reason)
-
-from tensorflow_serving.apis import (  # noqa: E402
+from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     predict_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
 
-from tfavmae.serving import client, warmup  # noqa: E402
-from tfavmae.serving.grpc_client import GrpcClient  # noqa: E402
+from tfavmae.serving import client, warmup
+from tfavmae.serving.grpc_client import GrpcClient
 
 
 class Loopback(prediction_service_pb2_grpc.PredictionServiceServicer):

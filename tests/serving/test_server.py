@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 import served_models
 from media_files import sine, write_clip
-
-pytest.importorskip("starlette", reason="needs the extra `serve`")
-
 from starlette.testclient import TestClient
 
 from tfavmae.serving.app import Service

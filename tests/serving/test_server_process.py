@@ -12,8 +12,6 @@ import time
 import pytest
 import served_models
 
-pytest.importorskip("uvicorn", reason="needs the extra `serve`")
-
 BODY = json.dumps({"signature_name": "double", "instances": [[1.5]]}).encode()
 START = """
 import sys
