@@ -163,9 +163,10 @@ def stack_sizes(
     mlp_dim, width = shapes[f"{blocks}.0.mlp.fc1.weight"]
     num_heads = given.get("num_heads") or heads.get(width)
     if num_heads is None:
-        raise UserError(
-            f"{blocks} is {width} wide, as none that is published: say how many heads "
-            "it has, with --set model.options.num_heads=N (and decoder.num_heads)."
+        raise not_shown(
+            f"{blocks} is {width} wide, as none that is published, and no tensor shows "
+            "how many heads it has",
+            "model.options.num_heads=N (and decoder.num_heads)",
         )
     return {
         "hidden_dim": width,
@@ -173,6 +174,19 @@ def stack_sizes(
         "mlp_dim": mlp_dim,
         "num_layers": count_layers(shapes, rf"{re.escape(blocks)}\.(\d+)\."),
     }
+
+
+def not_shown(what: str, setting: str) -> UserError:
+    """The error for what no tensor shows and nobody says.
+
+    Args:
+        what: is not known, as the beginning of a sentence.
+        setting: that says it.
+    """
+    return UserError(
+        f"{what}: say --set {setting}, or the same below `model` where the file is one "
+        "of initialize_from: {from: FILE, model: {...}}."
+    )
 
 
 def encoder_sizes(shapes: Shapes, blocks: str, given: Section) -> dict[str, int]:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from tfavmae.errors import UserError
 from tfavmae.weights import scenic, scenic_mbt
 from tfavmae.weights.identified import (
     Identified,
     Section,
     Shapes,
     count_layers,
+    not_shown,
     section,
     size_name,
 )
@@ -111,9 +111,10 @@ def _fusion(
     if "Transformer/encoder_norm/scale" in shapes:
         fusion = given.get("options", {}).get("fusion")
         if fusion not in ("early", "shared"):
-            raise UserError(
+            raise not_shown(
                 "One encoder for both modalities has the same names in early and shared"
-                " fusion: say which, with --set model.options.fusion=early or shared."
+                " fusion",
+                "model.options.fusion=early (or shared)",
             )
         return fusion, "Transformer", 0
     theirs = {ours: x for x, ours in scenic.MODALITIES.items()}
@@ -194,9 +195,9 @@ def _mbt_config(shapes: Shapes, first_layer: int | None) -> dict[str, Any]:
     order = [m for m, kernel in kernels.items() if kernel in shapes]
     sizes = _stack_sizes(shapes, "Transformer")
     if len(order) > 1 and first_layer is None:
-        raise UserError(
-            "The file does not say at which layer the streams meet: say --set "
-            "model.options.stream_fusion.first_layer=N."
+        raise not_shown(
+            "The file does not say at which layer the streams meet",
+            "model.options.stream_fusion.first_layer=N",
         )
     kernel = shapes[kernels[order[0]]]
     patch = kernel[1:3] if order[0] == "rgb" else kernel[:2]
