@@ -33,7 +33,7 @@ from tfavmae.commands import (
     serve_check,
     statistics,
 )
-from tfavmae.commands.arguments import CommandParser
+from tfavmae.commands.arguments import CommandParser, begin_group
 from tfavmae.commands.data import audit, build
 from tfavmae.commands.data import describe as data_describe
 from tfavmae.commands.data import serve as data_serve
@@ -162,23 +162,32 @@ def build_parser() -> CommandParser:
     parser = CommandParser(prog="tfavmae", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"tfavmae {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    begin_group(commands, "from videos to a page", "demo")
+    demo.add_parser(commands, run)
+    begin_group(commands, "data", "data")
     group = commands.add_parser("data", help="audit, build and describe data sets")
     data_commands = group.add_subparsers(metavar="COMMAND", required=True)
     for command in (audit, build, data_describe, data_serve):
         command.add_parser(data_commands)
+    statistics.add_parser(commands)
+    begin_group(commands, "train", "presets")
+    for command in (presets, describe, pretrain, finetune):
+        command.add_parser(commands)
     group = commands.add_parser(
         "weights", help="read published weights, give ours away"
     )
     weight_commands = group.add_subparsers(metavar="COMMAND", required=True)
     for command in (inspect, catalogue, import_file, export_run):
         command.add_parser(weight_commands)
-    for command in (statistics, pretrain, finetune, describe, presets):
+    begin_group(commands, "measure", "evaluate")
+    for command in (evaluate, ensemble):
         command.add_parser(commands)
-    for command in (
-        *(evaluate, ensemble, predict, retrieve, embed, export, serve, serve_check),
-    ):
+    begin_group(commands, "ask", "predict")
+    for command in (predict, retrieve, embed):
         command.add_parser(commands)
-    demo.add_parser(commands, run)
+    begin_group(commands, "serve", "export")
+    for command in (export, serve, serve_check):
+        command.add_parser(commands)
     return parser
 
 

@@ -55,7 +55,12 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         if action.nargs != argparse.PARSER:
             return super()._format_action(action)
         # Without a line of its own above the commands, which would only say COMMAND.
-        return "".join(map(self._format_action, action._get_subactions()))
+        lines = []
+        for command in action._get_subactions():
+            heading = getattr(action, "headings", {}).get(command.dest)
+            lines += [f"\n{heading}:\n"] if heading else []
+            lines.append(self._format_action(command))
+        return "".join(lines).removeprefix("\n")
 
 
 def count(text: str) -> int:
@@ -112,6 +117,17 @@ def add_command(
         "--debug", action="store_true", help="show the traceback of every error"
     )
     return parser
+
+
+def begin_group(commands: Any, heading: str, first: str) -> None:
+    """Puts a heading above a command in the list of commands.
+
+    Args:
+        commands: result of `add_subparsers`.
+        heading: the line, without its colon.
+        first: name of the command below it.
+    """
+    commands.headings = getattr(commands, "headings", {}) | {first: heading}
 
 
 def add_config(parser: CommandParser, help: str = "recipe (YAML)") -> None:
