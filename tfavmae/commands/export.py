@@ -34,6 +34,11 @@ def add_parser(commands: Any) -> None:
         help="how weights are stored; says what that costs in accuracy",
     )
     add(
+        "--with-decoder",
+        action="store_true",
+        help="also `reconstruct`: mask clips and predict what is hidden",
+    )
+    add(
         "--overwrite",
         action="store_true",
         help="replace that version; without --version, the highest",
@@ -66,11 +71,18 @@ def run(args: argparse.Namespace) -> "Verification":
         labels=(labels and labels.names) or (),
         card=run_card.files_of(loaded, str(directory), args.weights, cost),
         weights=weights,
+        with_decoder=args.with_decoder,
         version=args.version,
         overwrite=args.overwrite,
     )
     checked = verification.verify_export(
-        path, model, batch, form=form, weights=weights, tolerance=weights.tolerance
+        path,
+        model,
+        batch,
+        form=form,
+        weights=weights,
+        with_decoder=args.with_decoder,
+        tolerance=weights.tolerance,
     )
     print(
         f"{path}: gives the model's answers in a process without tfavmae "

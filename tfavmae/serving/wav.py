@@ -167,6 +167,17 @@ def resample(samples: tf.Tensor, rate_hz: tf.Tensor, wanted_hz: int) -> tf.Tenso
     Returns:
         float32 `(n * wanted_hz / rate_hz,)`, rounded to steps of 16 bits.
     """
+    resampled = tf.cond(
+        rate_hz == wanted_hz,
+        lambda: tf.cast(samples, tf.float64),
+        lambda: _filtered(samples, rate_hz, wanted_hz),
+    )
+    steps = tf.clip_by_value(tf.round(resampled * 2.0**15), -(2.0**15), 2.0**15 - 1)
+    return tf.cast(steps / 2.0**15, tf.float32)
+
+
+def _filtered(samples: tf.Tensor, rate_hz: tf.Tensor, wanted_hz: int) -> tf.Tensor:
+    """float64, before it is rounded; see `resample`."""
     common = _greatest_divisor(rate_hz, tf.constant(wanted_hz))
     repeats = tf.maximum(_SHARED_ROWS * common // wanted_hz, 1)
     columns, hop = wanted_hz // common * repeats, rate_hz // common * repeats
@@ -183,12 +194,7 @@ def resample(samples: tf.Tensor, rate_hz: tf.Tensor, wanted_hz: int) -> tf.Tenso
     index = tf.clip_by_value(index, 0, tf.maximum(count - 1, 0))
     # float64: a GPU would round the factors of float32 to 11 bits.
     windows = tf.gather(tf.cast(samples, tf.float64), index)
-    resampled = tf.reshape(tf.matmul(windows, matrix), [-1])[:wanted]
-    resampled = tf.cond(
-        rate_hz == wanted_hz, lambda: tf.cast(samples, tf.float64), lambda: resampled
-    )
-    steps = tf.clip_by_value(tf.round(resampled * 2.0**15), -(2.0**15), 2.0**15 - 1)
-    return tf.cast(steps / 2.0**15, tf.float32)
+    return tf.reshape(tf.matmul(windows, matrix), [-1])[:wanted]
 
 
 def _greatest_divisor(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
