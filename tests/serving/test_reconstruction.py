@@ -117,6 +117,6 @@ def test_bad_requests_are_refused_with_the_reason(loaded, settings, reason):
 
 def test_a_model_without_a_decoder_says_so(tmp_path):
     model = small_models.classifier("cav_mae")
-    with pytest.raises(UserError, match="--with-decoder.*has no decoder"):
+    with pytest.raises(UserError, match=r"--with-decoder.*has no decoder"):
         export(model, tmp_path / "tiny", with_decoder=True)
     assert not (tmp_path / "tiny").exists()

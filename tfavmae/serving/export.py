@@ -90,10 +90,10 @@ def export(
         raise UserError("The model must return logits or embeddings to be served.")
     if with_decoder and signatures[-1].name != "reconstruct":
         raise UserError(
-            "with_decoder (--with-decoder): the model has no decoder that predicts what "
-            "is masked; export a pretraining run that reconstructs."
+            "with_decoder (--with-decoder): the model has no decoder that predicts "
+            "what is masked; export a pretraining run that reconstructs."
         )
-    texts = {} if not labels else _label_files(model, signatures, labels)
+    texts = assets_of(model, signatures, form, labels, card)
     if isinstance(weights, str):
         weights = StoredWeights(model, weights)
     with contextlib.ExitStack() as stack:
@@ -110,12 +110,6 @@ def export(
         partial = stack.enter_context(files.replacing(target))
         partial.mkdir()
         _write_saved_model(model, partial, signatures, form, weights)
-        constants = form.constants()
-        if with_decoder:
-            constants["mask_ratios"] = reconstruction.grid(model)
-        texts["preprocessing.json"] = _json(constants)
-        for name, content in (card or {}).items():
-            texts[name] = content if isinstance(content, str) else _json(content)
         (partial / "assets").mkdir(exist_ok=True)
         for name, text in texts.items():
             (partial / "assets" / name).write_text(text, encoding="utf-8")
@@ -123,6 +117,28 @@ def export(
         requests = _warmup(signatures, form, inputs)
         warmup.write_requests(extra, directory.name, requests)
     return target
+
+
+def assets_of(
+    model: keras.Model,
+    signatures: Sequence[Signature],
+    form: ClipForm,
+    labels: Labels,
+    card: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    """The text files that travel with a served model, by name; see `export`.
+
+    Raises:
+        UserError: the labels do not fit the model.
+    """
+    texts = {} if not labels else _label_files(model, signatures, labels)
+    constants = form.constants()
+    if any(signature.name == "reconstruct" for signature in signatures):
+        constants["mask_ratios"] = reconstruction.grid(model)
+    texts["preprocessing.json"] = _json(constants)
+    for name, content in (card or {}).items():
+        texts[name] = content if isinstance(content, str) else _json(content)
+    return texts
 
 
 def _json(content: Any) -> str:

@@ -70,5 +70,6 @@ def local_server(directory: str | os.PathLike, *options: str) -> Iterator[LocalS
             errors.seek(0)
             last = errors.read().strip().rpartition("\n")[2]
             raise UserError(
-                f"{directory}: the server ended with status {status}: {last or 'no word'}"
+                f"{directory}: the server ended with status {status}"
+                f"{': ' if last else ''}{last}"
             )

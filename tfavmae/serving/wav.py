@@ -107,6 +107,12 @@ def decode_wav(
     number = tf.argmax(tf.cast(tf.stack(which), tf.int32), output_type=tf.int32)
     branches = [lambda decode=decode: decode(raw) for *_, decode in _FORMATS]
     samples = tf.switch_case(number, branches)
+    # Before they are resampled, which would clip an infinite one.
+    samples = checked(
+        samples,
+        tf.reduce_all(tf.math.is_finite(samples)),
+        "The audio must be finite; it holds NaN or infinity.",
+    )
     samples = tf.reshape(samples, [-1, tf.cast(count, tf.int32)])
     if channels == "downmix":
         samples = tf.reduce_mean(samples, axis=1)
