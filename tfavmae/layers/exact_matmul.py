@@ -10,9 +10,9 @@ program, which would slow down training, so there each factor is written as a su
 parts with so few bits that no device rounds them. A per-op precision in TensorFlow
 would make the splitting unnecessary.
 
-A graph that is saved multiplies in float64 instead, which no CPU and no GPU rounds: on
-a CPU, where it is likely to be served, that is the time of two plain matmuls and not of
-the six that as many bits need in parts.
+A graph that is saved multiplies in float64 instead, which no CPU and no GPU rounds: the
+six matmuls that as many bits need in parts take longer on a CPU, where it is likely to
+be served.
 """
 
 import contextlib
@@ -55,6 +55,11 @@ def portable() -> Iterator[None]:
         _is_portable.reset(token)
 
 
+def is_portable() -> bool:
+    """Whether what is traced now is to be exact wherever it runs; see `portable`."""
+    return _is_portable.get() and _needed_split() is not BFLOAT16
+
+
 class ExactMatmul:
     """`x @ matrix` for a constant matrix, to float32 precision.
 
@@ -80,9 +85,9 @@ class ExactMatmul:
 
             with jax.default_matmul_precision("highest"):
                 return _matmul(x, self.matrix)
-        split = _needed_split()
-        if _is_portable.get() and split is not BFLOAT16:
+        if is_portable():
             return self._in_double(x)
+        split = _needed_split()
         return _matmul(x, self.matrix) if split is None else self._in_parts(x, split)
 
     def _in_double(self, x: KerasTensor) -> KerasTensor:

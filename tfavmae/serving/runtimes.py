@@ -1,7 +1,8 @@
 """Exports for other runtimes: LiteRT, ONNX, OpenVINO.
 
-Each is one file of one signature that takes one clip of the model's size: these runtimes
-plan their memory for it. They read arrays; the way from a file to an array is theirs.
+Each is one file of one signature that takes one clip of the model's size: these
+runtimes plan their memory for it. They read arrays; the way from a file to an array is
+theirs.
 """
 
 import dataclasses
