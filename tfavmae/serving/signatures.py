@@ -16,8 +16,8 @@ from tfavmae.serving.refusals import checked
 from tfavmae.tasks.forward import MODALITIES, Batch
 
 ENCODED = "_encoded"  # ends the names of signatures that take files
-# Clips that run together; more of them run one part after another, in bounded memory.
-PART = 64
+# Of a request. On a CPU, TensorFlow ends the process where memory ends.
+MAX_CLIPS = 1024
 # Pairs of EPIC-Kitchens that `classify` names; there are 29,100 of them.
 NUM_ACTIONS = 5
 _ACTION = {"verb", "noun"}
@@ -264,16 +264,14 @@ class Endpoints:
         def of_files(inputs: Batch) -> dict[str, tf.Tensor]:
             return _of_any_size(answered, self._from_files(signature, inputs), fill)
 
-        outputs = answered.structured_outputs
-
         specs = {
             signature.name: (of_arrays, signature.specs(self.form)),
             signature.name + ENCODED: (of_files, signature.encoded_specs()),
         }
         made = {}
         for name, (function, inputs) in specs.items():
-            in_parts = functools.partial(_in_parts, function, outputs)
-            made[name] = tf.function(in_parts, autograph=False)
+            checked_first = functools.partial(_of_one_size, function)
+            made[name] = tf.function(checked_first, autograph=False)
             made[name].get_concrete_function(inputs)
         return made
 
@@ -381,36 +379,17 @@ def _checked_presence(signature, batch):
     return checked(batch, tf.reduce_all(enough(present, axis=0)), problem)
 
 
-def _in_parts(function, outputs, inputs):
-    """Calls a function with at most `PART` clips at a time.
+def _of_one_size(function, inputs):
+    """Calls a function of inputs that all have the same number of clips, up to a limit.
 
-    `outputs` has tensors of the dtypes and shapes of what it returns.
+    Not in parts: TensorFlow (2.20) takes long to optimise a loop around a model, when a
+    signature is first asked.
     """
     counts = tf.stack([tf.shape(x)[0] for x in inputs.values()])
     problem = "All inputs must have the same number of clips."
     inputs = checked(inputs, tf.reduce_all(counts == counts[0]), problem)
-    count = counts[0]
-    size = tf.minimum(count, PART)
-    parts = tf.maximum(-(-count // tf.maximum(size, 1)), 1)
-
-    def of_part(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        # The last part repeats the last clip to be as long as the others.
-        rows = tf.minimum(number * size + tf.range(size), count - 1)
-        return function({name: tf.gather(x, rows) for name, x in inputs.items()})
-
-    specs = {
-        k: tf.TensorSpec([None, *x.shape[1:]], x.dtype) for k, x in outputs.items()
-    }
-    found = tf.map_fn(
-        of_part, tf.range(parts), fn_output_signature=specs, parallel_iterations=1
-    )
-    return {
-        name: tf.ensure_shape(
-            tf.reshape(x, tf.concat([[parts * size], tf.shape(x)[2:]], 0))[:count],
-            specs[name].shape,
-        )
-        for name, x in found.items()
-    }
+    problem = f"A request may hold at most {MAX_CLIPS} clips; send several."
+    return function(checked(inputs, counts[0] <= MAX_CLIPS, problem))
 
 
 def _of_any_size(function, batch, fill):
