@@ -10,11 +10,11 @@ from tfavmae.data.pipeline import ClipSplit
 from tfavmae.data.splits import place_of
 from tfavmae.errors import UserError
 from tfavmae.serving import missing_packages
-from tfavmae.serving.client import RestClient
+from tfavmae.serving.client import BadRequest, RestClient
 from tfavmae.serving.local import local_server
 
 _TOP = 3  # classes of an answer
-_VERBS = ("classify", "events", "similarity", "embed")  # the first that there is
+_VERBS = ("classify", "events", "similarity", "embed_audio", "embed_video")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,9 @@ def command_of(export: pathlib.Path) -> str:
 def ask(export: pathlib.Path, file: pathlib.Path, label: str) -> Asked:
     """Starts the server on an export, asks it about a file, and stops it.
 
+    What is asked is the first that the model has of: its class, its segments, how well
+    sound and picture fit, its embedding.
+
     Args:
         export: folder of the model's versions.
         file: a media file.
@@ -112,8 +115,13 @@ def ask(export: pathlib.Path, file: pathlib.Path, label: str) -> Asked:
         return Asked(reason=f"{needed} missing; pip install 'tfavmae[serve]'")
     with local_server(export) as server:
         client = RestClient(server.models[0], server.url)
-        verb = next(v for v in _VERBS if v in client.signatures())
+        # `embed` chooses by the file between the signatures of its name.
+        found = next(v for v in _VERBS if v in client.signatures())
+        verb = found.partition("_")[0]
         start = time.monotonic()
-        answer = client.ask(verb, file, top=_TOP)
+        try:
+            answer = client.ask(verb, file, top=_TOP)
+        except BadRequest as error:
+            raise UserError(f"{file}: {error}") from error
         seconds = time.monotonic() - start
     return Asked(str(file), label, verb, answer, seconds)
