@@ -4,12 +4,13 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-newest lint clean
+.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-newest lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
 VENV_BEAM := .venv-beam
 VENV_WEIGHTS := .venv-weights
+VENV_RUNTIMES := .venv-runtimes
 VENV_NEWEST := .venv-newest
 BIN := $(VENV)/bin
 ARGS ?=
@@ -74,6 +75,9 @@ test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environmen
 test-weights: $(VENV_WEIGHTS)/.installed ## the tests with files of PyTorch and Flax, in an environment of their own
 	@$(QUIET) $(VENV_WEIGHTS)/bin/python -m pytest -m weights tests/weights/test_genuine_files.py $(ARGS)
 
+test-runtimes: $(VENV_RUNTIMES)/.installed ## the exports for ONNX Runtime and OpenVINO, in an environment of their own
+	@$(QUIET) $(VENV_RUNTIMES)/bin/python -m pytest -m runtimes tests/serving/test_runtimes.py $(ARGS)
+
 # Both packages hold the module `keras`; --no-deps, since setup.cfg does not allow this one.
 test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private hooks with the nightly Keras
 	@$(VENV_NEWEST)/bin/python -m pip uninstall --quiet --yes keras keras-nightly
@@ -86,7 +90,7 @@ lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -100,6 +104,9 @@ $(VENV_BEAM)/.installed: setup.cfg pyproject.toml
 
 $(VENV_WEIGHTS)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_WEIGHTS),weights$(COMMA)dev,$(PYTHONS))
+
+$(VENV_RUNTIMES)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_RUNTIMES),runtimes$(COMMA)dev,$(PYTHONS))
 
 $(VENV_NEWEST)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_NEWEST),dev,$(PYTHONS))

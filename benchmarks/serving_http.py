@@ -1,97 +1,122 @@
-"""A server under load: latency, errors and memory of `tfavmae serve`.
+"""A server under load: latency, errors, memory and the end of `tfavmae serve`.
 
-    python benchmarks/serving_http.py export/shapes --requests 10000 --clients 32
+    python benchmarks/serving_http.py                     # a tiny model, made here
+    python benchmarks/serving_http.py export/shapes --file clip.mp4
 
-Starts the server, asks it by turns with every signature of arrays (zeros of its shapes,
-1 to 4 rows) and with `--file`, and stops it under load. See README.md.
+Starts the server three times: for `--requests` mixed requests as fast as they are
+answered, for a tenth as many at half that rate, and with few places, to be refused. The
+first is stopped under load. It ends with status 1 if a figure is not reached.
+See README.md.
 """
 
 import argparse
 import collections
 import json
 import pathlib
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import numpy as np
 
-from tfavmae.serving.client import Overloaded, RestClient, ServingError
+from tfavmae.serving import c_loader
+from tfavmae.serving.client import (
+    Overloaded,
+    RestClient,
+    ServingError,
+    Unreachable,
+    newest_version,
+)
+from tfavmae.serving.local import local_server
+from tfavmae.serving.warmup import REQUESTS
 
-_ANY_LENGTH = {"audio": 16000}  # axes of any length get this size, others 2
+_AUDIO_SAMPLES = 16000  # of arrays; as JSON, a clip of 10 s is 3 MB
+_PLACES = 4  # of the server that is to refuse
+_BUSY = "busy (429 or 503)"
+MAX_GROWTH, MAX_SPREAD = 0.05, 3.0
 
 
 class Load:
-    """Clients that ask as fast as they are answered.
+    """Clients that ask by turns.
 
     Args:
         client: asks.
-        questions: what to ask by turns; name -> function of the client.
+        questions: what to ask; name -> function of the client.
         num_requests: of all clients together.
+        per_second: when they are due, evenly; `None`: as soon as the last is answered.
+            An answer's time counts from when its request was due.
     """
 
-    def __init__(self, client, questions, num_requests):
+    def __init__(self, client, questions, num_requests, per_second=None):
         self.client, self.questions = client, list(questions.items())
-        self.left, self.lock = num_requests, threading.Lock()
+        self.num_requests, self.per_second = num_requests, per_second
+        self.num_asked, self.lock = 0, threading.Lock()
         self.seconds = collections.defaultdict(list)
         self.errors = collections.Counter()
 
     def run(self, num_clients):
         """Asks with so many threads; returns the seconds that it took."""
+        self.start = time.monotonic()
         threads = [threading.Thread(target=self._ask) for _ in range(num_clients)]
-        start = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return time.monotonic() - start
+        return time.monotonic() - self.start
 
     def _ask(self):
         while True:
             with self.lock:
-                if self.left <= 0:
+                index = self.num_asked
+                if index >= self.num_requests:
                     return
-                self.left -= 1
-                name, question = self.questions[self.left % len(self.questions)]
-            start = time.monotonic()
+                self.num_asked += 1
+            name, question = self.questions[index % len(self.questions)]
+            due = time.monotonic()
+            if self.per_second is not None:
+                due = self.start + index / self.per_second
+                time.sleep(max(due - time.monotonic(), 0))
             try:
                 question(self.client)
-                self.seconds[name].append(time.monotonic() - start)
+                self.seconds[name].append(time.monotonic() - due)
             except Overloaded:
-                self.errors["busy (429 or 503)"] += 1
+                self.errors[_BUSY] += 1
+            except Unreachable:
+                self.errors["unreachable"] += 1
             except ServingError as error:
                 self.errors[str(error)[:120]] += 1
 
+    def figures(self):
+        """Median and 99th percentile in ms by kind of request, and of all."""
+        every = np.concatenate([np.array(x) for x in self.seconds.values()])
+        found = {}
+        for name, values in {"all": every, **self.seconds}.items():
+            p50, p99 = (float(x) for x in 1e3 * np.quantile(values, [0.5, 0.99]))
+            found[name] = {"p50": round(p50, 1), "p99": round(p99, 1)}
+            found[name]["spread"] = round(p99 / p50, 2)
+        return found
 
-def questions_for(client, file):
-    """Requests with zeros for each signature of arrays, and with a file."""
+
+def questions_for(directory, file):
+    """Every warm-up request of an export, of 1 and 4 rows; and a media file."""
+    path = newest_version(pathlib.Path(directory))
     found = {}
-    for name, signature in client.signatures().items():
-        if any(spec["dtype"] == "DT_STRING" for spec in signature["inputs"].values()):
-            continue
+    for name, inputs in c_loader.read_requests(path / REQUESTS):
+        if "audio" in inputs:
+            inputs["audio"] = inputs["audio"][:, :_AUDIO_SAMPLES]
+            length = np.minimum(inputs["audio_samples"], inputs["audio"].shape[1])
+            inputs["audio_samples"] = length.astype("int32")
         for rows in (1, 4):
-            inputs = {
-                key: zeros(key, spec, rows) for key, spec in signature["inputs"].items()
-            }
-            found[f"{name}, {rows} rows"] = lambda client, name=name, inputs=inputs: (
-                client.predict(name, **inputs)
+            batch = {k: np.repeat(x, rows, axis=0) for k, x in inputs.items()}
+            found[f"{name}, {rows} rows"] = lambda client, name=name, batch=batch: (
+                client.predict(name, **batch)
             )
     if file:
         content = pathlib.Path(file).read_bytes()
-        verb = "classify" if "classify" in client.signatures() else "embed"
+        verb = "classify" if "classify, 1 rows" in found else "embed"
         found[f"file, {verb}"] = lambda client: client.ask(verb, content)
     return found
-
-
-def zeros(name, spec, rows):
-    """Zeros that a signature takes."""
-    dtypes = {"DT_FLOAT": "float32", "DT_UINT8": "uint8", "DT_INT32": "int32"}
-    sizes = [int(axis["size"]) for axis in spec["tensor_shape"].get("dim", ())]
-    shape = [_ANY_LENGTH.get(name, 2) if size < 0 else size for size in sizes]
-    if sizes and sizes[0] < 0:
-        shape[0] = rows
-    return np.zeros(shape, dtypes[spec["dtype"]])
 
 
 def resident_mebibytes(pid):
@@ -102,44 +127,126 @@ def resident_mebibytes(pid):
     raise RuntimeError("the server has ended")
 
 
+def client_of(server, timeout_seconds=600.0):
+    """A client that sends nothing again."""
+    return RestClient(server.models[0], server.url, timeout_seconds, 0)
+
+
+def at_full_speed(args, questions):
+    """As many requests as fit, and the end under load."""
+    with local_server(
+        args.directory, "--max-requests", str(4 * args.clients)
+    ) as server:
+        client = client_of(server)
+        Load(client, questions, 10 * len(questions)).run(4)  # fills all caches
+        before = resident_mebibytes(server.process.pid)
+        load = Load(client, questions, args.requests)
+        seconds = load.run(args.clients)
+        after = resident_mebibytes(server.process.pid)
+        last = Load(client, questions, 10**9)
+        thread = threading.Thread(target=last.run, args=(args.clients,))
+        thread.start()
+        time.sleep(1)
+        server.process.terminate()
+        server.process.wait(300)
+        last.num_requests = 0
+        thread.join()
+    # Whose connection the server never took, or took and closed unasked, was refused.
+    lost = {k: n for k, n in last.errors.items() if k != "unreachable"}
+    answered = sum(map(len, load.seconds.values()))
+    return {
+        "answered per second": round(answered / seconds, 2),
+        "errors": dict(load.errors),
+        "memory before and after, MiB": [round(before), round(after)],
+        "growth": round(after / before - 1, 4),
+        "lost at the end": lost,
+        "exit status": server.process.returncode,
+        "ms": load.figures(),
+    }
+
+
+def below_saturation(args, questions, per_second):
+    """A tenth of the requests at half the rate."""
+    with local_server(args.directory) as server:
+        client = client_of(server)
+        Load(client, questions, 10 * len(questions)).run(4)
+        count = max(args.requests // 10, len(questions))
+        load = Load(client, questions, count, per_second)
+        load.run(args.clients)
+    return {
+        "requests": count,
+        "due per second": round(per_second, 2),
+        "errors": dict(load.errors),
+        "ms": load.figures(),
+    }
+
+
+def saturated(args, questions):
+    """More clients than places: who gets none is told so at once."""
+    with local_server(args.directory, "--max-requests", str(_PLACES)) as server:
+        count = max(args.requests // 10, 2 * args.clients)
+        load = Load(client_of(server), questions, count)
+        load.run(args.clients)
+    return {
+        "requests": count,
+        "places": _PLACES,
+        "answered": sum(map(len, load.seconds.values())),
+        "errors": dict(load.errors),
+    }
+
+
+def verdicts(fast, calm, full):
+    """Whether each figure is reached."""
+    return {
+        "no error": not fast["errors"] and not calm["errors"],
+        f"memory grows by at most {MAX_GROWTH:.0%}": fast["growth"] <= MAX_GROWTH,
+        f"p99 at most {MAX_SPREAD:g} times p50, of every kind": all(
+            x["spread"] <= MAX_SPREAD for k, x in calm["ms"].items() if k != "all"
+        ),
+        "saturation is answered by 429 or 503": set(full["errors"]) == {_BUSY},
+        "the end loses no request": not fast["lost at the end"]
+        and fast["exit status"] == 0,
+    }
+
+
+def export_of(model, size, folder):
+    """A classifier of random weights, exported."""
+    from tfavmae.models import presets
+    from tfavmae.serving.export import export
+
+    built = presets.build_classifier(model, size, num_classes=309)
+    return export(built, pathlib.Path(folder) / size).parent
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("directory")
+    parser.add_argument("directory", nargs="?", help="default: a model made here")
+    parser.add_argument("--model", default="cav_mae", help="of the model made here")
+    parser.add_argument("--size", default="tiny", help="likewise")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--file", help="a media file to ask about, too")
     args = parser.parse_args()
-    command = [sys.executable, "-m", "tfavmae", "serve", args.directory, "--port", "0"]
-    command += ["--max-requests", str(4 * args.clients)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = server.stdout.readline()
-        model = line.split()[1]
-        client = RestClient(model, line.split(" at ")[1].split(";")[0], 600, 0)
-        questions = questions_for(client, args.file)
-        Load(client, questions, 10 * len(questions)).run(4)  # traces and warms up
-        before = resident_mebibytes(server.pid)
-        load = Load(client, questions, args.requests)
-        seconds = load.run(args.clients)
-        after = resident_mebibytes(server.pid)
-    finally:
-        server.terminate()
-        status = server.wait(300)
-    total = np.concatenate([np.array(x) for x in load.seconds.values()])
+    with tempfile.TemporaryDirectory() as folder:
+        if args.directory is None:
+            args.directory = export_of(args.model, args.size, folder)
+        questions = questions_for(args.directory, args.file)
+        fast = at_full_speed(args, questions)
+        rate = fast["answered per second"] / 2
+        calm = below_saturation(args, questions, rate)
+        full = saturated(args, questions)
+    reached = verdicts(fast, calm, full)
     report = {
         "requests": args.requests,
         "clients": args.clients,
-        "answered per second": round(len(total) / seconds, 1),
-        "errors": dict(load.errors),
-        "memory before and after, MiB": [round(before), round(after)],
-        "growth": round(after / before - 1, 4),
-        "exit status": status,
+        "at full speed": fast,
+        "at half that rate": calm,
+        "with few places": full,
+        "reached": reached,
     }
-    for name, values in {"all": total, **load.seconds}.items():
-        p50, p99 = 1e3 * np.quantile(values, [0.5, 0.99])
-        report[name] = {"p50 ms": round(p50, 1), "p99 ms": round(p99, 1)}
     print(json.dumps(report, indent=1))
+    return 0 if all(reached.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

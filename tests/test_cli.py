@@ -266,6 +266,11 @@ def test_the_demo_leaves_a_page_and_a_summary(quick_demo):
     assert all(step["is_done"] for step in summary["steps"].values())
     assert 0 < summary["steps"]["pretrain"]["peak_gib"] < 6
     assert summary["results"]["retrieve"]["num_clips"] == 16
+    asked = summary["results"]["serve"]
+    assert asked["verb"] == "classify" and asked["file"].endswith(".mp4")
+    answer = asked["answer"]["probabilities"]
+    assert len(answer) == 3 and sum(x["probability"] for x in answer) <= 1
+    assert f"curl -F file=@{asked['file']}" in page and asked["label"] in page
 
 
 def test_a_finished_demo_is_not_made_again(quick_demo, cli):

@@ -58,8 +58,8 @@ def version(tmp_path):
 
 def windows_of(pool, path, version, signature):
     info = clips.probe(pool, path)
-    maker = clips.clip_maker(version)
-    return list(clips.windows(pool, path, info, maker, signature))
+    form = clips.form_of(version)
+    return list(clips.windows(pool, path, info, form, signature))
 
 
 def test_a_clip_without_audio_says_so(pool, version, tmp_path):
@@ -127,9 +127,9 @@ def test_the_signature_with_most_of_a_file_is_chosen():
 
 def test_too_long_a_file_is_refused(version):
     info = types.SimpleNamespace(duration_seconds=5000.0)
-    maker = clips.clip_maker(version)
+    form = clips.form_of(version)
     with pytest.raises(RequestError, match="5000 windows of 1 s; the maximum is 1000"):
-        next(clips.windows(None, "x.mp4", info, maker, BOTH))
+        next(clips.windows(None, "x.mp4", info, form, BOTH))
 
 
 def test_shapes_say_how_long_a_clip_is(tmp_path):
@@ -137,7 +137,7 @@ def test_shapes_say_how_long_a_clip_is(tmp_path):
     video = TensorSpec("uint8", (None, 4, 24, 32, 3))
     signature = SignatureSpec({"audio": audio, "video": video}, {})
     version = types.SimpleNamespace(path=tmp_path, signatures={"classify": signature})
-    spec = clips.clip_maker(version).spec
+    spec = clips.form_of(version).spec
     assert (spec.clip_seconds, spec.num_frames, spec.frame_size) == (2, 4, (24, 32))
 
 
@@ -145,10 +145,10 @@ def test_shapes_say_how_long_a_clip_is(tmp_path):
 def test_damaged_constants_are_said(version, content):
     (version.path / "assets" / "preprocessing.json").write_text(content)
     with pytest.raises(UserError, match=r"preprocessing\.json: is damaged"):
-        clips.clip_maker(version)
+        clips.form_of(version)
 
 
 def test_shapes_of_any_length_need_constants(version):
     (version.path / "assets" / "preprocessing.json").unlink()
     with pytest.raises(UserError, match=r"no assets/preprocessing\.json"):
-        clips.clip_maker(version)
+        clips.form_of(version)

@@ -142,7 +142,7 @@ BAD = {
         ),
         "must have audio or video",
     ),
-    "rank": (lambda x: x.update(audio=x["audio"][0]), "[Rr]ank|[Ss]hape|dim"),
+    "rank": (lambda x: x.update(audio=x["audio"][0]), "same number of clips|[Rr]ank"),
     "dtype": (lambda x: x.update(video=x["video"].astype("int32")), "int32|uint8"),
     "size": (lambda x: x.update(video=x["video"][:, :, :-1]), "[Ss]hape|[Dd]im|size"),
     "name": (lambda x: x.update(sound=x.pop("audio")), "classify takes"),

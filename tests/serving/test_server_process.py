@@ -13,6 +13,7 @@ import pytest
 import served_models
 
 BODY = json.dumps({"signature_name": "double", "instances": [[1.5]]}).encode()
+RUNNING = "tfavmae_requests_running"
 START = """
 import sys
 from tfavmae.serving import server
@@ -24,8 +25,12 @@ from tfavmae.serving.versions import find_models
 models = find_models(sys.argv[1])
 for model in models.values():
     model.refresh()
+places, body_seconds = int(sys.argv[2]), float(sys.argv[3])
 limits = Limits(
-    max_requests=4, header_seconds=0.5, body_seconds=1.0, request_seconds=20.0
+    max_requests=places,
+    header_seconds=0.5,
+    body_seconds=body_seconds,
+    request_seconds=20.0,
 )
 listening = server.listen("127.0.0.1", 0)
 port = listening.getsockname()[1]
@@ -38,9 +43,9 @@ print("ended", flush=True)
 class Process:
     """A server process of a model that takes 0.1 s for an answer."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, places=4, body_seconds=1.0):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, str(folder)],
+            [sys.executable, "-c", START, str(folder), str(places), str(body_seconds)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -48,6 +53,15 @@ class Process:
 
     def connect(self):
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def num_running(self):
+        """Requests that the server has taken and not answered, by its own count."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        (line,) = [x for x in text.splitlines() if x.startswith(RUNNING)]
+        return float(line.split()[1])
 
     def ask(self, body=BODY):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -149,6 +163,38 @@ def test_the_command_serves_an_export(exported):
 def test_a_port_in_use_is_said(server, exported, cli):
     done = cli("serve", exported, "--port", server.port)
     assert done.status == 2 and "--port" in done.err and done.err.count("\n") == 1
+
+
+def test_every_request_in_work_at_the_end_is_answered(exported):
+    num_clients, num_slow = 24, 4
+    server = Process(exported, places=64, body_seconds=15.0)
+    head = b"POST /v1/models/ears:predict HTTP/1.1\r\nHost: x\r\n"
+    head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head %= len(BODY)
+    connections = [server.connect() for _ in range(num_clients)]
+    for connection in connections:
+        connection.settimeout(30)
+    for connection in connections[num_slow:]:
+        connection.sendall(head + BODY)
+    for connection in connections[:num_slow]:
+        connection.sendall(head + BODY[:10])  # taken, and the rest is on its way
+    deadline = time.monotonic() + 10
+    # Each takes 0.1 s and none shares a batch: most still wait for the model.
+    while server.num_running() < num_clients - 4:
+        assert time.monotonic() < deadline
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    with pytest.raises(ConnectionError):
+        server.connect()
+    for connection in connections[:num_slow]:
+        connection.sendall(BODY[10:])
+    for connection in connections:
+        with connection:
+            answer = received(connection)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b'{"predictions": [[3.0]]}')
+    assert server.process.wait(30) == 0
+    assert server.process.stdout.read() == "ended\n"
 
 
 def test_the_end_under_load_loses_no_accepted_request(server):

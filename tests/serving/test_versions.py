@@ -8,7 +8,8 @@ import served_models
 
 from tfavmae.errors import UserError
 from tfavmae.serving.protocol import RequestError
-from tfavmae.serving.versions import Model, find_models, numbers
+from tfavmae.serving.versions import Model, Version, find_models, numbers
+from tfavmae.serving.warmup import REQUESTS, write_requests
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,46 @@ def test_a_version_that_cannot_be_loaded_is_not_tried_again_and_again(
     (tmp_path / "3" / "new").touch()
     model.refresh()
     assert len(tried) == 2
+
+
+def warm_up_with(folder, **x):
+    """Writes a request for each signature of one input."""
+    requests = {name: {"x": np.array(value, "float32")} for name, value in x.items()}
+    write_requests(folder / REQUESTS, "ears", requests)
+
+
+def test_a_version_answers_its_warm_up_requests_before_it_is_served(
+    saved, tmp_path, monkeypatch
+):
+    folder, asked = tmp_path / "ears", []
+    shutil.copytree(saved[0], folder / "1")
+    warm_up_with(folder / "1", double=[[1, 2]], refuse=[[3]])
+    run = Version.run
+
+    def spy(version, signature, inputs):
+        asked.append((signature, inputs["x"].tolist(), model.current))
+        return run(version, signature, inputs)
+
+    monkeypatch.setattr(Version, "run", spy)
+    model = Model("ears", folder)
+    assert model.refresh() and model.current.number == 1
+    assert asked == [("double", [[1, 2]], None), ("refuse", [[3]], None)]
+
+
+def test_a_version_that_refuses_its_warm_up_requests_is_not_served(saved, tmp_path):
+    folder = tmp_path / "ears"
+    for number in (1, 2, 3):
+        shutil.copytree(saved[0], folder / str(number))
+    warm_up_with(folder / "2", refuse=[[-1]])
+    warm_up_with(folder / "3", double=[[1]])
+    content = (folder / "3" / REQUESTS).read_bytes()
+    (folder / "3" / REQUESTS).write_bytes(content[:-9])
+    model = Model("ears", folder)
+    assert model.refresh()
+    assert states(model) == {3: "END", 2: "END", 1: "AVAILABLE"}
+    found = model.status()["model_version_status"]
+    reasons = [x["status"]["error_message"] for x in found]
+    assert "is cut short" in reasons[0] and "x must be > 0" in reasons[1]
 
 
 def test_only_plain_numbers_are_versions(tmp_path):

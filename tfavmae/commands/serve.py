@@ -1,14 +1,10 @@
 """`tfavmae serve`: a local server of exported models."""
 
 import argparse
-import importlib.util
 from typing import Any
 
 from tfavmae.commands.arguments import add_command, count
 from tfavmae.errors import UserError
-
-# What the extra `serve` brings, by the name of the module.
-_NEEDED = ("multipart", "prometheus_client", "starlette", "uvicorn")
 
 
 def add_parser(commands: Any) -> None:
@@ -61,8 +57,9 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command, until Ctrl-C."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    from tfavmae.serving import missing_packages
+
+    if missing := missing_packages():
         raise UserError(
             f"`tfavmae serve` needs {', '.join(missing)}: pip install 'tfavmae[serve]'"
         )

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shlex
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import DataConfig, ExperimentConfig
 from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.data.splits import place_of
+from tfavmae.demo.asking import Asked
 from tfavmae.demo.journal import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
@@ -91,7 +93,7 @@ def write(
             ceilings=dict(shown.metadata.get("ceilings", {})),
             dataset=_dataset(splits, results["data"], options, config),
             verification=results["export"],
-            commands=_commands(journal, results["export"].path),
+            commands=_commands(journal, results["export"].path, results["serve"]),
             environment=_environment(journal),
             durations=_durations(journal),
             is_held_out="validation" in splits,
@@ -170,25 +172,31 @@ def _dataset(
     return summary
 
 
-def _commands(journal: Journal, export_path: pathlib.Path) -> list[page.Command]:
-    """The commands of the steps, and how to serve the model."""
+def _commands(
+    journal: Journal, export_path: pathlib.Path, asked: Asked
+) -> list[page.Command]:
+    """The commands of the steps, how to ask the model, and how to serve it."""
     listed = [
         page.Command(step["title"], step["command"])
-        for step in journal.content["steps"].values()
-        if "command" in step
+        for name, step in journal.content["steps"].items()
+        if "command" in step and name != "serve"
     ]
     model = pathlib.Path(export_path).parent
+    ask = f"http://127.0.0.1:8501/v1/models/{model.name}:{asked.verb or 'embed'}"
+    local = f"{shlex.join(['tfavmae', 'serve', str(model)])} &\n"
+    local += shlex.join(["curl", "-F", f"file=@{asked.file or 'clip.mp4'}", ask])
     serve = (
         f"docker run -p 127.0.0.1:8501:8501 -v {model.resolve()}:/models/{model.name} "
         f"-e MODEL_NAME={model.name} tensorflow/serving"
     )
-    ask = f"curl http://localhost:8501/v1/models/{model.name}/metadata"
     return [
         *listed,
+        page.Command("Ask it over HTTP", local, str(asked)),
         page.Command(
-            "Serve the model", serve, "REST on port 8501. The demo does not run this."
+            "Serve it with TensorFlow Serving",
+            serve,
+            "REST on port 8501. The demo does not run this.",
         ),
-        page.Command("See its signatures", ask, "With their inputs and outputs."),
     ]
 
 

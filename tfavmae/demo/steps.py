@@ -1,4 +1,4 @@
-"""Steps of the demo: clips, pretraining, retrieval, fine-tuning, export, report.
+"""Steps of the demo: clips, pretraining, retrieval, fine-tuning, export, an answer.
 
 Each step is a `tfavmae` command, printed before it runs and listed in the report.
 Finished work is kept: the same command continues where it was stopped.
@@ -65,10 +65,29 @@ def run(options: Options, run_command: Callable[[list[str]], Any]) -> pathlib.Pa
         # Only now: it imports TensorFlow, and the first step may end in a user's error.
         from tfavmae.demo import report
 
+        results["serve"] = _serve(options, journal, results)
         with journal.timed("report"):
             report.write(page, options, journal, results)
         journal.finish(results)
     return page
+
+
+def _serve(options: Options, journal: Journal, results: dict[str, Any]) -> Any:
+    """Asks the export over HTTP about a held-out file; see `asking.Asked`."""
+    from tfavmae.data.pipeline import open_split
+    from tfavmae.demo import asking
+
+    info = results["data"].info
+    split = "validation" if "validation" in info.splits else "train"
+    name = info.full_name.rsplit("/", 1)[0]
+    folder = f"{options.workdir}/data/downloads/{name}/{split}"
+    clips = open_split(name, split, f"{options.workdir}/data")
+    file, label = asking.held_out_file(clips, pathlib.Path(options.videos or folder))
+    export = results["export"].path.parent
+    step = Step("serve", "Ask it over HTTP", asking.command_of(export))
+    asked = journal.run(step, lambda argv: asking.ask(export, file, label))
+    print(asked)
+    return asked
 
 
 def sounding_shapes(options: Options, results: dict[str, Any]) -> Iterator[Step]:

@@ -19,6 +19,7 @@ from typing import Any
 from keras import KerasTensor, ops
 
 _is_forward_only = contextvars.ContextVar("is_forward_only", default=False)
+_has_keras_gelu = contextvars.ContextVar("has_keras_gelu", default=False)
 
 
 @contextlib.contextmanager
@@ -33,6 +34,21 @@ def forward_only() -> Iterator[None]:
         yield
     finally:
         _is_forward_only.reset(token)
+
+
+@contextlib.contextmanager
+def keras_gelu() -> Iterator[None]:
+    """GELU is Keras' in what is traced inside, forward only.
+
+    LiteRT's converter (TensorFlow 2.20) finds its own operation in that form, and has
+    no kernel for the error function in ours.
+    """
+    token = _has_keras_gelu.set(True)
+    try:
+        with forward_only():
+            yield
+    finally:
+        _has_keras_gelu.reset(token)
 
 
 def _with_gradient(function: Callable[..., tuple]) -> Callable[..., Any]:
@@ -173,6 +189,8 @@ def gelu_dense(
         x, kernel, bias: see `dense`.
         approximate: tanh form of GELU instead of `x Phi(x)`.
     """
+    if _has_keras_gelu.get():
+        return ops.matmul(ops.gelu(x, approximate), kernel) + bias
     gelu = gelu_tanh if approximate else gelu_exact
 
     @_with_gradient

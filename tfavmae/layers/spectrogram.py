@@ -1,4 +1,4 @@
-"""Log-mel spectrograms inside the model: framing and two matmuls."""
+"""Log-mel spectrograms inside the model: framing, a Fourier transform, a matmul."""
 
 import dataclasses
 from typing import Any
@@ -8,9 +8,10 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from tfavmae.errors import shown
-from tfavmae.layers.exact_matmul import ExactMatmul
+from tfavmae.layers.exact_matmul import ExactMatmul, is_portable
 
 FLOOR = 1.1920929e-07  # float32 epsilon, Kaldi's floor before the logarithm
+PREEMPHASIS = 0.97  # Kaldi's default factor of the previous sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,10 @@ def mel_banks(
 
 
 def fourier_basis(
-    frame_length: int, fft_length: int, variant: Variant, preemphasis: float = 0.97
+    frame_length: int,
+    fft_length: int,
+    variant: Variant,
+    preemphasis: float = PREEMPHASIS,
 ) -> np.ndarray:
     """All linear steps from a frame to its spectrum, as one matrix.
 
@@ -122,7 +126,7 @@ def fourier_basis(
         frame_length: samples of a window.
         fft_length: points of the DFT, at least `frame_length`.
         variant: window, and whether Kaldi's steps come first.
-        preemphasis: factor of the previous sample that is subtracted; Kaldi's default.
+        preemphasis: factor of the previous sample that is subtracted.
 
     Returns:
         float64 array `(frame_length, 2 * (fft_length / 2 + 1))`: cosines, then sines.
@@ -216,7 +220,8 @@ class LogMelSpectrogram(keras.layers.Layer):
         self.fft_length = 1 << (self.frame_length - 1).bit_length()
         self._form = form = VARIANTS[variant]
         # A matmul with the DFT's matrix rather than an FFT: the same on every device
-        # and under XLA, and 0.2 % of a training step even on a CPU (docs/speed.md).
+        # and under XLA, and 0.2 % of a training step even on a CPU (docs/speed.md). A
+        # graph that is saved has the FFT, which no device rounds as it does a matmul.
         basis = fourier_basis(self.frame_length, self.fft_length, form)
         banks = mel_banks(
             num_mel_bins, sample_rate_hz, self.fft_length, form.low_hz, form.high_hz
@@ -234,9 +239,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         self, waveform: KerasTensor, num_samples: KerasTensor | None = None
     ) -> KerasTensor:
         waveform, num_samples = self._standardize(waveform, num_samples)
-        squares = ops.square(self._to_spectrum(self._frame(waveform)))
-        half = self.fft_length // 2 + 1  # of cosines; the rest are sines
-        power = squares[..., :half] + squares[..., half:]
+        power = self._power(self._frame(waveform))
         mel = self._to_mel(power if self._form.power == 2 else ops.sqrt(power))
         log_mel = ops.log(ops.maximum(mel + self._form.log_offset, FLOOR))
         silence = 0.0 if self._form.is_kaldi else float(np.log(self._form.log_offset))
@@ -250,6 +253,23 @@ class LogMelSpectrogram(keras.layers.Layer):
             log_mel, ((0, 0), (0, missing), (0, 0)), constant_values=silence
         )
         return (log_mel - self.mean) / self.std
+
+    def _power(self, frames: KerasTensor) -> KerasTensor:
+        """The power spectrum, `(batch, frames, fft_length / 2 + 1)`."""
+        if is_portable():
+            cosines, sines = ops.rfft(self._windowed(frames), self.fft_length)
+            return ops.square(cosines) + ops.square(sines)
+        squares = ops.square(self._to_spectrum(frames))
+        half = self.fft_length // 2 + 1  # of cosines; the rest are sines
+        return squares[..., :half] + squares[..., half:]
+
+    def _windowed(self, frames: KerasTensor) -> KerasTensor:
+        """The steps of `fourier_basis` before the DFT."""
+        if self._form.is_kaldi:
+            frames = frames - ops.mean(frames, axis=-1, keepdims=True)
+            before = ops.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
+            frames = frames - PREEMPHASIS * before
+        return frames * window(self._form.window, self.frame_length).astype("float32")
 
     def _standardize(
         self, waveform: KerasTensor, num_samples: KerasTensor | None

@@ -32,6 +32,7 @@ from tfavmae.serving import clips, file_answers, protocol
 from tfavmae.serving.batching import Batcher
 from tfavmae.serving.limits import Limited, Limits, error_body
 from tfavmae.serving.measures import Measures
+from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.protocol import RequestError
 from tfavmae.serving.versions import Model, Version
 
@@ -91,7 +92,7 @@ class Service:
         self._parsers = concurrent.futures.ThreadPoolExecutor(2, "parser")
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "loader")
         self._asker = file_answers.Asker(self.pool, self.batcher, self._threads)
-        self._makers: dict[pathlib.Path, clips.ClipMaker] = {}
+        self._forms: dict[pathlib.Path, ClipForm] = {}
 
     def app(self) -> Limited:
         """The ASGI application."""
@@ -241,11 +242,11 @@ class Service:
                 f"`curl -F file=@clip.mp4 ...:{verb}`; arrays go to `:predict`.",
             )
         options = _Options.of(request)
-        maker = self._maker(version)
+        form = self._form(version)
         files = contextlib.ExitStack()
         try:
             paths = await self._receive(request, files)
-            answers = self._answers(version, maker, verb, paths, options)
+            answers = self._answers(version, form, verb, paths, options)
             if options.stream:
                 # The first line is awaited, so that bad input still has its status.
                 first = await anext(answers)
@@ -256,13 +257,13 @@ class Service:
             files.close()
         return JSONResponse({"results": found})
 
-    def _maker(self, version: Version) -> clips.ClipMaker:
-        if version.path not in self._makers:
+    def _form(self, version: Version) -> ClipForm:
+        if version.path not in self._forms:
             try:
-                self._makers[version.path] = clips.clip_maker(version)
+                self._forms[version.path] = clips.form_of(version)
             except UserError as error:
                 raise RequestError(501, str(error)) from error
-        return self._makers[version.path]
+        return self._forms[version.path]
 
     async def _receive(
         self, request: Request, files: contextlib.ExitStack
@@ -289,7 +290,7 @@ class Service:
         return paths
 
     async def _answers(
-        self, version: Version, maker: clips.ClipMaker, verb: str, paths, options
+        self, version: Version, form: ClipForm, verb: str, paths, options
     ) -> AsyncIterator[dict[str, Any]]:
         """One answer for each file; with `stream`, one for each window before it."""
         for name, path in paths:
@@ -297,7 +298,7 @@ class Service:
                 info = await self._asker.probe(path)
                 signature, _ = clips.choose_signature(version, verb, info)
                 mean, windows = file_answers.Mean(), []
-                found = self._asker.windows(version, maker, signature, path, info)
+                found = self._asker.windows(version, form, signature, path, info)
                 async for one in found:
                     mean.add(one)
                     shown = {

@@ -194,7 +194,8 @@ class SavedModel:
         tensor = tf.TF_AllocateTensor(code, shape, array.ndim, ctypes.c_size_t(size))
         data = tf.TF_TensorData(_pointer(tensor))
         if code != _STRING:
-            ctypes.memmove(data, array.tobytes(), size)
+            array = np.ascontiguousarray(array)
+            ctypes.memmove(data, array.ctypes.data, size)
             return tensor
         for i, value in enumerate(array.ravel()):
             place = _pointer(data + i * _TSTRING_BYTES)

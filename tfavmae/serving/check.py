@@ -15,8 +15,7 @@ from rich.table import Table
 from tfavmae.errors import UserError, shown
 from tfavmae.serving import c_loader
 from tfavmae.serving.client import newest_version
-
-_REQUESTS = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
+from tfavmae.serving.warmup import REQUESTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +75,11 @@ def check(directory: str | os.PathLike, batch_sizes: Sequence[int] = (1, 8)) -> 
         path = newest_version(pathlib.Path(directory))
     except FileNotFoundError as error:
         raise UserError(f"{error} Write it with `tfavmae export`.") from error
-    if not (path / _REQUESTS).is_file():
-        raise UserError(f"{path}: has no {_REQUESTS} to replay; export it again.")
+    if not (path / REQUESTS).is_file():
+        raise UserError(f"{path}: has no {REQUESTS} to replay; export it again.")
     command = [sys.executable, "-I", c_loader.__file__, "check", str(path.resolve())]
     done = subprocess.run(
-        [*command, str(path.resolve() / _REQUESTS), *map(str, batch_sizes)],
+        [*command, str(path.resolve() / REQUESTS), *map(str, batch_sizes)],
         capture_output=True,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

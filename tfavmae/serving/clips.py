@@ -6,7 +6,6 @@ HTTP is that of `tfavmae predict`.
 """
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -17,55 +16,19 @@ import tensorflow as tf
 
 from tfavmae.building.decoding import DECODE, PROBE
 from tfavmae.building.worker_pool import WorkerPool
-from tfavmae.data import clip_sampling
 from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.errors import UserError, shown
 from tfavmae.media import decode
+from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.protocol import RequestError, SignatureSpec
 from tfavmae.serving.versions import Version
 from tfavmae_datasets.clip_folder.listing import count_clips, cut
 
-# A file in `assets/` with the fields of `ClipSpec` and `DecodeOptions`.
+# A file in `assets/`, from `ClipForm.constants`.
 PREPROCESSING = "preprocessing.json"
 MAX_WINDOWS = 1000
 # Inputs that say whether a modality is there; with one, a clip may lack it.
 _PRESENCE = {"audio": "audio_present", "video": "video_present"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipMaker:
-    """Makes the clips that a model takes out of decoded files.
-
-    Args:
-        spec: length and frames of a window.
-        stored_as: the form in which its training clips were stored.
-    """
-
-    spec: ClipSpec
-    stored_as: decode.DecodeOptions
-
-    @functools.cached_property
-    def prepare(self) -> Any:
-        """A graph function of stored audio, frames and frame rate to a clip."""
-        key, view = tf.zeros([2], tf.int64), tf.constant(0, tf.int64)
-
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec([None], tf.int16),
-                tf.TensorSpec([None], tf.string),
-                tf.TensorSpec([], tf.float32),
-            ]
-        )
-        def prepare(audio, frames, frame_rate):
-            example = {"audio": audio, "frames": frames, "frame_rate": frame_rate}
-            window = clip_sampling.choose(self.spec, example, key, view, 1)
-            place = (tf.constant("the file"), tf.constant(0))
-            return {
-                **clip_sampling.cut_audio(self.spec, audio, window, key),
-                **clip_sampling.cut_video(self.spec, frames, window, key, *place),
-            }
-
-        return prepare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +45,7 @@ class Window:
     inputs: dict[str, np.ndarray]
 
 
-def clip_maker(version: Version) -> ClipMaker:
+def form_of(version: Version) -> ClipForm:
     """How a version takes its clips: by its assets, or by the shapes of its inputs.
 
     An export without `assets/preprocessing.json` has one length of audio and one size
@@ -94,18 +57,14 @@ def clip_maker(version: Version) -> ClipMaker:
     """
     file = version.path / "assets" / PREPROCESSING
     if not file.exists():
-        return _maker_of_shapes(version)
+        return _form_of_shapes(version)
     try:
-        content = json.loads(file.read_bytes())
-        clip = {**content["clip"], "train": False, "labels": ()}
-        clip["frame_size"] = tuple(clip["frame_size"])
-        spec = ClipSpec(**clip)
-        return ClipMaker(spec, decode.DecodeOptions(**content["stored_as"]))
+        return ClipForm.of_constants(json.loads(file.read_bytes()))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: is damaged: {shown(str(error))}") from error
 
 
-def _maker_of_shapes(version: Version) -> ClipMaker:
+def _form_of_shapes(version: Version) -> ClipForm:
     options = decode.DecodeOptions()
     shapes: dict[str, tuple[int | None, ...]] = {}
     for signature in version.signatures.values():
@@ -124,7 +83,7 @@ def _maker_of_shapes(version: Version) -> ClipMaker:
     if "video" in sizes:
         _, fields["num_frames"], height, width, _ = sizes["video"]
         fields["frame_size"] = (height, width)
-    return ClipMaker(ClipSpec(**fields), options)
+    return ClipForm(ClipSpec(**fields), options)
 
 
 def signatures_for(version: Version, verb: str) -> dict[str, SignatureSpec]:
@@ -197,7 +156,7 @@ def windows(
     pool: WorkerPool,
     path: pathlib.Path,
     info: decode.MediaInfo,
-    maker: ClipMaker,
+    form: ClipForm,
     signature: SignatureSpec,
 ) -> Iterator[Window]:
     """The windows of a file that have what a signature needs, in order.
@@ -209,14 +168,14 @@ def windows(
         pool: decodes some windows ahead.
         path: the file.
         info: its header.
-        maker: how the model takes its clips.
+        form: how the model takes its clips.
         signature: whose inputs to make.
 
     Raises:
         RequestError: no window can be decoded, or none has what is needed.
     """
     duration = info.duration_seconds or 0.0
-    seconds = maker.spec.clip_seconds
+    seconds = form.spec.clip_seconds
     if (count := count_clips(duration, seconds)) > MAX_WINDOWS:
         raise RequestError(
             400,
@@ -224,7 +183,7 @@ def windows(
             f"is {MAX_WINDOWS}. Cut it.",
         )
     # Of a training clip, the shortest is a matter of the data set.
-    stored_as = {**dataclasses.asdict(maker.stored_as), "min_seconds": 0.0}
+    stored_as = {**dataclasses.asdict(form.stored_as), "min_seconds": 0.0}
     places = list(cut(duration, seconds))
     requests = [(str(path), start, end, stored_as) for start, end in places]
     problem, found = "", False
@@ -243,7 +202,7 @@ def windows(
             continue
         found = True
         length = min(end, start + clip.duration_seconds)
-        yield Window(start, length, _inputs(clip, given, maker, signature))
+        yield Window(start, length, _inputs(clip, given, form, signature))
     if not found:
         raise RequestError(400, problem)
 
@@ -253,13 +212,13 @@ def _has(clip: decode.Clip, modality: str) -> bool:
 
 
 def _inputs(
-    clip: decode.Clip, given: set[str], maker: ClipMaker, signature: SignatureSpec
+    clip: decode.Clip, given: set[str], form: ClipForm, signature: SignatureSpec
 ) -> dict[str, np.ndarray]:
     """A decoded window as a batch of one, in the dtypes of the signature."""
     audio = np.zeros(0, np.int16) if clip.audio is None else clip.audio
     frames = tf.constant(clip.frames, tf.string, shape=[len(clip.frames)])
     try:
-        tensors = maker.prepare(audio, frames, np.float32(clip.frame_rate))
+        tensors = form.read_stored(audio, frames, np.float32(clip.frame_rate))
     except tf.errors.OpError as error:
         raise RequestError(400, "its frames cannot be decoded") from error
     values = {name: value.numpy() for name, value in tensors.items()}

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfavmae import files
 from tfavmae.errors import UserError, shown
 from tfavmae.layers import exact_matmul, gradients
-from tfavmae.serving import warmup
+from tfavmae.serving import reconstruction, warmup
 from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.signatures import (
     ENCODED,
@@ -45,6 +45,7 @@ def export(
     form: ClipForm | None = None,
     card: Mapping[str, Any] | None = None,
     weights: str | StoredWeights = "float32",
+    with_decoder: bool = False,
     version: int | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
@@ -52,8 +53,9 @@ def export(
 
     Signatures, if the model has the outputs: `classify`, or `events` of a model that
     names the segments of a clip; `embed` (both embeddings), `embed_audio`,
-    `embed_video`; `similarity` of the audio and the video of a clip. Each has a form
-    whose name ends in `_encoded`, which takes files. `serving_default` is the first.
+    `embed_video`; `similarity` of the audio and the video of a clip; `reconstruct`,
+    which masks and predicts. Each has a form whose name ends in `_encoded`, which takes
+    files. `serving_default` is the first.
     docs/serving.md has their inputs and outputs.
 
     Args:
@@ -66,6 +68,8 @@ def export(
         form: how clips become inputs. Default: of the sizes of the model's inputs.
         card: `model_card.json` as data and `model_card.md` as text, by these names.
         weights: one of `TYPES`, or weights that were made so.
+        with_decoder: whether to export `reconstruct`, which holds the model once for
+            every combination of `reconstruction.grid`.
         version: number of the version; TF Serving serves the highest. Default: the
             next one, or with `overwrite` the highest there is.
         overwrite: whether to replace this version if it exists.
@@ -75,15 +79,21 @@ def export(
 
     Raises:
         UserError: the version exists, another export into `directory` is running, the
-            labels do not fit, the model has nothing to serve, or the disk is full.
+            labels do not fit, the model has nothing to serve or no decoder to export,
+            or the disk is full.
     """
     directory, form = pathlib.Path(directory), form or ClipForm.of_model(model)
     _check_size(form, batch)
     inputs = blank_inputs(model, form) if batch is None else example_inputs(batch)
-    signatures = signatures_of(model, inputs)
+    signatures = signatures_of(model, inputs, with_decoder)
     if not signatures:
         raise UserError("The model must return logits or embeddings to be served.")
-    texts = {} if not labels else _label_files(model, signatures, labels)
+    if with_decoder and signatures[-1].name != "reconstruct":
+        raise UserError(
+            "with_decoder (--with-decoder): the model has no decoder that predicts "
+            "what is masked; export a pretraining run that reconstructs."
+        )
+    texts = assets_of(model, signatures, form, labels, card)
     if isinstance(weights, str):
         weights = StoredWeights(model, weights)
     with contextlib.ExitStack() as stack:
@@ -100,16 +110,35 @@ def export(
         partial = stack.enter_context(files.replacing(target))
         partial.mkdir()
         _write_saved_model(model, partial, signatures, form, weights)
-        texts["preprocessing.json"] = _json(form.constants())
-        for name, content in (card or {}).items():
-            texts[name] = content if isinstance(content, str) else _json(content)
         (partial / "assets").mkdir(exist_ok=True)
         for name, text in texts.items():
             (partial / "assets" / name).write_text(text, encoding="utf-8")
-        extra = partial / "assets.extra" / "tf_serving_warmup_requests"
+        extra = partial / warmup.REQUESTS
         requests = _warmup(signatures, form, inputs)
         warmup.write_requests(extra, directory.name, requests)
     return target
+
+
+def assets_of(
+    model: keras.Model,
+    signatures: Sequence[Signature],
+    form: ClipForm,
+    labels: Labels,
+    card: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    """The text files that travel with a served model, by name; see `export`.
+
+    Raises:
+        UserError: the labels do not fit the model.
+    """
+    texts = {} if not labels else _label_files(model, signatures, labels)
+    constants = form.constants()
+    if any(signature.name == "reconstruct" for signature in signatures):
+        constants["mask_ratios"] = reconstruction.grid(model)
+    texts["preprocessing.json"] = _json(constants)
+    for name, content in (card or {}).items():
+        texts[name] = content if isinstance(content, str) else _json(content)
+    return texts
 
 
 def _json(content: Any) -> str:
@@ -169,11 +198,14 @@ def _warmup(
     """A request of one clip for every signature."""
     requests = {}
     for signature in signatures:
-        requests[signature.name] = {k: inputs[k] for k in signature.specs(form)}
-        requests[signature.name + ENCODED] = {
+        settings = signature.setting_inputs(1)
+        known = inputs | settings
+        requests[signature.name] = {k: known[k] for k in signature.specs(form)}
+        in_files = {
             f"{m}_bytes": encoded(m, inputs[m], form.spec.sample_rate_hz)
             for m in signature.modalities
         }
+        requests[signature.name + ENCODED] = in_files | settings
     return requests
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.serving import clips
 from tfavmae.serving.batching import Batcher
+from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.protocol import RequestError, to_json
 from tfavmae.serving.versions import Version
 
@@ -48,13 +49,13 @@ class Asker:
         return await self._in_thread(clips.probe, self.pool, path)
 
     async def windows(
-        self, version: Version, maker: clips.ClipMaker, signature: str, path, info
+        self, version: Version, form: ClipForm, signature: str, path, info
     ) -> AsyncIterator[WindowAnswer]:
         """The answers about the windows of a file, each as soon as it is there.
 
         Args:
             version: the model.
-            maker: how it takes its clips.
+            form: how it takes its clips.
             signature: from `clips.choose_signature`.
             path: the file.
             info: its header.
@@ -63,7 +64,7 @@ class Asker:
             RequestError: it cannot be decoded, or the model refuses it.
         """
         found = clips.windows(
-            self.pool, path, info, maker, version.signatures[signature]
+            self.pool, path, info, form, version.signatures[signature]
         )
         running: collections.deque[tuple[clips.Window, asyncio.Task]]
         running = collections.deque()

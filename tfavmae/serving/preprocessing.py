@@ -1,9 +1,14 @@
-"""From what a request carries to what a model reads, inside the served graph."""
+"""From what a request carries to what a model reads: in the served graph, or before it.
+
+Arrays and encoded files are read by the graph; the media files that the local server
+takes are decoded before it, by the functions of the training pipeline.
+"""
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import keras
 import tensorflow as tf
 
 from tfavmae.data import clip_sampling
@@ -11,6 +16,9 @@ from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.media.options import DecodeOptions
 from tfavmae.serving import picture, wav
 from tfavmae.serving.refusals import checked
+
+if TYPE_CHECKING:
+    import keras
 
 # Of a training clip only: what a server does with a clip does not depend on them.
 _OF_TRAINING = ("train", "labels", "augmentation", "modalities")
@@ -29,7 +37,7 @@ class ClipForm:
     stored_as: DecodeOptions = dataclasses.field(default_factory=DecodeOptions)
 
     @classmethod
-    def of_model(cls, model: keras.Model) -> "ClipForm":
+    def of_model(cls, model: "keras.Model") -> "ClipForm":
         """The form of clips of the sizes that a model was built for."""
         inputs = model.inputs_by_modality
         fields: dict[str, Any] = {"clip_seconds": 10.0}
@@ -50,6 +58,48 @@ class ClipForm:
             "max_samples": self.spec.num_samples,
             "sample_rates_hz": [wav.LOWEST_RATE_HZ, wav.HIGHEST_RATE_HZ],
         }
+
+    @classmethod
+    def of_constants(cls, constants: Mapping[str, Any]) -> "ClipForm":
+        """The form that `constants` describe.
+
+        Raises:
+            KeyError, TypeError: they are not such constants.
+        """
+        clip = {**constants["clip"], "train": False, "labels": ()}
+        clip["frame_size"] = tuple(clip["frame_size"])
+        return cls(ClipSpec(**clip), DecodeOptions(**constants["stored_as"]))
+
+    # --- Stored clips ---
+
+    @functools.cached_property
+    def read_stored(self) -> Any:
+        """A graph function of a stored clip to the inputs of a model.
+
+        Its arguments: audio int16 `(samples,)`, frames string `(n,)` (JPEG), and their
+        rate, float32. It returns what the pipeline returns of one clip, by name.
+        """
+        key, view = tf.zeros([2], tf.int64), tf.constant(0, tf.int64)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None], tf.int16),
+                tf.TensorSpec([None], tf.string),
+                tf.TensorSpec([], tf.float32),
+            ]
+        )
+        def read(
+            audio: tf.Tensor, frames: tf.Tensor, frame_rate: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            example = {"audio": audio, "frames": frames, "frame_rate": frame_rate}
+            window = clip_sampling.choose(self.spec, example, key, view, 1)
+            place = (tf.constant("the file"), tf.constant(0))
+            return {
+                **clip_sampling.cut_audio(self.spec, audio, window, key),
+                **clip_sampling.cut_video(self.spec, frames, window, key, *place),
+            }
+
+        return read
 
     # --- Arrays ---
 

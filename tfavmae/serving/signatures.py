@@ -3,17 +3,21 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfavmae.serving import reconstruction
 from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.refusals import checked
 from tfavmae.tasks.forward import MODALITIES, Batch
 
 ENCODED = "_encoded"  # ends the names of signatures that take files
+# Of a request. On a CPU, TensorFlow ends the process where memory ends.
+MAX_CLIPS = 1024
 # Pairs of EPIC-Kitchens that `classify` names; there are 29,100 of them.
 NUM_ACTIONS = 5
 _ACTION = {"verb", "noun"}
@@ -28,11 +32,14 @@ class Signature:
         modalities: those that it takes.
         may_lack: whether a clip may lack one of them, as `audio_present` and
             `video_present` say.
+        settings: numbers that it takes of each clip besides, with what the warm-up
+            requests say: an integer or a real number by name.
     """
 
     name: str
     modalities: tuple[str, ...]
     may_lack: bool = False
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def specs(self, form: ClipForm) -> dict[str, tf.TensorSpec]:
         """The inputs that are arrays; see `ClipForm` for what they hold."""
@@ -46,7 +53,22 @@ class Signature:
         if self.may_lack:
             for name in (f"{m}_present" for m in self.modalities):
                 found[name] = tf.TensorSpec([None], tf.float32, name)
-        return found
+        return found | self.setting_specs
+
+    @property
+    def setting_specs(self) -> dict[str, tf.TensorSpec]:
+        """The settings as inputs `(batch,)`."""
+        return {
+            name: tf.TensorSpec([None], _setting_dtype(value), name)
+            for name, value in self.settings.items()
+        }
+
+    def setting_inputs(self, num_clips: int) -> dict[str, np.ndarray]:
+        """The settings of warm-up requests, the same for every clip."""
+        return {
+            name: np.full(num_clips, value, _setting_dtype(value).as_numpy_dtype)
+            for name, value in self.settings.items()
+        }
 
     def encoded_specs(self) -> dict[str, tf.TensorSpec]:
         """The inputs that are files: WAV, and JPEG or PNG."""
@@ -54,15 +76,22 @@ class Signature:
         return {
             f"{m}_bytes": tf.TensorSpec(ranks[m], tf.string, f"{m}_bytes")
             for m in self.modalities
-        }
+        } | self.setting_specs
 
 
-def signatures_of(model: keras.Model, inputs: Batch) -> list[Signature]:
+def _setting_dtype(value: float) -> tf.DType:
+    return tf.int32 if isinstance(value, int) else tf.float32
+
+
+def signatures_of(
+    model: keras.Model, inputs: Batch, with_decoder: bool = False
+) -> list[Signature]:
     """The signatures that the model's outputs allow, the default one first.
 
     Args:
         model: a `MaskedAutoencoder` or `AudioVisualClassifier`.
         inputs: a batch of one clip or more.
+        with_decoder: whether `reconstruct` is one of them, if the model can.
     """
     used = tuple(m for m in MODALITIES if m in model.modalities)
     run = lambda names: model({m: inputs[m] for m in names}, training=False)  # noqa: E731
@@ -84,13 +113,16 @@ def signatures_of(model: keras.Model, inputs: Batch) -> list[Signature]:
     )
     if len(embedded) == 2 and has_map:
         found.append(Signature("similarity", used))
+    if with_decoder and reconstruction.can_reconstruct(model):
+        settings = {"seed": 0, **reconstruction.trained_ratios(model)}
+        found.append(Signature("reconstruct", used, settings=settings))
     return found
 
 
 def answer(
     model: keras.Model, signature: Signature, batch: Batch
 ) -> dict[str, tf.Tensor]:
-    """The outputs of a signature, float32.
+    """The outputs of a signature, float32 but for flags.
 
     Args:
         model: see `signatures_of`.
@@ -101,6 +133,10 @@ def answer(
     names = list(signature.modalities)
     names += [f"{m}_present" for m in signature.modalities if signature.may_lack]
     names += ["audio_samples"] if "audio" in signature.modalities else []
+    names += signature.settings
+    if signature.name == "reconstruct":
+        asked = {k: batch[k] for k in names if k in batch}
+        return reconstruction.reconstruct(model, asked)
     named = model({k: batch[k] for k in names if k in batch}, training=False)
     if "logits" in named and signature.name in ("classify", "events"):
         return _classes(model, named["logits"])
@@ -215,13 +251,18 @@ class Endpoints:
                 return answer(self.model, signature, batch)
 
         found = [x for m in signature.modalities for x in self._batch_specs[m].items()]
-        answered = _concrete(answer_batch, dict(found))
+        specs = {**dict(found), **signature.setting_specs}
+        answered = _concrete(answer_batch, specs)
+        if signature.may_lack:
+            answered = _with_whole_clips(answered, answer_batch, specs)
+
+        fill = signature.settings
 
         def of_arrays(inputs: Batch) -> dict[str, tf.Tensor]:
-            return _of_any_size(answered, self._from_arrays(signature, inputs))
+            return _of_any_size(answered, self._from_arrays(signature, inputs), fill)
 
         def of_files(inputs: Batch) -> dict[str, tf.Tensor]:
-            return _of_any_size(answered, self._from_files(signature, inputs))
+            return _of_any_size(answered, self._from_files(signature, inputs), fill)
 
         specs = {
             signature.name: (of_arrays, signature.specs(self.form)),
@@ -229,7 +270,8 @@ class Endpoints:
         }
         made = {}
         for name, (function, inputs) in specs.items():
-            made[name] = tf.function(function, autograph=False)
+            checked_first = functools.partial(_of_one_size, function)
+            made[name] = tf.function(checked_first, autograph=False)
             made[name].get_concrete_function(inputs)
         return made
 
@@ -283,6 +325,7 @@ class Endpoints:
         for name in (f"{m}_present" for m in signature.modalities):
             if name in inputs:
                 batch[name] = batch[name] * inputs[name]
+        batch |= {name: inputs[name] for name in signature.settings}
         return _checked_presence(signature, batch)
 
     def _from_files(self, signature, inputs):
@@ -296,11 +339,35 @@ class Endpoints:
             batch["video"], batch["video_present"] = self._read_frames(
                 inputs["video_bytes"]
             )
+        batch |= {name: inputs[name] for name in signature.settings}
         return _checked_presence(signature, batch)
 
 
 def _concrete(function, *specs):
     return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _with_whole_clips(answered, answer_batch, specs):
+    """`answered`, with a way for batches of clips that lack nothing.
+
+    What stands for a modality that is not there takes time: in CAV-MAE, two more passes
+    of the joint layer.
+    """
+
+    def is_there(name: str) -> bool:
+        return not name.endswith("_present")
+
+    whole = _concrete(answer_batch, {k: x for k, x in specs.items() if is_there(k)})
+
+    def choose(batch: Batch) -> dict[str, tf.Tensor]:
+        present = tf.stack([x for k, x in batch.items() if not is_there(k)])
+        return tf.cond(
+            tf.reduce_all(present > 0),
+            lambda: whole({k: x for k, x in batch.items() if is_there(k)}),
+            lambda: answered(batch),
+        )
+
+    return _concrete(choose, specs)
 
 
 def _checked_presence(signature, batch):
@@ -312,12 +379,29 @@ def _checked_presence(signature, batch):
     return checked(batch, tf.reduce_all(enough(present, axis=0)), problem)
 
 
-def _of_any_size(function, batch):
-    """Calls a function of batches that are not empty; none gives empty answers."""
+def _of_one_size(function, inputs):
+    """Calls a function of inputs that all have the same number of clips, up to a limit.
+
+    Not in parts: TensorFlow (2.20) takes long to optimise a loop around a model, when a
+    signature is first asked.
+    """
+    counts = tf.stack([tf.shape(x)[0] for x in inputs.values()])
+    problem = "All inputs must have the same number of clips."
+    inputs = checked(inputs, tf.reduce_all(counts == counts[0]), problem)
+    problem = f"A request may hold at most {MAX_CLIPS} clips; send several."
+    return function(checked(inputs, counts[0] <= MAX_CLIPS, problem))
+
+
+def _of_any_size(function, batch, fill):
+    """Calls a function of batches that are not empty; none gives empty answers.
+
+    `fill` has what stands for an input where a clip has to be made up; else it is 0.
+    """
     count = tf.shape(next(iter(batch.values())))[0]
     missing = tf.maximum(1 - count, 0)
-    padded = {
-        name: tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-        for name, x in batch.items()
-    }
+    padded = {}
+    for name, x in batch.items():
+        padding = [[0, missing]] + [[0, 0]] * (x.shape.rank - 1)
+        value = tf.cast(fill.get(name, 0), x.dtype)
+        padded[name] = tf.pad(x, padding, constant_values=value)
     return {name: x[:count] for name, x in function(padded).items()}

@@ -1,9 +1,10 @@
 """Served models: the newest complete version of each, loaded without Keras.
 
 A model is a folder of numbered versions, as TF Serving has it. The folder is looked at
-again and again: a new version replaces the old one when it is loaded, and one that
-cannot be loaded, because it is half-written or damaged, leaves the old one in its place
-and is tried again when it has changed.
+again and again: a new version replaces the old one when it is loaded and has answered
+its warm-up requests, as in TF Serving. One that cannot be loaded, because it is
+half-written or damaged, leaves the old one in its place and is tried again when it has
+changed.
 """
 
 import os
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfavmae.errors import UserError, on_one_line
+from tfavmae.serving import c_loader, warmup
 from tfavmae.serving.client import read_labels
 from tfavmae.serving.protocol import RequestError, SignatureSpec, TensorSpec
 
@@ -58,6 +60,22 @@ class Version:
         for file in (path / "assets").glob("labels_*.txt"):
             head = file.stem.removeprefix("labels_")
             self.labels[f"{head}_probabilities"] = read_labels(path, head)
+
+    def warm_up(self) -> int:
+        """Replays the requests of `assets.extra/`; returns how many there were.
+
+        Without, whoever asks a signature first would wait for TensorFlow to optimise
+        its graph.
+
+        Raises:
+            LoaderError: the file of the requests is cut short.
+            RequestError: TensorFlow refuses one.
+        """
+        file = self.path / warmup.REQUESTS
+        requests = c_loader.read_requests(file) if file.exists() else []
+        for signature, inputs in requests:
+            self.run(signature, inputs)
+        return len(requests)
 
     def run(
         self, signature: str, inputs: dict[str, np.ndarray]
@@ -136,6 +154,7 @@ class Model:
                 self._states[number] = ("LOADING", "")
                 try:
                     loaded = Version(path)
+                    loaded.warm_up()
                 except Exception as error:
                     # Half a file ends TensorFlow's loader with any kind of error.
                     self._failed[number] = contents

@@ -11,6 +11,9 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+# Place of the file in a SavedModel.
+REQUESTS = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
+
 # Written by hand: tensorflow-serving-api would be a dependency for these few fields.
 # Field numbers in tensorflow_serving/apis: prediction_log.proto, predict.proto and
 # model.proto.

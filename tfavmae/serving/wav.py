@@ -107,6 +107,12 @@ def decode_wav(
     number = tf.argmax(tf.cast(tf.stack(which), tf.int32), output_type=tf.int32)
     branches = [lambda decode=decode: decode(raw) for *_, decode in _FORMATS]
     samples = tf.switch_case(number, branches)
+    # Before they are resampled, which would clip an infinite one.
+    samples = checked(
+        samples,
+        tf.reduce_all(tf.math.is_finite(samples)),
+        "The audio must be finite; it holds NaN or infinity.",
+    )
     samples = tf.reshape(samples, [-1, tf.cast(count, tf.int32)])
     if channels == "downmix":
         samples = tf.reduce_mean(samples, axis=1)
@@ -167,6 +173,17 @@ def resample(samples: tf.Tensor, rate_hz: tf.Tensor, wanted_hz: int) -> tf.Tenso
     Returns:
         float32 `(n * wanted_hz / rate_hz,)`, rounded to steps of 16 bits.
     """
+    resampled = tf.cond(
+        rate_hz == wanted_hz,
+        lambda: tf.cast(samples, tf.float64),
+        lambda: _filtered(samples, rate_hz, wanted_hz),
+    )
+    steps = tf.clip_by_value(tf.round(resampled * 2.0**15), -(2.0**15), 2.0**15 - 1)
+    return tf.cast(steps / 2.0**15, tf.float32)
+
+
+def _filtered(samples: tf.Tensor, rate_hz: tf.Tensor, wanted_hz: int) -> tf.Tensor:
+    """float64, before it is rounded; see `resample`."""
     common = _greatest_divisor(rate_hz, tf.constant(wanted_hz))
     repeats = tf.maximum(_SHARED_ROWS * common // wanted_hz, 1)
     columns, hop = wanted_hz // common * repeats, rate_hz // common * repeats
@@ -183,12 +200,7 @@ def resample(samples: tf.Tensor, rate_hz: tf.Tensor, wanted_hz: int) -> tf.Tenso
     index = tf.clip_by_value(index, 0, tf.maximum(count - 1, 0))
     # float64: a GPU would round the factors of float32 to 11 bits.
     windows = tf.gather(tf.cast(samples, tf.float64), index)
-    resampled = tf.reshape(tf.matmul(windows, matrix), [-1])[:wanted]
-    resampled = tf.cond(
-        rate_hz == wanted_hz, lambda: tf.cast(samples, tf.float64), lambda: resampled
-    )
-    steps = tf.clip_by_value(tf.round(resampled * 2.0**15), -(2.0**15), 2.0**15 - 1)
-    return tf.cast(steps / 2.0**15, tf.float32)
+    return tf.reshape(tf.matmul(windows, matrix), [-1])[:wanted]
 
 
 def _greatest_divisor(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
