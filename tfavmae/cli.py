@@ -25,9 +25,11 @@ from tfavmae.commands import (
     evaluate,
     export,
     finetune,
+    localize,
     predict,
     presets,
     pretrain,
+    reconstruct,
     retrieve,
     serve,
     serve_check,
@@ -175,7 +177,8 @@ def build_parser() -> CommandParser:
     for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
     for command in (
-        *(evaluate, ensemble, predict, retrieve, embed, export, serve, serve_check),
+        *(evaluate, ensemble, predict, retrieve, localize, reconstruct),
+        *(embed, export, serve, serve_check),
     ):
         command.add_parser(commands)
     demo.add_parser(commands, run)
