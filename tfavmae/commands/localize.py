@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tfavmae.tasks.media import MediaClips
     from tfavmae.tasks.trained import Trained
 
+_NUM_SHOWN = 20  # windows listed in the terminal
 _OUTPUTS = (".png", ".mp4")
 # Of a film under maps; the frames that the model read may be few and small.
 _FILM = {"frame_rate": 25.0, "shorter_side": 360, "jpeg_quality": 92}
@@ -136,15 +137,17 @@ def _print_table(maps: "dict[int, list[WindowMaps]]", clips: "MediaClips") -> No
     table = Table("file", "from", "fit", "peak", title="where the sound comes from")
     table.caption = "fit: cosine of audio and video; peak: from the upper left corner"
     table.columns[0].overflow = "fold"
-    for index, windows in maps.items():
-        for window in windows:
-            x, y = window.peak
-            table.add_row(
-                clips.files[index],
-                clock(float(clips.start_seconds[window.row])),
-                f"{window.score:.3f}",
-                f"{100 * x:.0f} % right, {100 * y:.0f} % down",
-            )
+    pairs = [(index, window) for index, own in maps.items() for window in own]
+    for index, window in pairs[:_NUM_SHOWN]:
+        x, y = window.peak
+        table.add_row(
+            clips.files[index],
+            clock(float(clips.start_seconds[window.row])),
+            f"{window.score:.3f}",
+            f"{100 * x:.0f} % right, {100 * y:.0f} % down",
+        )
+    if len(pairs) > _NUM_SHOWN:
+        table.add_row(f"... and {len(pairs) - _NUM_SHOWN} more")
     Console(markup=False, highlight=False).print(table)
 
 

@@ -64,7 +64,7 @@ def outlined(frame: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The values of a file's maps that are painted as the lowest and the highest."""
+    """Colours of a file's maps: how far a value is from the mean of its map."""
 
     low: float
     high: float
@@ -72,12 +72,14 @@ class Scale:
     @classmethod
     def of(cls, windows: Sequence[WindowMaps]) -> "Scale":
         """That of all windows of a file: colours mean the same all through it."""
-        values = np.concatenate([w.maps.ravel() for w in windows])
+        maps = np.concatenate([w.maps for w in windows])
+        values = maps - maps.mean((1, 2), keepdims=True)
         return cls(float(values.min()), float(values.max()))
 
     def __call__(self, heat: np.ndarray) -> np.ndarray:
         """The map in [0, 1]."""
-        return np.clip((heat - self.low) / max(self.high - self.low, 1e-12), 0, 1)
+        span = max(self.high - self.low, 1e-12)
+        return np.clip((heat - heat.mean() - self.low) / span, 0, 1)
 
 
 def overlay_clip(clips: MediaClips, file: int, windows: Sequence[WindowMaps]) -> Clip:
@@ -225,7 +227,8 @@ def measured_examples(
             np.repeat(np.repeat(x, times, 0), times, 1)
             for x in (frames[number, found["shown_frame"][number]], truth)
         )
-        scale = Scale(float(heat.min()), float(heat.max()))
+        low, high = (float(f(heat) - heat.mean()) for f in (np.min, np.max))
+        scale = Scale(low, high)
         hot = outlined(painted(picture, scale(heat)), truth)
         clip = stored_clip(split, int(row))
         located.append(
