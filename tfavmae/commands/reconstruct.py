@@ -9,8 +9,9 @@ from tfavmae.commands import trained
 from tfavmae.commands.arguments import (
     CommandParser,
     add_command,
+    add_model,
+    add_set,
     add_split,
-    add_trained,
     count,
     refuse,
 )
@@ -40,7 +41,8 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     add("files", metavar="FILE", nargs="*", help="media files; none: measure a split")
-    add_trained(parser)
+    add_model(parser)
+    add_set(parser, "the run's recipe")
     add_split(parser)
     _add_masks(parser)
     add(
@@ -65,9 +67,11 @@ def _add_masks(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> "ReconstructionResult | None":
     """Runs the command; a measurement returns its figures."""
+    from tfavmae.tasks.trained import load
+
     if args.files:
         refuse(args, ["split"], "media files")
-    loaded = trained.load(args)
+    loaded = load(args.workdir, args.set)
     masks = masks_of(args, loaded)
     if not args.files:
         refuse(args, ["output"], "a split; name media files")
@@ -117,8 +121,8 @@ def masks_of(args: argparse.Namespace, loaded: "Trained") -> "list[Masks]":
     if absent := [m for m in single if m not in model.modalities]:
         raise UserError(f"--{absent[0]}-ratio does not apply: the model reads no such")
     found = []
-    for strategy, ratio in itertools.product(strategies, ratios or [None]):
-        chosen = own.ratios if ratio is None else dict.fromkeys(model.modalities, ratio)
+    of_both = [dict.fromkeys(model.modalities, ratio) for ratio in ratios]
+    for strategy, chosen in itertools.product(strategies, of_both or [own.ratios]):
         one = dataclasses.replace(own, strategy=strategy, ratios={**chosen, **single})
         one.maskings(model)  # before anything is decoded
         found.append(one)

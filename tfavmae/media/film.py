@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -40,7 +41,8 @@ def write_film(
         ValueError: there is no part.
     """
     rate = Fraction(frame_rate).limit_denominator(1001)
-    video = audio = None
+    video: Any = None
+    audio: Any = None
     with (
         replacing(path) as temporary,
         contextlib.closing(av.open(os.fspath(temporary), "w", format="mp4")) as file,

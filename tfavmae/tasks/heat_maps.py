@@ -238,8 +238,8 @@ def shown(split: ClipSplit, row: int, spec: ClipSpec, num_views: int = 1) -> Sho
         ).frames.numpy()
         for view in range(num_views)
     ]
-    size = tf.io.extract_jpeg_shape(example["frames"][0]).numpy()[:2]
-    part = resizing.part_shown(*size, spec.frame_size, spec.shorter_side)
+    height, width, _ = tf.io.extract_jpeg_shape(example["frames"][0]).numpy()
+    part = resizing.part_shown(height, width, spec.frame_size, spec.shorter_side)
     return Shown(np.stack(frames), float(example["frame_rate"]), part)
 
 

@@ -152,12 +152,9 @@ def score(
         for rule in RULES
     }
     sides = np.linspace(0.05, 1.0, 20)
-    boxes = [
-        consensus_iou(
-            np.broadcast_to(centre_box(*truth.shape[1:], side), truth.shape), truth
-        )
-        for side in sides
-    ]
+    height, width = truth.shape[1:]
+    centred = [centre_box(height, width, float(side)) for side in sides]
+    boxes = [consensus_iou(np.broadcast_to(x, truth.shape), truth) for x in centred]
     best = max(
         range(len(sides)), key=lambda i: ((boxes[i] >= SUCCESS).mean(), boxes[i].mean())
     )
