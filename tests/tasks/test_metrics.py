@@ -181,3 +181,16 @@ def test_one_file_has_no_interval():
 def test_bootstrap_refuses_nothing():
     with pytest.raises(ValueError, match=r"values.shape=\(0,\)"):
         metrics.bootstrap(np.array([]))
+
+
+def test_ranking_takes_the_memory_of_a_block_and_not_of_the_matrix():
+    """12,000 x 12,000 similarities are 1.1 GiB; 100,000 x 100,000 would be 75."""
+    import tracemalloc
+
+    first = unit_rows(12_000, 16).astype("float32")
+    tracemalloc.start()
+    ranks, _ = metrics.ranks_both_ways(first, first)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 2**20
+    assert (ranks.num_better == 0).all() and (ranks.num_equal == 1).all()

@@ -71,10 +71,11 @@ def run(args: argparse.Namespace) -> "ReconstructionResult | None":
 
     if args.files:
         refuse(args, ["split"], "media files")
+    else:
+        refuse(args, ["output"], "a split; name media files")
     loaded = load(args.workdir, args.set)
     masks = masks_of(args, loaded)
     if not args.files:
-        refuse(args, ["output"], "a split; name media files")
         return _measure(args, loaded, masks)
     with loaded.open_files(args.files) as clips:
         found, refused = _reconstruct(loaded, clips, masks, args.clips or 1)
