@@ -171,7 +171,11 @@ def _search(
     from tfavmae.report.stored_clips import media_clip, stored_clip
 
     searches, refused = find(
-        vectors, clips, loaded.embed_split(clips.split), args.by, args.top or _TOP
+        vectors,
+        clips,
+        loaded.embed_split(clips.split, num_views=args.views),
+        args.by,
+        args.top or _TOP,
     )
     skipped = [*clips.bad_files, *refused]
     trained.print_skipped(skipped)

@@ -166,9 +166,12 @@ def write_overlay_film(
         for row in np.flatnonzero(shown.file_of_clip == file):
             window = by_start.get(float(shown.start_seconds[row]))
             clip = stored_clip(shown.split, row)
-            if clip.video is None or window is None:
+            if clip.video is None:
                 continue
-            frames = list(_painted_frames(clip, window, frame_rate, scale))
+            # Without audio there is no map, but the film goes on.
+            frames = list(clip.video)
+            if window is not None:
+                frames = list(_painted_frames(clip, window, frame_rate, scale))
             size = size or frames[0].shape
             yield np.stack([_fitted(x, size) for x in frames]), clip.audio
 
