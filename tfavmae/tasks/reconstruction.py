@@ -139,9 +139,11 @@ class Masks:
                 np.random.default_rng([self.seed, number, max(int(index), 0)])
                 for index in np.asarray(example_index)
             ]
-            is_chunk = self._strategy(model, m) == "chunk"
-            make = _chunk_noise if is_chunk else _uniform_noise
-            found[f"{m}_noise"] = np.stack([make(rng, grid) for rng in draws])
+            if self._strategy(model, m) == "chunk":
+                noise = [_chunk_noise(rng, grid, self.ratios[m]) for rng in draws]
+            else:
+                noise = [rng.random(int(np.prod(grid)), "float32") for rng in draws]
+            found[f"{m}_noise"] = np.stack(noise)
         return found
 
     def reconstruct(self, model: keras.Model, batch: Batch) -> dict[str, Any]:
@@ -159,19 +161,19 @@ class Masks:
         return model.reconstruct({**batch, **noise}, self.maskings(model, given))
 
 
-def _uniform_noise(rng: np.random.Generator, grid: Sequence[int]) -> np.ndarray:
-    return rng.random(int(np.prod(grid)), "float32")
-
-
-def _chunk_noise(rng: np.random.Generator, grid: Sequence[int]) -> np.ndarray:
+def _chunk_noise(
+    rng: np.random.Generator, grid: Sequence[int], ratio: float
+) -> np.ndarray:
     """Noise `(tokens,)` whose largest values lie side by side.
 
-    Of several time steps the chunk is a stretch of time, from a random step on and
-    round the end; of a single frame it is the surroundings of a random place.
+    Of several time steps the chunk is a stretch of time from a random step on; of a
+    single frame it is the surroundings of a random place.
     """
     axes = np.meshgrid(*[np.arange(n) for n in grid], indexing="ij")
     if grid[0] > 1:
-        distance = (axes[0] - rng.integers(grid[0])) % grid[0] / grid[0]
+        length = min(int(np.ceil(ratio * grid[0])), grid[0])
+        start = rng.integers(grid[0] - length + 1)
+        distance = (axes[0] - start) % grid[0] / grid[0]
     else:
         places = [
             (x - rng.integers(n)) / max(grid) for x, n in zip(axes, grid, strict=True)
