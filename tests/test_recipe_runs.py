@@ -151,6 +151,33 @@ def evaluates(recipe, rows, dummy_data, folder):
         assert json.loads(file.read_text())
 
 
+RETRIEVAL = [
+    ("configs/cav_mae/pretrain_kinetics_sounds.yaml", (), None),
+    ("configs/cav_mae/pretrain_msr_vtt.yaml", (), "test"),
+    ("configs/mavil/pretrain_howto100m.yaml", (), "train"),
+    ("configs/mavil/retrieve_msr_vtt.yaml", (), "test"),
+    ("configs/mavil/retrieve_msr_vtt.yaml", ("youcook2",), "validation"),
+]
+
+
+@pytest.mark.parametrize(
+    "recipe, rows, split", RETRIEVAL, ids=[f"{x[0][8:-5]} {x[1]}" for x in RETRIEVAL]
+)
+def test_two_steps_of_a_recipe_for_retrieval_and_its_figures(
+    recipe, rows, split, dummy_data, tmp_path
+):
+    """CAV-MAE, tables 5 and 8; MAViL, table 8: with the splits of the sets."""
+    run = runs(recipe, rows, dummy_data, tmp_path / "run")
+    assert np.isfinite([x for k, x in run.history[-1].items() if "loss" in k]).all()
+    words = ["--split", split] if split else []
+    assert cli.main(["retrieve", "--workdir", str(tmp_path / "run"), *words]) == 0
+    (file,) = (tmp_path / "run").glob("retrieval_*.json")
+    found = json.loads(file.read_text())
+    assert found["num_clips"] >= 1
+    for one in found["directions"].values():
+        assert 0 <= one["recall"]["1"]["value"] <= 1
+
+
 # One of each paper, of each kind of label; the others are slow tests.
 BY_DEFAULT = [
     ("configs/av_mae/finetune_epic_kitchens.yaml", ()),

@@ -57,9 +57,8 @@ RUNS = {
         ),
     },
     "cav_mae": {
-        "runs/pretrain_kinetics_sounds": ("pretrain_audioset", []),
-        "runs/pretrain_kinetics_sounds_cav": ("pretrain_audioset_cav", []),
-        "runs/pretrain_kinetics_sounds_av_mae": ("pretrain_audioset_av_mae", []),
+        f"runs/pretrain_kinetics_sounds_{row}": ("pretrain_kinetics_sounds", [row])
+        for row in ("av_mae", "cav")
     },
     "mavil": {},
 }
@@ -132,7 +131,8 @@ HEAD = r"(head|head_norm)/|"
 NEW = {
     "av_mae": HEAD + "encoder/(joint/bottleneck|joint_norm)",
     "cav_mae": HEAD + r"\w+_tokenizer/modality|decoder/\w+_modality|encoder/\w+_norm/",
-    "mavil": HEAD + "encoder/joint",
+    # A student's heads predict features, those of the run patches.
+    "mavil": HEAD + r"encoder/joint|decoder/\w+_head/",
 }
 
 

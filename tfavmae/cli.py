@@ -25,9 +25,11 @@ from tfavmae.commands import (
     evaluate,
     export,
     finetune,
+    localize,
     predict,
     presets,
     pretrain,
+    reconstruct,
     retrieve,
     serve,
     serve_check,
@@ -183,7 +185,7 @@ def build_parser() -> CommandParser:
     for command in (evaluate, ensemble):
         command.add_parser(commands)
     begin_group(commands, "ask", "predict")
-    for command in (predict, retrieve, embed):
+    for command in (predict, retrieve, localize, reconstruct, embed):
         command.add_parser(commands)
     begin_group(commands, "serve", "export")
     for command in (export, serve, serve_check):

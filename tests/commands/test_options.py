@@ -57,7 +57,7 @@ COMMANDS = dict(commands(build_parser()))
 
 def test_all_commands_are_found():
     assert ("data", "serve") in COMMANDS and ("demo",) in COMMANDS
-    assert len(COMMANDS) == 22
+    assert len(COMMANDS) == 24
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -110,7 +110,10 @@ def test_two_folders_of_a_data_set_are_refused(cli):
     [
         ("retrieve --workdir x", "--top 3"),
         ("retrieve --workdir x", "--by video"),
-        ("retrieve --workdir x", "--html page.html"),
+        ("localize --workdir x", "--output page.png"),
+        ("localize a.mp4 --workdir x", "--split test"),
+        ("reconstruct --workdir x", "--output y"),
+        ("reconstruct a.mp4 --workdir x", "--split test"),
         ("pretrain --workdir x", "--data-dir y"),
         ("finetune --workdir x", "--labels y"),
         ("demo --workdir x", "--labels y"),

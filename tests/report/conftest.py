@@ -119,7 +119,8 @@ def make_triptych(picture):
     blurred = (picture.astype(float) * 0.8 + 30).astype("uint8")
     rebuilt = np.where(hidden[..., None] > 0, blurred, picture)
     seen = np.concatenate([picture * (alpha > 0), alpha], -1).astype("uint8")
-    return Triptych(picture, seen, rebuilt, float(hidden.mean()), rebuilt / 255)
+    fraction = float(hidden.mean())
+    return Triptych(picture, seen, rebuilt, fraction, rebuilt / 255, picture / 255)
 
 
 def make_report():

@@ -148,7 +148,8 @@ def test_portrait_and_square_pictures_keep_their_shape(report):
     pictures = {k: rng.integers(0, 255, (2, *v, 3), "uint8") for k, v in shapes.items()}
     examples = [page.Clip(name, video=x) for name, x in pictures.items()]
     tall = np.zeros((64, 32, 3), "uint8")
-    triptych = Triptych(tall, np.zeros((64, 32, 4), "uint8"), tall, 0.5, tall / 255)
+    seen = np.zeros((64, 32, 4), "uint8")
+    triptych = Triptych(tall, seen, tall, 0.5, tall / 255, tall / 255)
     text = page.html(
         page.Report(
             title="",

@@ -38,13 +38,31 @@ def test_ties_under_each_convention():
 def test_recall_matches_sorting_when_nothing_ties():
     queries, gallery = unit_rows(300, 8), unit_rows(300, 8, seed=1)
     gallery += 0.7 * queries
-    ranks = metrics.paired_ranks(queries, gallery, chunk_size=64)
+    ranks = metrics.paired_ranks(queries, gallery, block_size=64 * 300)
     similarity = metrics.normalize(queries) @ metrics.normalize(gallery).T
     place = (-similarity).argsort(1).argsort(1).diagonal()
     np.testing.assert_array_equal(ranks.num_better, place)
     for ties in metrics.TIES:
         assert metrics.recall_at_k(ranks, 10, ties) == np.mean(place < 10)
         assert ranks.median(ties) == np.median(place) + 1
+
+
+@pytest.mark.parametrize("block_size", [1, 300 * 7, 2**23])
+def test_both_ways_are_ranked_at_once_whatever_the_block(block_size):
+    first, second = unit_rows(300, 8), unit_rows(300, 8, seed=1)
+    second[:20] = second[20:40]  # ties
+    seen = []
+    ways = metrics.ranks_both_ways(
+        first, second, block_size=block_size, progress=lambda *x: seen.append(x)
+    )
+    similarity = metrics.normalize(first) @ metrics.normalize(second).T
+    for way, scores in zip(ways, (similarity, similarity.T), strict=True):
+        own = scores.diagonal()[:, None]
+        np.testing.assert_array_equal(way.num_better, (scores > own + 1e-9).sum(1))
+        level = np.abs(scores - own) <= 1e-9
+        np.testing.assert_array_equal(way.num_equal, level.sum(1))
+    assert seen[-1] == ("ranking", 300, 300)
+    assert [x[1] for x in seen] == sorted(x[1] for x in seen)
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0])
@@ -163,3 +181,16 @@ def test_one_file_has_no_interval():
 def test_bootstrap_refuses_nothing():
     with pytest.raises(ValueError, match=r"values.shape=\(0,\)"):
         metrics.bootstrap(np.array([]))
+
+
+def test_ranking_takes_the_memory_of_a_block_and_not_of_the_matrix():
+    """12,000 x 12,000 similarities are 1.1 GiB; 100,000 x 100,000 would be 75."""
+    import tracemalloc
+
+    first = unit_rows(12_000, 16).astype("float32")
+    tracemalloc.start()
+    ranks, _ = metrics.ranks_both_ways(first, first)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 2**20
+    assert (ranks.num_better == 0).all() and (ranks.num_equal == 1).all()

@@ -169,3 +169,12 @@ def test_a_diverged_model_is_named():
     embeddings["audio_embedding"][0, 0] = np.inf
     with pytest.raises(UserError, match="audio embeddings are not finite"):
         retrieval.evaluate(embeddings)
+
+
+def test_figures_do_not_depend_on_the_order_of_the_rows():
+    embeddings = made_embeddings(noise=1.5)
+    order = np.random.default_rng(1).permutation(40)
+    again = {name: x[order] for name, x in embeddings.items()}
+    expected = retrieval.evaluate(embeddings).to_dict()
+    assert retrieval.evaluate(again).to_dict() == expected
+    assert retrieval.examples(again) == retrieval.examples(embeddings)

@@ -15,6 +15,8 @@ from tfavmae.commands.arguments import (
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
+    import pathlib
+
     import numpy as np
 
     from tfavmae.data.pipeline import ClipSplit
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tfavmae.tasks.trained import Trained
 
 _TOP = 5
+_MANY = 20_000  # clips whose ranking takes long enough to be watched
 _OTHER = {"audio": "video", "video": "audio"}
 
 
@@ -39,7 +42,21 @@ def add_parser(commands: Any) -> None:
     add_trained(parser)
     add_split(parser)
     add = parser.add_argument
-    add("--gallery", type=count, metavar="N", help="use the first N complete clips")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--gallery", type=count, metavar="N", help="use the first N complete clips"
+    )
+    which.add_argument(
+        "--per-class", type=count, metavar="K", help="use the first K of each class"
+    )
+    which.add_argument("--ids", metavar="FILE", help="use the clips that a file lists")
+    add(
+        "--views",
+        type=count,
+        default=1,
+        metavar="N",
+        help="frames and windows of a clip to average (1)",
+    )
     add(
         "--query",
         metavar="FILE",
@@ -57,7 +74,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help=f"results of --query to show (default: {_TOP})",
     )
-    add("--html", metavar="PAGE", help="also write a page of the --query results")
+    add("--html", metavar="PAGE", help="also write a page of results or figures")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,38 +98,65 @@ class Search:
 
 def run(args: argparse.Namespace) -> "RetrievalResult | None":
     """Runs the command; a search prints its results, a measurement returns them."""
+    from tfavmae.building.progress import Progress
     from tfavmae.tasks import retrieval
 
     if not args.query:
-        refuse(args, ["by", "top", "html"], "a command without --query")
+        refuse(args, ["by", "top"], "a command without --query")
     loaded = trained.load(args)
     # Figures are measured on held-out clips; a search looks through everything.
     everywhere = args.query and not args.split
     split = loaded.open_all() if everywhere else loaded.open_split(args.split)
     labels = {retrieval.COUNTS_AS_MISS} & set(split.label_features)
-    rows = _gallery(split, args.gallery)
-    vectors = loaded.embed_split(split, tuple(labels), rows)
+    rows = _gallery(args, split)
+    vectors = loaded.embed_split(split, tuple(labels), rows, args.views)
     if args.query:
         with loaded.open_files(args.query) as clips:
             _search(args, loaded, split, vectors, clips)
         return None
-    result = retrieval.evaluate(vectors, files=split.files())
+    with Progress(is_shown=len(vectors["example_index"]) >= _MANY) as progress:
+        result = retrieval.evaluate(vectors, files=split.files(), progress=progress)
     tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
     trained.report(loaded, result, "retrieval", split)
+    if args.html:
+        print(_page(args.html, loaded, split, vectors, result))
     return result
 
 
-def _gallery(split: "ClipSplit", size: int | None) -> "np.ndarray | None":
-    """Rows of the first `size` clips that have audio and video; None for all rows."""
-    if size is None:
-        return None
-    rows = split.rows(keep=("audio", "video"))
-    if not 1 <= size <= len(rows):
-        raise UserError(
-            f"--gallery must be 1 to {len(rows)}, the clips of {split.name} that have "
-            f"audio and video; received --gallery {size}"
-        )
-    return rows[:size]
+def _gallery(args: argparse.Namespace, split: "ClipSplit") -> "np.ndarray | None":
+    """Rows of the clips to use; None for all."""
+    from tfavmae.tasks import subsets
+
+    if args.gallery:
+        return subsets.first_complete(split, args.gallery)
+    if args.per_class:
+        return subsets.of_each_class(split, args.per_class)
+    return subsets.of_ids(split, args.ids) if args.ids else None
+
+
+def _page(
+    path: str,
+    loaded: "Trained",
+    split: "ClipSplit",
+    vectors: "dict[str, np.ndarray]",
+    result: "RetrievalResult",
+) -> "pathlib.Path":
+    """Writes the page of a measurement: figures, and searches that hit and miss."""
+    from tfavmae.report import page
+    from tfavmae.report.stored_clips import stored_clip
+    from tfavmae.tasks import retrieval
+
+    examples = retrieval.examples(vectors)
+    rows = {row for one in examples for row in (one.query, *one.results)}
+    report = page.Report(
+        title=f"Retrieval on {split.name} of {split.info.full_name}",
+        subtitle=f"Embeddings of {loaded.run.workdir}.",
+        retrieval=result,
+        retrieval_examples=examples,
+        clips={row: stored_clip(split, row) for row in rows},
+        num_files=result.num_files,
+    )
+    return page.write(path, report)
 
 
 def _search(
@@ -127,7 +171,11 @@ def _search(
     from tfavmae.report.stored_clips import media_clip, stored_clip
 
     searches, refused = find(
-        vectors, clips, loaded.embed_split(clips.split), args.by, args.top or _TOP
+        vectors,
+        clips,
+        loaded.embed_split(clips.split, num_views=args.views),
+        args.by,
+        args.top or _TOP,
     )
     skipped = [*clips.bad_files, *refused]
     trained.print_skipped(skipped)

@@ -40,6 +40,27 @@ def centre(
     return window(size, full / size, offset, frame_size)
 
 
+def part_shown(
+    height: int,
+    width: int,
+    frame_size: tuple[int, int],
+    shorter_side: int | None = None,
+) -> tuple[float, float, float, float]:
+    """The part of stored frames that `centre` keeps, as shares of them.
+
+    Args:
+        height, width, frame_size, shorter_side: see `centre`.
+
+    Returns:
+        Top, left, height and width.
+    """
+    _, full = resized(height, width, frame_size, shorter_side)
+    wanted = tf.constant(frame_size, tf.float64)
+    offset = tf.round((full - wanted) / 2)
+    top, left, height_kept, width_kept = tf.concat([offset / full, wanted / full], 0)
+    return float(top), float(left), float(height_kept), float(width_kept)
+
+
 def window(
     size: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, frame_size: tuple[int, int]
 ) -> Crop:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfavmae.layers.embedding import audio_grid, video_grid
+from tfavmae.layers.masking import TokenMasking
 from tfavmae.models.cav_mae import CAVMAE, cav_mae_classifier_encoder
 from tfavmae.models.classifier import AudioVisualClassifier
 from tfavmae.models.encoders import AudioVisualEncoder
@@ -227,7 +228,20 @@ class CAVMAESync(CAVMAE):
         training: bool = False,
     ) -> dict[str, keras.KerasTensor]:
         masked = self.drops_tokens(masked, training)
-        inputs = {
+        outputs = super().call(self._of_pairs(inputs), masked=masked, training=training)
+        return outputs if masked else outputs | self._clip_embeddings(outputs)
+
+    def reconstruct(
+        self,
+        inputs: Mapping[str, Any],
+        maskings: Mapping[str, TokenMasking | None],
+    ) -> dict[str, keras.KerasTensor]:
+        """Outputs of pairs `(batch * pairs, ...)`; see `MaskedAutoencoder`."""
+        return super().reconstruct(self._of_pairs(inputs), maskings)
+
+    def _of_pairs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs, with noise and numbers of examples for each pair."""
+        found = {
             **inputs,
             **_per_pair(inputs, ("audio_noise", "video_noise"), self.num_pairs),
         }
@@ -235,17 +249,17 @@ class CAVMAESync(CAVMAE):
         if rows is not None:
             pair = ops.arange(self.num_pairs, dtype="int32")
             rows = ops.cast(rows, "int32")[:, None] * self.num_pairs + pair
-            inputs["example_index"] = ops.reshape(rows, (-1,))
-        outputs = super().call(inputs, masked=masked, training=training)
-        return outputs if masked else outputs | self._clip_embeddings(outputs)
+            found["example_index"] = ops.reshape(rows, (-1,))
+        return found
 
     def encode(
         self,
         tokens: Mapping[str, keras.KerasTensor],
         training: bool = False,
         views: int = 1,
+        **options: Any,
     ) -> dict[str, keras.KerasTensor]:
-        outputs = super().encode(tokens, training, views)
+        outputs = super().encode(tokens, training, views, **options)
         for m in tokens:
             token = outputs[f"{m}_unimodal_class_token"]
             outputs[f"{m}_embedding"] = ops.cast(token, "float32")

@@ -3,6 +3,7 @@
 Each check raises a `ValueError` with the reason.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from tfavmae.layers.pooling import POOLINGS
@@ -111,6 +112,40 @@ def check_counts(model: "MaskedAutoencoder") -> None:
                         f"The masking of {m} removes none of its {total[m]} tokens and "
                         "leaves nothing to reconstruct; raise its `ratio`."
                     )
+
+
+def check_reconstructs(model: "MaskedAutoencoder", kept: dict[str, int]) -> None:
+    """Raises a `ValueError` where a model cannot predict the patches of its inputs.
+
+    Args:
+        model: any.
+        kept: number of visible tokens of each modality of the inputs.
+    """
+    requires = {r for x in model.objectives for r in x.requires}
+    if model.decoder is None or model.teacher is not None:
+        what = "a teacher's features" if model.teacher is not None else "nothing"
+        raise ValueError(
+            f"Reconstruction needs a model that predicts patches; this one predicts "
+            f"{what}. Use one that was pretrained to reconstruct its inputs."
+        )
+    if not any(kept.values()):
+        raise ValueError("One token at least must be visible; lower a ratio.")
+    if "reconstruction" not in requires:
+        if len(kept) < 2:
+            raise ValueError(
+                f"This model predicts a modality from the other one and needs both. "
+                f"Received: {tuple(kept)}."
+            )
+        total = {m: math.prod(x.grid) for m, x in model.inputs_by_modality.items()}
+        _check_contexts(model.decoder, list(kept), kept, total)
+        return
+    empty = [m for m, count in kept.items() if not count]
+    if empty and model.decoder.sharing != "early":
+        raise ValueError(
+            f"A ratio of 1 leaves none of the {empty[0]} tokens, and this decoder "
+            "reads each modality by itself; only one of both "
+            "(`decoder.sharing='early'`) or one that inpaints can do without."
+        )
 
 
 def _check_contexts(

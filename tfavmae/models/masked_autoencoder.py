@@ -10,11 +10,16 @@ from tfavmae.layers.embedding import standardize_patches
 from tfavmae.layers.masking import TokenMasking, gather_tokens
 from tfavmae.layers.presence import split_tokens
 from tfavmae.models.base import VIEW_SUFFIXES, AudioVisualModel
-from tfavmae.models.composition import check_composition, check_counts
+from tfavmae.models.composition import (
+    check_composition,
+    check_counts,
+    check_reconstructs,
+)
 from tfavmae.models.decoders import AudioVisualDecoder
 from tfavmae.models.encoders import AudioVisualEncoder
 from tfavmae.models.transfer import copy_matching_weights
 
+_TARGET_PARTS = ("target", "target_mean", "target_std")
 TARGET_NORMALIZATIONS = (None, "patch", "patch_biased", "patch_channels")
 
 
@@ -174,9 +179,89 @@ class MaskedAutoencoder(AudioVisualModel):
         outputs |= {f"{m}_is_masked": x for m, x in is_masked.items()}
         for m, x in self._target_values(patches).items():
             parts = self._normalize_target(m, x)
-            names = ("target", "target_mean", "target_std")
-            named = zip(names, parts, strict=True)
+            named = zip(_TARGET_PARTS, parts, strict=True)
             outputs |= {f"{m}_{name}": part for name, part in named}
+        return outputs
+
+    def reconstruct(
+        self,
+        inputs: Mapping[str, Any],
+        maskings: Mapping[str, TokenMasking | None],
+    ) -> dict[str, keras.KerasTensor]:
+        """Predicts patches under masks other than those of training.
+
+        Args:
+            inputs: as of a call; noise decides what is masked, as there.
+            maskings: of each modality of the inputs; `None` removes all its tokens, so
+                that it is predicted from the other one alone.
+
+        Returns:
+            dict of named tensors, for each modality `_input`, `_is_masked`,
+            `_prediction`, `_target`, `_target_mean` and `_target_std`; see the class.
+            After inpainting alone (AV-MAE, section 3.4), the masked patches are those
+            that the decoder has a mask token for.
+
+        Raises:
+            ValueError: the model does not predict patches, or not without a token of
+                their own modality.
+        """
+        outputs = self.read(inputs)
+        patches = self.patchify(outputs)
+        chosen = {m: maskings[m] for m in patches}
+        kept = {m: 0 if x is None else x.num_kept for m, x in chosen.items()}
+        check_reconstructs(self, kept)
+        order = {}
+        for m, x in patches.items():
+            noise = self._noise(inputs, m, x, training=False)
+            # Where nothing is kept, the order is that of the noise.
+            masking = chosen[m]
+            if masking is None:
+                masking = TokenMasking((x.shape[1],), 0.0)
+            order[m] = masking(noise)
+        seen = {m: x for m, x in patches.items() if kept[m]}
+        tokens = self.tokenize(seen, {m: order[m][:, : kept[m]] for m in seen})
+        outputs |= self._predicted(tokens, order, kept)
+        for m, x in patches.items():
+            if f"{m}_is_masked" not in outputs:
+                place = ops.argsort(order[m], axis=1)
+                outputs[f"{m}_is_masked"] = place >= kept[m]
+            parts = self._normalize_target(m, x)
+            for name, part in zip(_TARGET_PARTS, parts, strict=True):
+                outputs[f"{m}_{name}"] = part
+        return outputs
+
+    def _predicted(
+        self,
+        tokens: Mapping[str, keras.KerasTensor],
+        order: Mapping[str, keras.KerasTensor],
+        kept: Mapping[str, int],
+    ) -> dict[str, keras.KerasTensor]:
+        """Predictions from the visible tokens of one modality or both."""
+        if self.joint_ratio is not None:
+            whole = _joint_order(order, kept)
+            visible = {"joint": ops.concatenate(list(tokens.values()), axis=1)}
+            encoded = self.encode(visible)["joint_tokens"]
+            return self.decoder.decode_jointly(encoded, whole, training=False)
+        # A modality alone must be encoded as the decoder's input of both is.
+        options = {"joint_alone": True} if self.encoder.multi_stream else {}
+        encoded = self.encode(tokens, **options)
+        first = next(iter(tokens))
+        none = encoded[f"{first}_tokens"][:, :0]
+        visible = {m: encoded.get(f"{m}_tokens", none) for m in order}
+        if any("reconstruction" in x.requires for x in self.objectives):
+            return self.decoder(visible, order, training=False)
+        inpainting = [x for x in self.objectives if "inpainting" in x.requires]
+        wanted = [m for m in order if any(m in x.modalities for x in inpainting)]
+        found = self.decoder.inpaint(visible, order, wanted, training=False)
+        outputs = {}
+        for m in wanted:
+            prediction = found[f"{m}_inpainting"]
+            predicted = found[f"{m}_masked_inpainting"].shape[1]
+            place = ops.arange(prediction.shape[1], dtype="int32")
+            masked = place >= prediction.shape[1] - predicted
+            shape = (ops.shape(prediction)[0], prediction.shape[1])
+            outputs[f"{m}_is_masked"] = ops.broadcast_to(masked[None], shape)
+            outputs[f"{m}_prediction"] = prediction
         return outputs
 
     def _masked_views(
@@ -302,6 +387,18 @@ def _stack(
     if len(views) == 1:
         return views[0]
     return {m: ops.concatenate([v[m] for v in views], axis=0) for m in views[0]}
+
+
+def _joint_order(
+    order: Mapping[str, keras.KerasTensor], kept: Mapping[str, int]
+) -> keras.KerasTensor:
+    """The order of the tokens of all modalities as one sequence, visible ones first."""
+    visible, removed, start = [], [], 0
+    for m, x in order.items():
+        visible.append(x[:, : kept[m]] + start)
+        removed.append(x[:, kept[m] :] + start)
+        start += x.shape[1]
+    return ops.concatenate([*visible, *removed], axis=1)
 
 
 def _separate_views(

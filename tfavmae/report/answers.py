@@ -1,14 +1,20 @@
-"""Pages of what a model answers about media files: classes, and search results."""
+"""Pages of what a model answers about media files: classes, finds, places of sounds."""
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfavmae.pages import rendering
+from tfavmae.report import sections
 from tfavmae.report.cards import AudioLibrary, make_card
-from tfavmae.report.contents import Clip
+from tfavmae.report.contents import Clip, Report
+from tfavmae.report.curves import error_chart
+from tfavmae.report.reconstructions import Reconstruction
+from tfavmae.tasks.localization import LocalizationResult
+from tfavmae.tasks.reconstruction import ReconstructionResult
+from tfavmae.tasks.results import Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,21 @@ class Found:
     modality: str
     results: list[Clip]
     similarities: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A clip, and the same under the map of where its sound comes from.
+
+    Args:
+        clip: as it is.
+        overlay: with painted frames.
+        score: cosine similarity of its audio and video.
+    """
+
+    clip: Clip
+    overlay: Clip
+    score: float
 
 
 def write_predictions(
@@ -108,6 +129,87 @@ def write_search(
     return _write(path, title, f"In {gallery}.", "searches", rows, refused, library)
 
 
+def write_localization(
+    path: str | os.PathLike,
+    located: Sequence[Located],
+    refused: Sequence[tuple[str, str]],
+    model: str,
+    result: LocalizationResult | None = None,
+) -> pathlib.Path:
+    """Writes a page of clips beside their maps; arguments as `write_predictions`.
+
+    Args:
+        path: of the page; its folder is made.
+        located: to show, in this order.
+        refused: `(file, reason)` of those that have no map.
+        model: the run that was asked.
+        result: figures, where the sources are known.
+    """
+    library = AudioLibrary()
+    rows = [
+        {
+            "cards": [make_card(x, library) for x in (one.clip, one.overlay)],
+            "score": one.score,
+        }
+        for one in located
+    ]
+    figures = []
+    if result is not None:
+        figures.append(_measured(result))
+    title = "Where the sound comes from"
+    subtitle = f"Maps of {model}."
+    return _write(path, title, subtitle, "maps", rows, refused, library, figures)
+
+
+def write_reconstructions(
+    path: str | os.PathLike,
+    clips: Sequence[Reconstruction],
+    refused: Sequence[tuple[str, str]],
+    model: str,
+    note: str,
+    result: ReconstructionResult | None = None,
+) -> pathlib.Path:
+    """Writes a page of clips, what was hidden of them, and what a model made of it.
+
+    Args:
+        path: of the page; its folder is made.
+        clips: to show, in this order.
+        refused: `(file, reason)` of those that could not be reconstructed.
+        model: the run that was asked.
+        note: what the predictions are.
+        result: errors of a split, with a chart of each modality.
+    """
+    library = AudioLibrary()
+    rows = sections.reconstructions(Report("", reconstructions=[*clips]), library)
+    figures = []
+    if result is not None:
+        charts = {
+            f"Error of {m} by the share removed": error_chart(result, m)
+            for m in result.modalities
+        }
+        figures.append(_measured(result, charts))
+    title, subtitle = "What is imagined", f"By {model}. {note}"
+    return _write(
+        path, title, subtitle, "reconstructions", rows, refused, library, figures
+    )
+
+
+def _measured(
+    result: Result, charts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A section with the table of a result, as the terminal shows it, and charts."""
+    table = result.table()
+    cells = [list(column.cells) for column in table.columns]
+    body = {
+        "head": [str(column.header) for column in table.columns],
+        "rows": list(zip(*cells, strict=True)),
+        "note": str(table.caption or ""),
+        "charts": dict(charts or {}),
+    }
+    title = str(table.title).capitalize()
+    return {"id": "measured", "title": title, "lead": "", "body": body}
+
+
 def _write(
     path: str | os.PathLike,
     title: str,
@@ -116,11 +218,14 @@ def _write(
     rows: list[dict[str, Any]],
     refused: Sequence[tuple[str, str]],
     library: AudioLibrary,
+    figures: Sequence[dict[str, Any]] = (),
 ) -> pathlib.Path:
-    sections = [{"id": kind, "title": kind.capitalize(), "lead": "", "body": rows}]
+    shown = [*figures]
+    if rows:
+        shown.append({"id": kind, "title": kind.capitalize(), "lead": "", "body": rows})
     if refused:
         title_of_refused = "Without an answer"
-        sections.append(
+        shown.append(
             {"id": "skipped", "title": title_of_refused, "lead": "", "body": refused}
         )
     return rendering.write(
@@ -130,6 +235,6 @@ def _write(
         subtitle=subtitle,
         verdict=None,
         wall=[],
-        sections=sections,
+        sections=shown,
         sounds=library.sounds(),
     )

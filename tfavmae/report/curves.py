@@ -9,6 +9,7 @@ from markupsafe import Markup
 from tfavmae.report.figures import COLORS, LABELS, new_axes, to_svg
 from tfavmae.tasks.classification import ClassificationResult
 from tfavmae.tasks.metrics import Estimate
+from tfavmae.tasks.reconstruction import ReconstructionResult
 from tfavmae.tasks.retrieval import RetrievalResult
 
 # Entries of a history row that are not curves, and curves that say how the run went
@@ -307,3 +308,37 @@ def _safe(label: str, length: int = 26) -> str:
     """A short label that Matplotlib takes literally: `$` would start a formula."""
     short = label if len(label) <= length else label[: length - 1] + "…"
     return short.replace("$", r"\$")
+
+
+_LINES = ("-", "--", "-.", ":")
+
+
+def error_chart(result: ReconstructionResult, modality: str) -> Markup:
+    """SVG of the reconstruction error over the masking ratio, a line per strategy.
+
+    Args:
+        result: errors by strategy and ratio (CAV-MAE, figure 5).
+        modality: whose error and ratio to draw.
+    """
+    found: dict[str, list[tuple[float, Estimate]]] = {}
+    for one in result.masks:
+        if modality in one.errors:
+            point = one.ratios[modality], one.errors[modality]
+            found.setdefault(one.strategy, []).append(point)
+    with new_axes(4.6, 2.9) as axes:
+        for number, (strategy, points) in enumerate(found.items()):
+            ratios, errors = zip(*sorted(points, key=lambda x: x[0]), strict=True)
+            axes.plot(
+                [100 * r for r in ratios],
+                [e.value for e in errors],
+                color=COLORS[modality if number % 2 == 0 else "ink"],
+                linestyle=_LINES[number // 2 % len(_LINES)],
+                marker="osD^v<>"[number % 7],
+                markersize=4,
+                label=strategy.replace("_", "-"),
+            )
+        axes.set_xlabel("% removed")
+        axes.set_ylabel("mean squared error")
+        axes.grid(axis="y")
+        axes.legend(frameon=False, fontsize=8.5)
+        return to_svg(axes, f"reconstruction error of {modality} by masking ratio")

@@ -1,4 +1,4 @@
-"""Images and audio as data URIs, for pages that carry their media themselves."""
+"""Images and audio as files and as data URIs, for pages that carry them themselves."""
 
 import base64
 import io
@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 
 
-def png_uri(image: np.ndarray) -> str:
+def png(image: np.ndarray) -> bytes:
     """A lossless image, uint8 `(height, width, 3)` or, with transparency, `(..., 4)`.
 
     Raises:
         ValueError: the image has another type or number of axes.
     """
-    return _uri("image/png", _encoded(image, "PNG", optimize=True))
+    return _encoded(image, "PNG", optimize=True)
+
+
+def png_uri(image: np.ndarray) -> str:
+    """A lossless image; see `png`."""
+    return _uri("image/png", png(image))
 
 
 def jpeg_uri(image: np.ndarray, quality: int = 82) -> str:
@@ -33,6 +38,11 @@ def filmstrip_uri(frames: np.ndarray) -> str:
 
 
 def wav_uri(waveform: np.ndarray, sample_rate_hz: int) -> str:
+    """Mono audio; see `wav`."""
+    return _uri("audio/wav", wav(waveform, sample_rate_hz))
+
+
+def wav(waveform: np.ndarray, sample_rate_hz: int) -> bytes:
     """Mono audio, int16 `(samples,)`, as a WAV file.
 
     Raises:
@@ -51,7 +61,7 @@ def wav_uri(waveform: np.ndarray, sample_rate_hz: int) -> str:
         file.setframerate(sample_rate_hz)
         # WAV is little-endian, whatever the machine.
         file.writeframes(waveform.astype("<i2").tobytes())
-    return _uri("audio/wav", buffer.getvalue())
+    return buffer.getvalue()
 
 
 def waveform_path(waveform: np.ndarray, num_bars: int = 56) -> str:

@@ -1,22 +1,23 @@
 """Images of what a masked autoencoder saw and what it reconstructed."""
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfavmae.files import write_atomically
 from tfavmae.layers.embedding import unpatchify_audio, unpatchify_video
-from tfavmae.report import resynthesis
+from tfavmae.report import media_html, resynthesis
+from tfavmae.tasks.reconstruction import Masks
 
 HIDDEN_GREY = 128
 _TILE_HEIGHT = 128
-_NEEDED = {
-    f"{modality}_{name}"
-    for modality in ("audio", "video")
-    for name in ("input", "prediction", "is_masked", "target_mean", "target_std")
-}
+_PARTS = ("input", "prediction", "is_masked", "target", "target_mean", "target_std")
+_NEEDED = {f"{m}_{name}" for m in ("audio", "video") for name in _PARTS}
 
 
 @dataclasses.dataclass
@@ -31,6 +32,9 @@ class Triptych:
         masked_fraction: share of the patches that were masked.
         values: what `reconstructed` shows, normalised like the model's input: audio
             `(frames, mel bins)`, video `(frames, height, width, 3)`.
+        true_values: what `original` shows, likewise.
+        error: mean squared error of the masked patches in the units of the target; NaN
+            where nothing is masked.
     """
 
     original: np.ndarray
@@ -38,15 +42,26 @@ class Triptych:
     reconstructed: np.ndarray
     masked_fraction: float
     values: np.ndarray
+    true_values: np.ndarray
+    error: float = float("nan")
 
 
 @dataclasses.dataclass
 class Reconstruction:
-    """The triptychs of a clip, one for each modality that it has."""
+    """The triptychs of a clip, one for each modality that it has.
+
+    Attributes:
+        name: of the clip.
+        audio, video: the triptychs.
+        sounds: waveforms to play beside them by what they are, int16 `(samples,)`.
+        sample_rate_hz: of these.
+    """
 
     name: str
     audio: Triptych | None = None
     video: Triptych | None = None
+    sounds: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sample_rate_hz: int = 16000
 
 
 def reconstruct(
@@ -54,6 +69,7 @@ def reconstruct(
     batch: dict[str, Any],
     num_clips: int = 4,
     names: Sequence[str] | None = None,
+    masks: Masks | None = None,
 ) -> list[Reconstruction]:
     """Masks and reconstructs the first clips of a batch.
 
@@ -66,13 +82,23 @@ def reconstruct(
         batch: a batch of the pipeline.
         num_clips: number of clips.
         names: of the clips; by default their `example_index`.
+        masks: what to hide; by default as in training.
 
     Returns:
-        One `Reconstruction` per clip.
+        One `Reconstruction` per clip. Of a model of pairs (CAV-MAE Sync), the pair in
+        the middle of each clip.
     """
     rows = {key: np.asarray(value)[:num_clips] for key, value in batch.items()}
-    outputs = model(rows, masked=True, training=False)
-    outputs = {k: np.asarray(v, "float32") for k, v in outputs.items() if k in _NEEDED}
+    if masks is None:
+        outputs = model(rows, masked=True, training=False)
+    else:
+        outputs = masks.reconstruct(model, rows)
+    pairs = getattr(model, "num_pairs", 1)
+    outputs = {
+        k: np.asarray(v, "float32")[pairs // 2 :: pairs]
+        for k, v in outputs.items()
+        if k in _NEEDED
+    }
     count = len(rows["example_index"])
     names = names or [f"clip {index}" for index in rows["example_index"]]
     found = [Reconstruction(name) for name in names[:count]]
@@ -80,7 +106,9 @@ def reconstruct(
         if f"{modality}_prediction" not in outputs:
             continue
         triptychs = draw(model.inputs_by_modality[modality], outputs)
+        errors = _errors(outputs, modality)
         for clip, row, triptych in zip(found, range(count), triptychs, strict=True):
+            triptych.error = float(errors[row])
             if rows[f"{modality}_present"][row] > 0:
                 setattr(clip, modality, triptych)
     return found
@@ -94,6 +122,14 @@ def _patches(
     predicted = outputs[f"{modality}_prediction"] * scale + shift
     hidden = outputs[f"{modality}_is_masked"][..., None]
     return predicted, np.broadcast_to(hidden, predicted.shape)
+
+
+def _errors(outputs: dict[str, np.ndarray], modality: str) -> np.ndarray:
+    """Mean squared error of each clip's masked patches, `(clips,)`."""
+    difference = outputs[f"{modality}_prediction"] - outputs[f"{modality}_target"]
+    hidden = outputs[f"{modality}_is_masked"]
+    each = (np.square(difference).mean(-1) * hidden).sum(1)
+    return np.where(hidden.any(1), each / np.maximum(hidden.sum(1), 1), np.nan)
 
 
 def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]:
@@ -117,7 +153,7 @@ def _draw_audio(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
             # Time from left to right, low notes below.
             for v in (np.where(sounds, values, low).T[::-1] for values in (x, filled))
         )
-        yield _triptych(before, after, h.T[::-1], filled)
+        yield _triptych(before, after, h.T[::-1], filled, x)
 
 
 def _draw_video(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]:
@@ -131,7 +167,7 @@ def _draw_video(spec: Any, outputs: dict[str, np.ndarray]) -> Iterator[Triptych]
     for x, y, h in zip(original, predicted, hidden, strict=True):
         filled = np.where(h > 0, y, x)
         before, after = (_strip(_to_uint8(v * scale + shift)) for v in (x, filled))
-        yield _triptych(before, after, _strip(h)[..., 0], filled)
+        yield _triptych(before, after, _strip(h)[..., 0], filled, x)
 
 
 def _triptych(
@@ -139,13 +175,14 @@ def _triptych(
     reconstructed: np.ndarray,
     hidden: np.ndarray,
     values: np.ndarray,
+    true_values: np.ndarray,
 ) -> Triptych:
     alpha = np.where(hidden > 0, 0, 255).astype("uint8")[..., None]
     # Masked pixels are black as well: a viewer that drops transparency must not show
     # what the model did not see.
     visible = np.concatenate([np.where(alpha > 0, original, 0), alpha], -1)
     fraction = float((hidden > 0).mean())
-    return Triptych(original, visible, reconstructed, fraction, values)
+    return Triptych(original, visible, reconstructed, fraction, values, true_values)
 
 
 def _strip(frames: np.ndarray) -> np.ndarray:
@@ -202,6 +239,50 @@ def tensorboard_media(
         audio = [resynthesis.waveform(layer, x) for x in spectrograms]
         media["reconstruction_audio"] = np.stack(audio)
     return media
+
+
+def add_sounds(clip: Reconstruction, front_end: Any) -> None:
+    """Adds waveforms of the original and of the reconstructed spectrogram.
+
+    Both have phases of `resynthesis.waveform`: what they differ in is the
+    reconstruction.
+
+    Args:
+        clip: gets the sounds, if it has audio.
+        front_end: the layer that computed the spectrogram.
+    """
+    if clip.audio is None:
+        return
+    clip.sample_rate_hz = front_end.sample_rate_hz
+    clip.sounds = {
+        "original": resynthesis.waveform(front_end, clip.audio.true_values),
+        "reconstructed": resynthesis.waveform(front_end, clip.audio.values),
+    }
+
+
+def write_files(folder: str | os.PathLike, clip: Reconstruction) -> list[pathlib.Path]:
+    """Writes a clip's images as PNG files and its sounds as WAV files.
+
+    Args:
+        folder: for the files of this clip, such as `audio_reconstructed.png` and
+            `reconstructed.wav`; it is made.
+        clip: from `reconstruct`.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    folder, written = pathlib.Path(folder), []
+    for modality in ("audio", "video"):
+        triptych = getattr(clip, modality)
+        for kind in ("original", "visible", "reconstructed") if triptych else ():
+            path = folder / f"{modality}_{kind}.png"
+            write_atomically(path, media_html.png(getattr(triptych, kind)))
+            written.append(path)
+    for kind, waveform in clip.sounds.items():
+        path = folder / f"{kind}.wav"
+        write_atomically(path, media_html.wav(waveform, clip.sample_rate_hz))
+        written.append(path)
+    return written
 
 
 def _tile(triptych: Triptych | None, width: int, gap: int = 4) -> np.ndarray:

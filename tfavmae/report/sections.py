@@ -60,10 +60,12 @@ def _reconstruction(one: Reconstruction) -> dict[str, Any]:
     parts = {"spectrogram": one.audio, "frames": one.video}
     parts = {name: t for name, t in parts.items() if t is not None}
     shares = [f"{100 * t.masked_fraction:.0f} % of the {n}" for n, t in parts.items()]
+    errors = [f"{n} {t.error:.3f}" for n, t in parts.items() if t.error == t.error]
+    error = f"; mean squared error: {', '.join(errors)}" if errors else ""
     captions = {
         "original": "original",
         "visible": f"without {' and '.join(shares)}",
-        "reconstructed": "reconstructed",
+        "reconstructed": f"reconstructed{error}",
     }
     rows: list[dict[str, Any]] = []
     for kind, caption in captions.items():
@@ -79,7 +81,11 @@ def _reconstruction(one: Reconstruction) -> dict[str, Any]:
         rows.append({"kind": kind, "caption": caption, "images": images})
     # A video of many frames makes a long strip: give it the width of the page.
     is_long = sum(image["ratio"] for image in rows[0]["images"]) > 6
-    return {"name": one.name, "rows": rows, "is_long": is_long}
+    sounds = [
+        {"name": name, "uri": media_html.wav_uri(waveform, one.sample_rate_hz)}
+        for name, waveform in one.sounds.items()
+    ]
+    return {"name": one.name, "rows": rows, "is_long": is_long, "sounds": sounds}
 
 
 def retrieval(report: Report, library: AudioLibrary) -> dict[str, Any] | None:

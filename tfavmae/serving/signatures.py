@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 from tfavmae.serving import reconstruction
 from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.refusals import checked
+from tfavmae.tasks import heat_maps
 from tfavmae.tasks.forward import MODALITIES, Batch
 
 ENCODED = "_encoded"  # ends the names of signatures that take files
@@ -106,12 +106,8 @@ def signatures_of(
         found.append(Signature("embed", used))
     found += [Signature(f"embed_{m}", (m,)) for m in embedded]
     rows = {m: len(inputs[m]) for m in used}
-    has_map = all(
-        _own_tokens(alone[m], m).shape[:2]
-        == (rows[m], math.prod(model.inputs_by_modality[m].grid))
-        for m in embedded
-    )
-    if len(embedded) == 2 and has_map:
+    has_maps = all(heat_maps.has_map(model, alone[m], m, rows[m]) for m in embedded)
+    if len(embedded) == 2 and has_maps:
         found.append(Signature("similarity", used))
     if with_decoder and reconstruction.can_reconstruct(model):
         settings = {"seed": 0, **reconstruction.trained_ratios(model)}
@@ -140,34 +136,15 @@ def answer(
     named = model({k: batch[k] for k in names if k in batch}, training=False)
     if "logits" in named and signature.name in ("classify", "events"):
         return _classes(model, named["logits"])
-    vectors = {
-        f"{m}_embedding": _unit(named[f"{m}_embedding"]) for m in signature.modalities
-    }
-    if signature.name != "similarity":
-        return vectors
-    audio, video = (vectors[f"{m}_embedding"] for m in MODALITIES)
+    if signature.name == "similarity":
+        return heat_maps.similarity(model, named)
     return {
-        "score": tf.reduce_sum(audio * video, -1),
-        "video_map": _map(model, named, "video", audio),
-        "audio_map": _map(model, named, "audio", video),
+        f"{m}_embedding": _unit(named[f"{m}_embedding"]) for m in signature.modalities
     }
 
 
 def _unit(x: Any) -> tf.Tensor:
     return tf.math.l2_normalize(tf.cast(x, "float32"), -1)
-
-
-def _own_tokens(outputs: Any, modality: str) -> Any:
-    """Tokens that depend on this modality alone, whose mean is its embedding."""
-    own = f"{modality}_unimodal_tokens"
-    return outputs[own if own in outputs else f"{modality}_tokens"]
-
-
-def _map(model, named, modality, other):
-    """Cosines of a modality's tokens with the other one's embedding, on its grid."""
-    tokens = _unit(_own_tokens(named, modality))
-    cosines = tf.reduce_sum(tokens * other[:, None], -1)
-    return tf.reshape(cosines, [-1, *model.inputs_by_modality[modality].grid])
 
 
 def _classes(model, logits):

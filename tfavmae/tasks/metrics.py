@@ -1,12 +1,12 @@
 """Metrics of retrieval and classification as pure functions of NumPy arrays.
 
-Retrieval: `paired_ranks`, `recall_at_k`, `Ranks.median`. Classification: `accuracy`,
+Retrieval: `ranks_both_ways`, `recall_at_k`, `Ranks.median`. Classification: `accuracy`,
 `top_k_hits`, `confusion_matrix`, `average_precision`, `roc_auc`, `d_prime`. Confidence
 intervals: `bootstrap`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.special
@@ -14,6 +14,9 @@ import scipy.special
 from tfavmae.class_metrics import average_precision as average_precision
 from tfavmae.class_metrics import mean_over_classes as mean_over_classes
 from tfavmae.class_metrics import roc_auc as roc_auc
+
+# Called with a step, the number of things done and of all.
+Progress = Callable[[str, int, int], None]
 
 # Conventions for ties, see `recall_at_k`.
 TIES = ("expected", "pessimistic", "repeated")
@@ -105,10 +108,15 @@ def _check_ties(ties: str) -> None:
 
 def normalize(embeddings: np.ndarray) -> np.ndarray:
     """Scales each row of `(..., hidden_dim)` to length 1, in float64."""
-    rows = np.asarray(embeddings, "float64")
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    rows = np.array(embeddings, "float64")  # a copy, which is scaled in place
+    lengths = np.sqrt(np.einsum("...i,...i->...", rows, rows))[..., None]
     # A zero vector stays zero: equally unlike all others, a tie instead of NaN.
-    return rows / np.where(lengths == 0, 1.0, lengths)
+    rows /= np.where(lengths == 0, 1.0, lengths)
+    return rows
+
+
+# Similarities that are held at a time, float64: 64 MiB, and as much for comparing them.
+_BLOCK = 2**23
 
 
 def paired_ranks(
@@ -116,38 +124,71 @@ def paired_ranks(
     gallery: np.ndarray,
     *,
     tie_tolerance: float = 1e-9,
-    chunk_size: int = 1024,
+    block_size: int = _BLOCK,
 ) -> Ranks:
     """Ranks gallery row i among all gallery rows for query row i, by cosine similarity.
 
     Args:
-        queries: float array `(clips, hidden_dim)`.
-        gallery: float array `(clips, hidden_dim)`; row i belongs to query i.
-        tie_tolerance: similarities closer than this to the paired one are ties.
-            Matrix products round the same product differently from column to
-            column, so that comparing for equality would break ties at random.
-        chunk_size: queries compared at once; bounds the memory.
+        queries, gallery, tie_tolerance, block_size: see `ranks_both_ways`.
 
     Raises:
         ValueError: the arrays are not pairs, or not finite.
     """
-    queries, gallery = normalize(queries), normalize(gallery)
-    if queries.shape != gallery.shape or len(queries) == 0:
+    return ranks_both_ways(
+        queries, gallery, tie_tolerance=tie_tolerance, block_size=block_size
+    )[0]
+
+
+def ranks_both_ways(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    tie_tolerance: float = 1e-9,
+    block_size: int = _BLOCK,
+    progress: Progress | None = None,
+) -> tuple[Ranks, Ranks]:
+    """Ranks of pairs by cosine similarity: of `second` for `first`, and back.
+
+    The matrix of similarities is made in blocks of rows, once for both directions.
+
+    Args:
+        first: float array `(clips, hidden_dim)`.
+        second: float array `(clips, hidden_dim)`; row i belongs to row i of `first`.
+        tie_tolerance: similarities closer than this to the paired one are ties.
+            Matrix products round the same product differently from column to
+            column, so that comparing for equality would break ties at random.
+        block_size: similarities at a time; bounds the memory, with two copies of the
+            embeddings in float64.
+        progress: called with a step, the number of queries done and of all.
+
+    Raises:
+        ValueError: the arrays are not pairs, or not finite.
+    """
+    if np.shape(first) != np.shape(second) or len(first) == 0:
         raise ValueError(
             "`queries` and `gallery` must be pairs of at least one row; received "
-            f"queries.shape={queries.shape}, gallery.shape={gallery.shape}."
+            f"queries.shape={np.shape(first)}, gallery.shape={np.shape(second)}."
         )
+    first, second = normalize(first), normalize(second)
     # A comparison with NaN is False, so a model that diverged would rank first.
-    if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("Embeddings must be finite; received NaN or infinity.")
-    better, equal = [], []
-    for start in range(0, len(queries), chunk_size):
-        similarity = queries[start : start + chunk_size] @ gallery.T  # (rows, clips)
-        rows = np.arange(len(similarity))
-        excess = similarity - similarity[rows, start + rows][:, None]
-        better.append((excess > tie_tolerance).sum(1))
-        equal.append((np.abs(excess) <= tie_tolerance).sum(1))
-    return Ranks(np.concatenate(better), np.concatenate(equal))
+    count = len(first)
+    paired = np.einsum("ij,ij->i", first, second)
+    ahead, level = np.zeros((2, count), np.int64), np.zeros((2, count), np.int64)
+    rows = max(1, block_size // count)
+    for start in range(0, count, rows):
+        block = slice(start, start + rows)
+        similarity = first[block] @ second.T  # (rows, clips)
+        for way, own in ((0, paired[block, None]), (1, paired)):
+            better = (similarity > own + tie_tolerance).sum(1 - way)
+            known = (similarity >= own - tie_tolerance).sum(1 - way) - better
+            place = block if way == 0 else slice(None)
+            ahead[way, place] += better
+            level[way, place] += known
+        if progress:
+            progress("ranking", min(start + rows, count), count)
+    return Ranks(ahead[0], level[0]), Ranks(ahead[1], level[1])
 
 
 def recall_at_k(ranks: Ranks, k: int, ties: str = "expected") -> float:

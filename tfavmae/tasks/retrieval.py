@@ -1,4 +1,4 @@
-"""Zero-shot retrieval across modalities: video by audio and audio by video."""
+"""Retrieval across modalities: video by audio and audio by video."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class RetrievalResult(Result):
             "direction",
             *[f"R@{k}" for k in ks],
             "median rank",
-            title="zero-shot retrieval",
+            title="retrieval",
             caption=f"{caption} (a modality is missing); 95 % intervals over "
             f"{'queries' if clips == f'{self.num_clips} clips' else 'files'}",
         )
@@ -101,6 +101,7 @@ def evaluate(
     ties: str = "expected",
     num_resamples: int = 1000,
     files: np.ndarray | None = None,
+    progress: metrics.Progress | None = None,
 ) -> RetrievalResult:
     """Recall and median rank in both directions over the clips with both modalities.
 
@@ -112,6 +113,7 @@ def evaluate(
         num_resamples: bootstrap resamples of the queries (the gallery stays).
         files: int, the file of each clip of the split, by `example_index`
             (`Split.files`); whole files are resampled then.
+        progress: see `metrics.ranks_both_ways`.
 
     Raises:
         UserError: see `paired`.
@@ -123,8 +125,8 @@ def evaluate(
         missed = embeddings["example_index"][misses]
         groups = files[np.concatenate([pairs["example_index"], missed])]
     directions = {}
-    for name, (query, target) in DIRECTIONS.items():
-        ranks = metrics.paired_ranks(pairs[query], pairs[target])
+    both = metrics.ranks_both_ways(pairs["audio"], pairs["video"], progress=progress)
+    for name, ranks in zip(DIRECTIONS, both, strict=True):
         ranks = ranks.with_misses(num_misses)
         of_hits = groups
         if groups is not None and ties == "repeated":  # a hit for each tie
@@ -173,8 +175,9 @@ def examples(
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(len(index))
     found = []
-    for direction, (query, target) in DIRECTIONS.items():
-        ranks = metrics.paired_ranks(pairs[query], pairs[target]).num_better + 1
+    both = metrics.ranks_both_ways(pairs["audio"], pairs["video"])
+    for (direction, (query, target)), way in zip(DIRECTIONS.items(), both, strict=True):
+        ranks = way.num_better + 1
         hits, misses = drawn[ranks[drawn] <= top], drawn[ranks[drawn] > top]
         num_misses = min(num_queries // 2, len(misses))
         hits = hits[: num_queries - num_misses]
@@ -229,8 +232,11 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             f"None of the {len(both)} clips has both audio and video, which retrieval "
             "compares; use another split."
         )
-    chosen = {m: _embeddings_of(embeddings, m, both) for m in MODALITIES}
-    return chosen | {"example_index": embeddings["example_index"][both]}
+    # In the order of the split, whatever that of the rows: no figure depends on it.
+    rows = np.flatnonzero(both)
+    rows = rows[np.argsort(embeddings["example_index"][rows], kind="stable")]
+    chosen = {m: _embeddings_of(embeddings, m, rows) for m in MODALITIES}
+    return chosen | {"example_index": embeddings["example_index"][rows]}
 
 
 def gallery(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,13 +105,19 @@ class Trained:
 
     @contextlib.contextmanager
     def open_files(
-        self, paths: Iterable[Path], *, strict: bool = False
+        self,
+        paths: Iterable[Path],
+        *,
+        strict: bool = False,
+        stored: Mapping[str, Any] | None = None,
     ) -> Iterator[media.MediaClips]:
         """Media files as clips, made as the clips of the training were.
 
         Args:
             paths: of media files and folders.
             strict: whether a file that cannot be decoded is an error.
+            stored: fields of `DecodeOptions` that differ from the training's, for
+                clips that are to be shown and not to be asked about.
 
         Yields:
             The clips, which exist as long as the block.
@@ -119,20 +125,28 @@ class Trained:
         Raises:
             UserError: there is no such file, or nothing can be decoded.
         """
+        options = dataclasses.replace(self.stored_options(), **(stored or {}))
+        files = media.find_files(paths)
+        seconds = self.config.data.clip_seconds
+        with media.clips_of_files(files, seconds, options, strict=strict) as clips:
+            yield clips
+
+    def stored_options(self) -> DecodeOptions:
+        """The stored form of the training's clips, for files of any length.
+
+        Raises:
+            UserError: the run's folder is damaged.
+        """
         # Of a training clip, the shortest is a matter of the data set; an answer to a
         # short file is better than none.
         stored = {**self.run.stored_as, "min_seconds": 0.0}
         try:
-            options = DecodeOptions(**stored)
+            return DecodeOptions(**stored)
         except TypeError as error:
             raise UserError(
                 f"{self.run.workdir}: is damaged: its clips are stored as "
                 f"{shown(self.run.stored_as)}."
             ) from error
-        files = media.find_files(paths)
-        seconds = self.config.data.clip_seconds
-        with media.clips_of_files(files, seconds, options, strict=strict) as clips:
-            yield clips
 
     def classify_clips(
         self, clips: media.MediaClips
@@ -220,7 +234,11 @@ class Trained:
         }
 
     def embed_split(
-        self, split: ClipSplit, labels: Sequence[str] = (), indices: Any = None
+        self,
+        split: ClipSplit,
+        labels: Sequence[str] = (),
+        indices: Any = None,
+        num_views: int = 1,
     ) -> dict[str, np.ndarray]:
         """Embeddings as of `tasks.embedding.embed`.
 
@@ -228,8 +246,9 @@ class Trained:
             split: clips.
             labels: names of labels to return as well.
             indices: rows of the split; all by default.
+            num_views: frames and windows of a clip whose embeddings are averaged.
         """
-        batches = self.batches(split, labels, indices=indices)
+        batches = self.batches(split, labels, indices=indices, num_views=num_views)
         with naming_damage():
             return embedding.embed(self.run.model, batches, labels=labels)
 
