@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
         return None
     result = retrieval.evaluate(vectors, files=split.files())
     tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
-    trained.report(loaded, result, "retrieval", split)
+    trained.report(loaded, result, "retrieval", split, rows)
     return result
 
 

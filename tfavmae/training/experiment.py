@@ -14,7 +14,7 @@ from rich.console import Console
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig, TrainerConfig
 from tfavmae.layers.transformer import rematerialize_blocks
-from tfavmae.training import distribution, monitors, validation
+from tfavmae.training import ancestry, distribution, monitors, validation
 from tfavmae.training.averages import KeptEpochs
 from tfavmae.training.callbacks import (
     BestWeights,
@@ -144,6 +144,7 @@ def _train(
             "plan": lines,
             "num_parameters": model.count_params(),
             "config": config.as_dict(),
+            "ancestors": ancestry.of_run(workdir, config),
         }
         session = session_facts(description, start.step)
         workdir.begin_session(config, facts, session)
