@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfavmae.report.contents import Clip
     from tfavmae.tasks.media import MediaClips
     from tfavmae.tasks.retrieval import RetrievalResult
+    from tfavmae.tasks.text_retrieval import TextRetrievalResult
     from tfavmae.tasks.trained import Trained
 
 _TOP = 5
@@ -48,8 +49,8 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--by",
-        choices=("audio", "video"),
-        help="what of --query to compare; default: audio, else video",
+        choices=("audio", "video", "text"),
+        help="what of --query to compare (audio, else video); text: captions",
     )
     add(
         "--top",
@@ -79,10 +80,14 @@ class Search:
     similarities: "np.ndarray"
 
 
-def run(args: argparse.Namespace) -> "RetrievalResult | None":
+def run(
+    args: argparse.Namespace,
+) -> "RetrievalResult | TextRetrievalResult | None":
     """Runs the command; a search prints its results, a measurement returns them."""
     from tfavmae.tasks import retrieval
 
+    if args.by == "text":
+        return _measure_text(args)
     if not args.query:
         refuse(args, ["by", "top", "html"], "a command without --query")
     loaded = trained.load(args)
@@ -99,6 +104,19 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
     result = retrieval.evaluate(vectors, files=split.files())
     tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
     trained.report(loaded, result, "retrieval", split, rows)
+    return result
+
+
+def _measure_text(args: argparse.Namespace) -> "TextRetrievalResult":
+    """Measures retrieval of clips by their captions, and the other way."""
+    from tfavmae.tasks import text_retrieval
+
+    refuse(args, ["query", "top", "html"], "--by text, which measures captions")
+    loaded = trained.load(args)
+    split = loaded.open_split(args.split)
+    rows = _gallery(split, args.gallery)
+    result = text_retrieval.measure(loaded, split, rows)
+    trained.report(loaded, result, "retrieval_text", split, rows)
     return result
 
 

@@ -86,7 +86,7 @@ def _embedding_gradients(
         parallel_iterations=1,
         fn_output_signature=dict.fromkeys(model.embedding_names, tf.float32),
     )
-    shape = [-1, model.hidden_dim]
+    shape = [-1, model.embedding_dim]
     embeddings = {name: tf.reshape(x, shape) for name, x in found.items()}
     with tf.GradientTape() as tape:
         tape.watch(embeddings)

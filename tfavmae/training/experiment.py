@@ -118,7 +118,7 @@ def _train(
         return load(workdir.path)
     # Before the model, which takes longer to build than this takes to fail.
     workdir.check_data(data.facts())
-    labels = data.labels() if config.stage == "finetune" else None
+    labels = data.labels() if config.learns_classes else None
     if trainer.monitor == validation.MONITOR:
         validation.check_labels(labels, config.data.label)
     model = _compiled_model(config, labels, plan, strategy)
