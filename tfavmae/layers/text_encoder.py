@@ -24,7 +24,7 @@ class TextEncoder(keras.layers.Layer):
 
     Call arguments:
         token_ids: int `(batch, tokens)`.
-        mask: int `(batch, tokens)`, 0 for padding.
+        padding_mask: int `(batch, tokens)`, 0 for padding.
 
     Returns:
         `(batch, hidden_dim)`.
@@ -82,10 +82,10 @@ class TextEncoder(keras.layers.Layer):
     def call(
         self,
         token_ids: keras.KerasTensor,
-        mask: keras.KerasTensor,
+        padding_mask: keras.KerasTensor,
         training: bool = False,
     ) -> keras.KerasTensor:
-        inputs = {"token_ids": token_ids, "padding_mask": mask}
+        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
         return self.backbone(inputs, training=training)[:, 0]
 
     def get_config(self) -> dict[str, Any]:

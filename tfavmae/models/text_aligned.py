@@ -117,11 +117,12 @@ class TextAlignedModel(AudioVisualModel):
     def embed_text(
         self,
         token_ids: keras.KerasTensor,
-        mask: keras.KerasTensor,
+        padding_mask: keras.KerasTensor,
         training: bool = False,
     ) -> keras.KerasTensor:
         """Text alone: float32 `(batch, projection_dim)`; see `TextEncoder`."""
-        return self._project("text", self.text_encoder(token_ids, mask, training))
+        encoded = self.text_encoder(token_ids, padding_mask, training=training)
+        return self._project("text", encoded)
 
     def _project(self, name: str, x: keras.KerasTensor) -> keras.KerasTensor:
         hidden = getattr(self, f"{name}_projection_hidden")(x)
@@ -160,8 +161,9 @@ def build_text_aligned(
     recipe = paper.fine_tuning()
     sizes = {**paper.SIZES[size], **recipe.encoder_options}
     sizes.pop("decoder", None)
-    # Each modality is compared by itself: layers that see both would learn nothing.
-    if "num_fusion_layers" in sizes and "num_fusion_layers" not in options:
+    # Each modality is compared by itself: layers that see both would learn nothing. An
+    # encoder that is called by its fusion cannot be without.
+    if "num_fusion_layers" in sizes and "fusion" not in sizes:
         sizes["num_fusion_layers"] = 0
     sizes |= {k: options.pop(k) for k in tuple(options) if k in sizes}
     known = arguments_of(TextAlignedModel, AudioVisualModel)
