@@ -33,6 +33,7 @@ from tfavmae.commands import (
     serve,
     serve_check,
     statistics,
+    vggsounder,
 )
 from tfavmae.commands.arguments import CommandParser, begin_group
 from tfavmae.commands.data import audit, build
@@ -181,7 +182,7 @@ def build_parser() -> CommandParser:
     for command in (inspect, catalogue, import_file, export_run):
         command.add_parser(weight_commands)
     begin_group(commands, "measure", "evaluate")
-    for command in (evaluate, ensemble, compare):
+    for command in (evaluate, ensemble, vggsounder, compare):
         command.add_parser(commands)
     begin_group(commands, "ask", "predict")
     for command in (predict, retrieve, embed):
