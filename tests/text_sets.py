@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import small_models as small
 import tensorflow_datasets as tfds
 from clock_clips import RATE, grey
 
 from tfavmae.building.features import example_features
 from tfavmae.data.text import Vocabulary
+from tfavmae.models.text_aligned import build_text_aligned
 
 PITCHES = {"low": 200.0, "high": 1600.0}
 SHADES = {"dark": 20, "bright": 220}
@@ -88,6 +90,29 @@ def small_vocabulary():
     merges = (f"{space} d", "o g", f"{space}d og", f"{space} 1", f"{space}1 2")
     merged = tuple(merge.replace(" ", "") for merge in merges)
     return Vocabulary((*Vocabulary.byte_level().tokens[:-1], *merged), merges)
+
+
+TEXT = dict(
+    zip(("vocabulary", "merges"), small_vocabulary().to_text(), strict=True)
+) | {
+    "hidden_dim": 8,
+    "num_heads": 2,
+    "mlp_dim": 12,
+    "num_layers": 1,
+    "num_positions": 20,
+    "max_tokens": 12,
+}
+
+
+def text_model(name="mavil", modality="audio_video", **options):
+    """A model of text at a size for tests."""
+    video = small.PICTURE if name == "cav_mae" else small.CLIP
+    sizes = small.ENCODER | {"audio": small.AUDIO, "video": video}
+    sizes |= {"num_fusion_layers": 1} if name == "av_mae" else {}
+    model = build_text_aligned(
+        name, "tiny", modality, TEXT, **sizes, projection_dim=6, **options
+    )
+    return small.with_random_weights(model)
 
 
 def write_vocabulary(folder, vocabulary):

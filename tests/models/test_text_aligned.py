@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import small_models as small
 import text_sets
+from text_sets import TEXT, text_model
 
 from tfavmae.data.text import Tokenizer, Vocabulary
 from tfavmae.models.keras_file import load_model
@@ -14,25 +15,7 @@ from tfavmae.objectives.text import TextContrast
 from tfavmae.training.checkpoint import collect_variables
 
 VOCABULARY = text_sets.small_vocabulary()
-TEXT = dict(zip(("vocabulary", "merges"), VOCABULARY.to_text(), strict=True)) | {
-    "hidden_dim": 8,
-    "num_heads": 2,
-    "mlp_dim": 12,
-    "num_layers": 1,
-    "num_positions": 20,
-    "max_tokens": 12,
-}
 TEXTS = ["a dog", "two dogs bark", "rain", "12"]
-
-
-def text_model(name="mavil", modality="audio_video", **options):
-    video = small.PICTURE if name == "cav_mae" else small.CLIP
-    sizes = small.ENCODER | {"audio": small.AUDIO, "video": video}
-    sizes |= {"num_fusion_layers": 1} if name == "av_mae" else {}
-    model = build_text_aligned(
-        name, "tiny", modality, TEXT, **sizes, projection_dim=6, **options
-    )
-    return small.with_random_weights(model)
 
 
 def batch_with_text(model):

@@ -211,11 +211,11 @@ def check_captions(split: Split, feature: str) -> None:
     Raises:
         UserError: it is not; names those that are.
     """
-    found = [
+    found = sorted(
         name
         for name, x in split.info.features.items()
         if isinstance(getattr(x, "feature", x), tfds.features.Text) and name != "id"
-    ]
+    )
     if feature not in found:
         raise UserError(
             f"{split.info.data_dir}: has no captions {feature!r}; texts that it has: "
