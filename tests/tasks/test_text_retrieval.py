@@ -148,7 +148,7 @@ def test_a_run_without_text_says_so(folder, cli):
     (folder / "pretrain.yaml").write_text(recipe)
     words = ["pretrain", "--config", folder / "pretrain.yaml", "--workdir"]
     words += [folder / "plain", "--set", f"data.data_dir={folder}"]
-    words += ["--set", "trainer.num_steps=1"]
+    words += ["--set", "trainer.num_steps=2"]
     assert cli(*words).status == 0
     done = cli("retrieve", "--by", "text", "--workdir", folder / "plain")
     assert done.status == 2 and done.err.count("\n") == 1
@@ -205,7 +205,7 @@ def test_a_preset_of_kerashub_gives_sizes_weights_and_vocabulary(folder, cli):
     sizes = ("hidden_dim", "num_heads", "mlp_dim", "num_layers", "num_positions")
     changes = [f"model.text.{name}=null" for name in sizes]
     changes += [f"model.text.preset={preset}", "model.text.max_tokens=20"]
-    changes += ["optimizer.learning_rate=1e-12", "trainer.num_steps=1"]
+    changes += ["optimizer.learning_rate=1e-12", "trainer.num_steps=2"]
     done = cli(*finetune(folder, "preset", *changes))
     assert done.status == 0, done
     assert f"text encoder from {preset}" in done.err
