@@ -1,6 +1,6 @@
 """Embeddings of text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def embed(model: keras.Model, texts: Sequence[str], where: str) -> np.ndarray:
     def step(ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         return model.embed_text(ids, mask)
 
-    starts: Sequence[int] = range(0, len(texts), _BATCH)
+    starts: Iterable[int] = range(0, len(texts), _BATCH)
     if len(texts) > _MANY:
         starts = track(starts, "texts", transient=True)
     found = [np.zeros((0, model.embedding_dim), "float32")]

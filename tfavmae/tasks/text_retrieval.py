@@ -95,7 +95,8 @@ def measure(
     owners = np.repeat(rows, [len(own) for own in captions])
     vectors = run.embed_split(split, indices=rows)
     text_vectors = run.embed_text(texts)
-    directions, counts = {}, {}
+    directions: dict[str, Direction] = {}
+    counts: dict[str, int] = {}
     for modality in (m for m in MODALITIES if f"{m}_embedding" in vectors):
         has = vectors[f"{modality}_present"] & np.isin(vectors["example_index"], owners)
         clips = vectors["example_index"][has]
