@@ -132,7 +132,7 @@ HEAD = r"(head|head_norm)/|"
 NEW = {
     "av_mae": HEAD + "encoder/(joint/bottleneck|joint_norm)",
     "cav_mae": HEAD + r"\w+_tokenizer/modality|decoder/\w+_modality|encoder/\w+_norm/",
-    "mavil": HEAD + "encoder/joint",
+    "mavil": HEAD + r"encoder/joint|text_encoder/|(audio|video|text)_projection",
 }
 
 

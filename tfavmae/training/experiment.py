@@ -136,6 +136,7 @@ def _train(
         say(line)
     if start.step:
         say(f"continuing from step {start.step}")
+    ancestors = ancestry.of_run(workdir, config)
     if is_chief:
         facts = {
             "stage": config.stage,
@@ -144,7 +145,7 @@ def _train(
             "plan": lines,
             "num_parameters": model.count_params(),
             "config": config.as_dict(),
-            "ancestors": ancestry.of_run(workdir, config),
+            "ancestors": ancestors,
         }
         session = session_facts(description, start.step)
         workdir.begin_session(config, facts, session)
@@ -154,7 +155,9 @@ def _train(
     step = _save_results(config, workdir, loop, chosen, say)
     history = read_rows(workdir.history_file) if is_chief else []
     return Run(
-        model, config, history, workdir.path, labels, step, data.facts(), workdir.path
+        *(model, config, history, workdir.path, labels, step, data.facts()),
+        results=workdir.path,
+        ancestors=ancestors,
     )
 
 
