@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfavmae.config.experiment import ModelConfig, TextConfig
+from tfavmae.config.experiment import ModelConfig
+from tfavmae.config.text import TextConfig
 from tfavmae.data.text import MERGES, VOCABULARY, Tokenizer, Vocabulary
 from tfavmae.errors import UserError, shown
 from tfavmae.models import text_aligned
