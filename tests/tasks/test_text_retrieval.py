@@ -149,6 +149,8 @@ def test_a_run_without_text_says_so(folder, cli):
     words = ["pretrain", "--config", folder / "pretrain.yaml", "--workdir"]
     words += [folder / "plain", "--set", f"data.data_dir={folder}"]
     words += ["--set", "trainer.num_steps=2"]
+    for modality in ("audio", "video"):
+        words += ["--set", f"model.options.masking.{modality}.ratio=0.5"]
     assert cli(*words).status == 0
     done = cli("retrieve", "--by", "text", "--workdir", folder / "plain")
     assert done.status == 2 and done.err.count("\n") == 1

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfavmae.config.experiment import DataConfig, ExperimentConfig, ModelConfig
 from tfavmae.data import augment, sampling, service
 from tfavmae.data.pipeline import ClipSpec, open_split
-from tfavmae.data.text import CaptionSpec
+from tfavmae.data.text import CaptionSpec, check_captions
 from tfavmae.errors import UserError
 from tfavmae.models import presets
 from tfavmae.training import cluster, text_start
@@ -104,8 +104,13 @@ class TrainingData:
                 data.dataset, data.validation_split, data.data_dir
             )
         self.indices = self._subset()
-        # Once for both splits: its tables take a while to fill.
-        self._tokenizer = tokenizer_of(model.text) if data.captions else None
+        self._tokenizer = None
+        if data.captions:
+            check_captions(self.train_split, data.captions)
+            if self.validation_split is not None:
+                check_captions(self.validation_split, data.captions_to_search or "")
+            # Once for both splits: its tables take a while to fill.
+            self._tokenizer = tokenizer_of(model.text)
         for address in data.services:
             cluster.check_answers(
                 service.host_and_port(address),
