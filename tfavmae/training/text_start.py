@@ -90,6 +90,7 @@ def vocabulary_of(text: TextConfig) -> Vocabulary:
         UserError: it is missing or damaged.
     """
     if text.preset:
+        _sizes_of_preset(text.preset)  # says what a preset is, where it is none
         return Vocabulary.read(local_folder(text.preset, _FILES))
     return (
         Vocabulary.read(text.vocabulary)
