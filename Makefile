@@ -4,13 +4,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-newest lint clean
+.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-mteb test-newest lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
 VENV_BEAM := .venv-beam
 VENV_WEIGHTS := .venv-weights
 VENV_RUNTIMES := .venv-runtimes
+VENV_MTEB := .venv-mteb
 VENV_NEWEST := .venv-newest
 BIN := $(VENV)/bin
 ARGS ?=
@@ -78,6 +79,10 @@ test-weights: $(VENV_WEIGHTS)/.installed ## the tests with files of PyTorch and 
 test-runtimes: $(VENV_RUNTIMES)/.installed ## the exports for ONNX Runtime and OpenVINO, in an environment of their own
 	@$(QUIET) $(VENV_RUNTIMES)/bin/python -m pytest -m runtimes tests/serving/test_runtimes.py $(ARGS)
 
+# By its name, as above.
+test-mteb: $(VENV_MTEB)/.installed ## the test of the MTEB model, in an environment of its own
+	@$(QUIET) $(VENV_MTEB)/bin/python -m pytest -m mteb tests/tasks/test_mteb_model.py $(ARGS)
+
 # Both packages hold the module `keras`; --no-deps, since setup.cfg does not allow this one.
 test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private hooks with the nightly Keras
 	@$(VENV_NEWEST)/bin/python -m pip uninstall --quiet --yes keras keras-nightly
@@ -90,7 +95,7 @@ lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_MTEB) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -107,6 +112,9 @@ $(VENV_WEIGHTS)/.installed: setup.cfg pyproject.toml
 
 $(VENV_RUNTIMES)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_RUNTIMES),runtimes$(COMMA)dev,$(PYTHONS))
+
+$(VENV_MTEB)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_MTEB),mteb$(COMMA)dev,$(PYTHONS))
 
 $(VENV_NEWEST)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_NEWEST),dev,$(PYTHONS))

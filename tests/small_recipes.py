@@ -17,6 +17,12 @@ OF_PAPERS = [
 ]
 LABELS = factory.Labels(num_classes=3, multi_label=False, names=None)
 SMALL = dict(hidden_dim=24, num_heads=2, mlp_dim=32)
+SMALL_TEXT = SMALL | {
+    "num_layers": 1,
+    "num_positions": 48,
+    "max_tokens": 40,
+    "preset": None,
+}
 SMALL_DECODER = dict(hidden_dim=24, num_heads=2, mlp_dim=32, num_layers=1)
 
 
@@ -75,6 +81,8 @@ def shrunk(config, depth=None):
     video["tubelet_size"] = [frames, 16, 16]
     if frames > 1:
         video["width"] = 48
+    if config.data.captions:
+        values["model"]["text"] |= SMALL_TEXT
     # As long as the spectrogram: what would be cut off is refused.
     values["data"]["clip_seconds"] = 1.6
     values["data"]["frame_stride_seconds"] = None
@@ -84,8 +92,8 @@ def shrunk(config, depth=None):
 
 
 def labels_for(config):
-    """Three classes of each label; `None` in pretraining."""
-    if config.stage == "pretrain":
+    """Three classes of each label; `None` for a model that learns no classes."""
+    if not config.learns_classes:
         return None
     names = config.data.labels
     if len(names) == 1:

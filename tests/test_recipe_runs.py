@@ -4,6 +4,7 @@ The data sets are built from the media in `datasets/*/dummy_data`, and opened un
 names that the recipes give, with the recipes' own splits.
 """
 
+import copy
 import dataclasses
 import importlib
 import json
@@ -54,6 +55,9 @@ def test_every_row_is_a_model_of_true_size(recipe):
 
 def size_of(config):
     """Parameters of the model of a config, which takes no memory."""
+    # A preset is as large as an encoder that starts afresh, and need not be there.
+    config = copy.deepcopy(config)
+    config.model.text.override({"preset": None})
     with shapes_only():
         model = factory.build_model(config, labels_for(config))
     return model.count_params()
@@ -104,6 +108,7 @@ def on_dummy_data(config, directory):
 def test_a_recipe_opens_its_data_set_by_name(recipe, dummy_data):
     config = load(recipe)
     config = on_dummy_data(config, dummy_data(config.data.dataset))
+    config.model.text.override({"preset": None})
     data = factory.TrainingData(config.data, config.model, seed=0)
     assert data.validation_split.num_examples > 0
     batch = next(iter(data.training_batches(0, 1)))
@@ -113,6 +118,9 @@ def test_a_recipe_opens_its_data_set_by_name(recipe, dummy_data):
         assert batch["video"].shape == shape
     samples = round(config.data.clip_seconds * 16_000)
     assert batch["audio"].shape == (clips, samples)
+    if config.data.captions:
+        assert batch["text_ids"].shape == (clips, config.model.text.max_tokens)
+        return
     labels = data.labels()
     assert labels.multi_label == (config.data.label == "events")
     assert bool(labels.num_segments) == (config.data.label == "second_labels")
@@ -145,7 +153,12 @@ def evaluates(recipe, rows, dummy_data, folder):
     run = runs(recipe, rows, dummy_data, folder / "run")
     losses = [x for k, x in run.history[-1].items() if "loss" in k]
     assert losses and np.isfinite(losses).all()
-    if load(recipe).stage == "finetune":
+    if load(recipe).data.captions:
+        words = ["retrieve", "--by", "text", "--workdir", str(folder / "run")]
+        assert cli.main(words) == 0
+        (file,) = (folder / "run").glob("retrieval_text_*.json")
+        assert json.loads(file.read_text())["num_captions"] > 0
+    elif load(recipe).stage == "finetune":
         assert cli.main(["evaluate", "--workdir", str(folder / "run")]) == 0
         (file,) = (folder / "run").glob("evaluation_*.json")
         assert json.loads(file.read_text())
@@ -184,6 +197,9 @@ BY_DEFAULT = [
     ("configs/av_mae/finetune_ave.yaml", ("audio",)),
     ("configs/cav_mae/finetune_audioset_20k.yaml", ()),
     ("configs/mavil/finetune_speech_commands.yaml", ()),
+    ("configs/mavil/finetune_text_audiocaps.yaml", ()),
+    ("configs/mavil/finetune_text_clotho.yaml", ("fresh_text",)),
+    ("configs/mavil/finetune_text_msr_vtt.yaml", ()),
 ]
 
 

@@ -132,7 +132,8 @@ NEW = {
     "av_mae": HEAD + "encoder/(joint/bottleneck|joint_norm)",
     "cav_mae": HEAD + r"\w+_tokenizer/modality|decoder/\w+_modality|encoder/\w+_norm/",
     # A student's heads predict features, those of the run patches.
-    "mavil": HEAD + r"encoder/joint|decoder/\w+_head/",
+    "mavil": HEAD
+    + r"encoder/joint|decoder/\w+_head/|text_encoder/|(audio|video|text)_projection",
 }
 
 

@@ -169,6 +169,9 @@ def batch_for(model, clips=BATCH):
         for suffix in ("", "_2"):
             batch[f"{m}_noise{suffix}"] = rng.random((clips, tokens)).astype("float32")
         batch[f"{m}_present"] = np.ones(clips, "float32")
+    if hasattr(model, "text_encoder"):
+        ids = rng.integers(5, 260, (clips, 8)).astype("int32")
+        batch |= {"text_ids": ids, "text_mask": np.ones_like(ids)}
     return batch
 
 

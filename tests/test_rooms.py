@@ -11,6 +11,7 @@ PACKAGE = ROOT / "tfavmae"
 # A room imports only from itself and from those before it.
 ROOMS = (
     "errors",
+    "extras",
     "registration",
     "files",
     "class_metrics",

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import small_models as small
+import text_sets
 
 import tfavmae
 from tfavmae.layers.attention import FusedGlorotUniform, MultiHeadSelfAttention
@@ -20,6 +21,7 @@ from tfavmae.layers.pixels import PixelScaling
 from tfavmae.layers.pooling import AttentivePooling
 from tfavmae.layers.positions import PositionEmbedding
 from tfavmae.layers.spectrogram import LogMelSpectrogram
+from tfavmae.layers.text_encoder import TextEncoder
 from tfavmae.layers.transformer import (
     Dense,
     DropPath,
@@ -44,6 +46,7 @@ from tfavmae.objectives.contrastive import (
 from tfavmae.objectives.distillation import Distillation
 from tfavmae.objectives.inpainting import Inpainting
 from tfavmae.objectives.reconstruction import Reconstruction
+from tfavmae.objectives.text import TextContrast
 from tfavmae.training.optimizers import PathAdam, PathSGD
 from tfavmae.training.schedules import (
     ConstantSchedule,
@@ -149,6 +152,11 @@ LAYERS = {
         WIDTH,
         (random(2, 3, WIDTH),),
     ),
+    TextEncoder: lambda: (
+        TextEncoder(**text_sets.TEXT | {"dropout_rate": 0.2}),
+        WIDTH,
+        (np.array([[0, 5, 2, 1]]), np.array([[1, 1, 1, 0]])),
+    ),
     AudioVisualEncoder: lambda: (
         AudioVisualEncoder(
             1,
@@ -207,6 +215,7 @@ MODELS = {
     ),
     "MBT": lambda: small.mbt(streams_from={"audio": "video"}),
     "SyncClassifier": lambda: small.classifier("cav_mae_sync", segment_frames=8),
+    "TextAlignedModel": lambda: text_sets.text_model(temperature=0.3),
     "AudioVisualModel": lambda: small.with_random_weights(
         built(AudioVisualModel, positions={"kind": "learned"}, modality_embedding=True)
     ),
@@ -238,6 +247,7 @@ OBJECTIVES = (
     ),
     InterModalContrast(0.2, 0.3, True),
     IntraModalContrast(0.4, 0.5, True),
+    TextContrast(0.7, 0.8),
     Reconstruction(0.3, {"audio": 0.1, "video": 0.9}, True, False),
     Inpainting(0.3, {"audio": 0.0, "video": 1.0}, True, False),
     Distillation(0.6, {"audio": 1.0, "video": 2.0}),

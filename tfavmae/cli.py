@@ -18,6 +18,7 @@ from typing import Any
 
 from tfavmae import __version__
 from tfavmae.commands import (
+    compare,
     demo,
     describe,
     embed,
@@ -34,6 +35,7 @@ from tfavmae.commands import (
     serve,
     serve_check,
     statistics,
+    vggsounder,
 )
 from tfavmae.commands.arguments import CommandParser, begin_group
 from tfavmae.commands.data import audit, build
@@ -182,7 +184,7 @@ def build_parser() -> CommandParser:
     for command in (inspect, catalogue, import_file, export_run):
         command.add_parser(weight_commands)
     begin_group(commands, "measure", "evaluate")
-    for command in (evaluate, ensemble):
+    for command in (evaluate, ensemble, vggsounder, compare):
         command.add_parser(commands)
     begin_group(commands, "ask", "predict")
     for command in (predict, retrieve, localize, reconstruct, embed):

@@ -51,6 +51,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         if action.nargs == argparse.PARSER:
             self._action_max_length += self._indent_increment
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # As Python 3.13 writes it: `--workdir, --from RUN`, not the metavar twice.
+        words = super()._format_action_invocation(action)
+        if len(action.option_strings) < 2 or action.nargs == 0:
+            return words
+        _, metavar = words.rsplit(" ", 1)
+        return f"{', '.join(action.option_strings)} {metavar}"
+
     def _format_action(self, action: argparse.Action) -> str:
         if action.nargs != argparse.PARSER:
             return super()._format_action(action)

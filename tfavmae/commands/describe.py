@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> None:
     from tfavmae.training import factory
 
     config = recipes.load(args.config, args.workdir, args.set, args.row)
-    if config.stage == "pretrain":
-        refuse(args, ["classes"], "pretraining")
+    if not config.learns_classes:
+        refuse(args, ["classes"], "pretraining" if not config.data.captions else "text")
     print(config_lib.to_yaml(config))
-    if config.stage == "pretrain":
+    if not config.learns_classes:
         labels = None
     elif args.classes is None:
         labels = factory.TrainingData(

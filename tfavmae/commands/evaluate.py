@@ -67,6 +67,7 @@ def add_parser(commands: Any) -> None:
         help="classify by the K nearest training clips",
     )
     add("--save-scores", metavar="FILE", help=".npz for `tfavmae ensemble`")
+    add("--html", metavar="PAGE", help="also write a page: classes, worst clips")
     add_form(parser)
 
 
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
         return _report(args, loaded, split, scores, "neighbours")
     loaded.check_has_classes()
     if len(loaded.config.data.labels) > 1:
-        refuse(args, ["classes", "per_class"], "a model of several labels")
+        refuse(args, ["classes", "per_class", "html"], "a model of several labels")
     classes = _class_names(args.classes, loaded) if args.classes else None
     scores = evaluation.scores_of(
         loaded,
@@ -125,9 +126,12 @@ def _report(
     what: str,
 ) -> "ClassificationResult | ActionResult":
     """Prints the figures of scores and writes them; returns them."""
-    from tfavmae.tasks import evaluation
+    from tfavmae.report import evaluation_page
+    from tfavmae.tasks import classification, contamination, evaluation
 
     result = evaluation.figures(scores)
+    seen = scores.rows[scores.usable()]
+    result.contamination = contamination.check(loaded.run, split, seen)
     if args.only:
         what += f"_{args.only}_only"
     path = trained.path_of(loaded, what, split, ".json")
@@ -138,6 +142,9 @@ def _report(
         arrays = {**scores.to_arrays(), "metrics": result.to_json()}
         tables.write_npz(args.save_scores, arrays)
         written.append(pathlib.Path(args.save_scores))
+    if args.html and isinstance(result, classification.ClassificationResult):
+        model = str(loaded.run.workdir)
+        written.append(evaluation_page.write(args.html, result, scores, split, model))
     if not args.json:
         print(*written, sep="\n")
     return result

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfavmae.report.contents import Clip
     from tfavmae.tasks.media import MediaClips
     from tfavmae.tasks.retrieval import RetrievalResult
+    from tfavmae.tasks.text_retrieval import TextRetrievalResult
     from tfavmae.tasks.trained import Trained
 
 _TOP = 5
@@ -65,8 +66,8 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--by",
-        choices=("audio", "video"),
-        help="what of --query to compare; default: audio, else video",
+        choices=("audio", "video", "text"),
+        help="what of --query to compare (audio, else video); text: captions",
     )
     add(
         "--top",
@@ -96,11 +97,15 @@ class Search:
     similarities: "np.ndarray"
 
 
-def run(args: argparse.Namespace) -> "RetrievalResult | None":
+def run(
+    args: argparse.Namespace,
+) -> "RetrievalResult | TextRetrievalResult | None":
     """Runs the command; a search prints its results, a measurement returns them."""
     from tfavmae.building.progress import Progress
     from tfavmae.tasks import retrieval
 
+    if args.by == "text":
+        return _measure_text(args)
     if not args.query:
         refuse(args, ["by", "top"], "a command without --query")
     loaded = trained.load(args)
@@ -117,9 +122,24 @@ def run(args: argparse.Namespace) -> "RetrievalResult | None":
     with Progress(is_shown=len(vectors["example_index"]) >= _MANY) as progress:
         result = retrieval.evaluate(vectors, files=split.files(), progress=progress)
     tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
-    trained.report(loaded, result, "retrieval", split)
+    trained.report(loaded, result, "retrieval", split, rows)
     if args.html:
         print(_page(args.html, loaded, split, vectors, result))
+    return result
+
+
+def _measure_text(args: argparse.Namespace) -> "TextRetrievalResult":
+    """Measures retrieval of clips by their captions, and the other way."""
+    from tfavmae.tasks import text_retrieval
+
+    args.views = None if args.views == 1 else args.views
+    without = ["query", "top", "html", "views"]
+    refuse(args, without, "--by text, which measures captions")
+    loaded = trained.load(args)
+    split = loaded.open_split(args.split)
+    rows = _gallery(args, split)
+    result = text_retrieval.measure(loaded, split, rows)
+    trained.report(loaded, result, "retrieval_text", split, rows)
     return result
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tfavmae.commands import recipes
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfavmae.data.pipeline import ClipSplit
     from tfavmae.tasks.results import Result
     from tfavmae.tasks.trained import Trained
@@ -34,8 +36,25 @@ def path_of(
     return loaded.run.results / f"{what}_{name}{suffix}"
 
 
-def report(loaded: "Trained", result: "Result", what: str, split: "ClipSplit") -> None:
-    """Writes a result as JSON into the run's folder, and prints it."""
+def report(
+    loaded: "Trained",
+    result: "Result",
+    what: str,
+    split: "ClipSplit",
+    rows: "np.ndarray | None" = None,
+) -> None:
+    """Writes a result as JSON into the run's folder, and prints it.
+
+    Args:
+        loaded: the run.
+        result: of some clips of `split`; what the run has seen of them is added.
+        what: it is of, the beginning of the file's name.
+        split: the clips.
+        rows: of the split that were evaluated; default: all.
+    """
+    from tfavmae.tasks import contamination
+
+    result.contamination = contamination.check(loaded.run, split, rows)
     path = path_of(loaded, what, split, ".json")
     result.to_json(path)
     result.print()

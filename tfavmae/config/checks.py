@@ -177,7 +177,8 @@ def check_combinations(config) -> None:
     _check_clip_seconds(config)
     _check_augmentation(config.data.augment.as_dict())
     optimizer, trainer = config.optimizer, config.trainer
-    if config.stage == "finetune" and not config.data.label:
+    _check_captions(config)
+    if config.learns_classes and not config.data.label:
         raise UserError("data.label must name the label to fine-tune on, e.g. label.")
     _check_sampling(config.data)
     is_paired = config.stage == "pretrain" and config.model.modality == "audio_video"
@@ -193,6 +194,29 @@ def check_combinations(config) -> None:
     _check_final_weights(config)
     if trainer.profile_steps and trainer.profile_steps[0] >= trainer.profile_steps[1]:
         raise UserError("trainer.profile_steps must be a first and a later last step.")
+
+
+def _check_captions(config) -> None:
+    """Captions stand for a label, in fine-tuning."""
+    data = config.data
+    if data.validation_captions and not data.captions:
+        raise UserError("data.validation_captions needs data.captions.")
+    if not data.captions:
+        return
+    if config.stage != "finetune":
+        raise UserError("data.captions is for fine-tuning; set stage=finetune.")
+    if data.label:
+        raise UserError(
+            "data.captions and data.label exclude each other: a model learns from text "
+            f"or from classes. Received: data.label={data.label}."
+        )
+    if data.services:
+        raise UserError("data.services do not tokenize data.captions; leave them out.")
+    if config.model.text.preset and config.model.text.vocabulary:
+        raise UserError(
+            "model.text.preset has a vocabulary of its own; leave out "
+            "model.text.vocabulary."
+        )
 
 
 def _check_sampling(data) -> None:
@@ -219,7 +243,7 @@ def _check_final_weights(config) -> None:
     trainer, data = config.trainer, config.data
     if trainer.monitor and not data.validation_split:
         raise UserError("trainer.monitor needs data.validation_split to be set.")
-    is_classifier = config.stage == "finetune" and len(data.labels) == 1
+    is_classifier = config.learns_classes and len(data.labels) == 1
     if trainer.monitor == "val_mAP" and not is_classifier:
         raise UserError(
             "trainer.monitor=val_mAP needs a classifier of one label; received "

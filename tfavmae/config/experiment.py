@@ -20,6 +20,7 @@ from official.modeling.hyperparams import Config
 from tfavmae.config import checks as checks
 from tfavmae.config import matrix, model_options
 from tfavmae.config import yaml_text as text
+from tfavmae.config.text import TextConfig
 from tfavmae.config.transfer import TransferConfig, read_sources
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError, shown
@@ -104,6 +105,7 @@ class ModelConfig(Config):
         size: of that preset.
         modality: `audio_video`, or the one that the model reads.
         audio, video: the front ends.
+        text: the text encoder, where `data.captions` is set.
         options: further arguments of the preset's model, which checks their names.
     """
 
@@ -114,6 +116,7 @@ class ModelConfig(Config):
     )
     audio: AudioConfig = field(default_factory=AudioConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     options: Config = field(default_factory=Config)
 
 
@@ -125,6 +128,10 @@ class DataConfig(Config):
         batch_size: global batch, over all replicas.
         label: label to train on (fine-tuning), e.g. `label` or `events`; `verb+noun`
             for two, each with a head of its own.
+        captions: text to align audio and video with, instead of a `label`: the name of
+            a feature such as `captions`; of several a training clip draws one.
+        validation_captions: likewise of the validation split, of which the first of a
+            clip counts; by default `captions`.
         num_train_examples: use only n clips; with a `label`, as evenly over
             the classes as can be (few-label experiments).
         sampling: `shuffle`, or `balanced`: draws with replacement that favour
@@ -163,6 +170,8 @@ class DataConfig(Config):
     short_video: str | None = field(default=None, metadata={"choices": SHORT_VIDEO})
     shorter_side: int | None = field(default=None, metadata={"minimum": 1})
     label: str | None = None
+    captions: str | None = None
+    validation_captions: str | None = None
     num_train_examples: int | None = field(default=None, metadata={"minimum": 1})
     sampling: str = field(
         default="shuffle", metadata={"choices": ("shuffle", "balanced")}
@@ -184,6 +193,11 @@ class DataConfig(Config):
     def labels(self) -> tuple[str, ...]:
         """The labels that `label` names."""
         return tuple(self.label.split("+")) if self.label else ()
+
+    @property
+    def captions_to_search(self) -> str | None:
+        """The captions of clips that a model is measured on."""
+        return self.validation_captions or self.captions
 
 
 @dataclass
@@ -324,7 +338,8 @@ class ExperimentConfig(Config):
     """A whole experiment. See the sections' classes for their keys.
 
     Attributes:
-        stage: `pretrain` (no labels) or `finetune` (a classifier).
+        stage: `pretrain` (no labels) or `finetune` (a classifier, or with
+            `data.captions` a model of text as well).
         initialize_from: what the model's weights start from: a run's work directory, a
             preset, or a file of weights, also somebody else's; or a list of these, of
             which the first that has a weight gives it. `{from: PATH, modality: audio}`
@@ -346,6 +361,11 @@ class ExperimentConfig(Config):
     transfer: TransferConfig = field(default_factory=TransferConfig)
     teacher_from: list[str] | None = None
     teacher_iterations: int = field(default=0, metadata={"minimum": 0})
+
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the model is a classifier."""
+        return self.stage == "finetune" and not self.data.captions
 
 
 @exp_factory.register_config_factory("tfavmae/pretrain")
@@ -429,6 +449,8 @@ def _with_defaults_of_paper(values: Mapping) -> dict:
     for modality, default in paper.SHORT_CLIPS.items():
         if data.get(f"short_{modality}") is None:
             data[f"short_{modality}"] = default
+    if data.get("captions"):
+        data.setdefault("label", None)  # no classes, which fine-tuning has by default
     if "clip_seconds" not in data:
         held = INPUTS["audio"](**model["audio"]).clip_seconds
         data["clip_seconds"] = min(DataConfig.clip_seconds, held)

@@ -18,6 +18,11 @@ def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
     for section, key in _PLACES:
         if isinstance(kept.get(section), dict):
             kept[section].pop(key, None)
+    text = (kept.get("model") or {}).get("text")
+    if isinstance(text, dict):
+        for key in ("preset", "vocabulary"):
+            if isinstance(text.get(key), str):
+                text[key] = _name_of(text[key])
     source = kept.get("initialize_from")
     if isinstance(source, str):
         kept["initialize_from"] = _name_of(source)

@@ -6,6 +6,7 @@ import math
 from tfavmae.data.augment import Augmentation
 from tfavmae.data.resizing import INTERPOLATIONS
 from tfavmae.data.splits import MODALITIES, STORED_SAMPLE_RATE_HZ
+from tfavmae.data.text import CaptionSpec
 
 NO_AUGMENTATION = Augmentation()
 # What follows the end of a clip that is shorter than the window.
@@ -45,6 +46,7 @@ class ClipSpec:
         augmentation: random changes to a training clip.
         interpolation: "bilinear" or "bicubic", for resizing frames.
         sample_rate_hz: rate of the stored audio; nothing is resampled here.
+        captions: which text of a clip to tokenize; none by default.
 
     Raises:
         ValueError: a value is out of its range.
@@ -63,6 +65,7 @@ class ClipSpec:
     augmentation: Augmentation = NO_AUGMENTATION
     interpolation: str = "bilinear"
     sample_rate_hz: int = STORED_SAMPLE_RATE_HZ
+    captions: CaptionSpec | None = None
 
     def __post_init__(self) -> None:
         stride = self.frame_stride_seconds

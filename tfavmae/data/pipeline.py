@@ -16,7 +16,10 @@ from tfavmae.data import clip_sampling, sampling, service
 from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.data.index import RecordReader, naming_damage
 from tfavmae.data.splits import Split, open_info
+from tfavmae.data.text import check_captions
 from tfavmae.errors import InputWarning
+
+_CAPTION = 3  # the stream of the draw of a caption
 
 __all__ = ["ClipSpec", "ClipSplit", "naming_damage", "open_split"]
 
@@ -209,7 +212,11 @@ class ClipSplit(Split):
         labels = {name: self.label_encoder(name) for name in spec.labels}
         if spec.frame_stride_seconds and "video" in spec.modalities:
             self._check_stride(spec.frame_stride_seconds, spec.num_frames)
-        reader, parse = RecordReader(self.index), self.parser(spec.labels)
+        captions, features = spec.captions, spec.labels
+        if captions is not None:
+            check_captions(self, captions.feature)
+            features = (*features, captions.feature)
+        reader, parse = RecordReader(self.index), self.parser(features)
 
         def make_clip(
             row: tf.Tensor,
@@ -231,6 +238,10 @@ class ClipSplit(Split):
             }
             for name, encode in labels.items():
                 clip[name] = encode(example[name])
+            if captions is not None:
+                # Not one of `keys`: clips are cut the same with captions or without.
+                drawn = tf.random.experimental.stateless_fold_in(key, _CAPTION)
+                clip |= captions.cut(example, drawn, spec.train)
             if "audio" in spec.modalities:
                 clip |= clip_sampling.cut_audio(spec, example["audio"], window, keys[1])
             if "video" in spec.modalities:

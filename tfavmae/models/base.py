@@ -30,7 +30,7 @@ VIEW_SUFFIXES = ("", "_2")
 _Step = train_step_for(keras.backend.backend())
 _INPUT_KEY = re.compile(
     r"audio|video|audio_samples|(audio|video)_(noise(_2)?|present)|example_index"
-    r"|sample_weight"
+    r"|sample_weight|text_(ids|mask|present)"
 )
 
 
@@ -103,6 +103,11 @@ class AudioVisualModel(PresetMethods, _Step, keras.Model):
     def modalities(self) -> tuple[str, ...]:
         """Modalities that the model reads."""
         return tuple(self.inputs_by_modality)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of `{modality}_embedding`."""
+        return self.hidden_dim
 
     def build(self, input_shape: Any = None) -> None:
         """Builds all parts; shapes are known from the constructor's arguments."""
@@ -371,7 +376,7 @@ class AudioVisualModel(PresetMethods, _Step, keras.Model):
     def from_config(cls, config: dict[str, Any]) -> "AudioVisualModel":
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
-        for key in ("encoder", "decoder", "teacher"):
+        for key in ("encoder", "decoder", "teacher", "text_encoder"):
             if isinstance(config.get(key), dict):
                 # Built by this model, so that its variables lie below this model.
                 unbuilt = {k: v for k, v in config[key].items() if k != "build_config"}

@@ -86,7 +86,7 @@ def _embedding_gradients(
         parallel_iterations=1,
         fn_output_signature=dict.fromkeys(model.embedding_names, tf.float32),
     )
-    shape = [-1, model.hidden_dim]
+    shape = [-1, model.embedding_dim]
     embeddings = {name: tf.reshape(x, shape) for name, x in found.items()}
     with tf.GradientTape() as tape:
         tape.watch(embeddings)
@@ -125,7 +125,8 @@ def _loop(
             outputs = model(part, training=True)
             terms = model.compute_terms(part, outputs, objectives)
             loss = _part_of_loss(terms, _counts(objectives, part), totals)
-            scaled = model.optimizer.scale_loss(tf.convert_to_tensor(loss))
+            # Where contrast is all that is learned, the sum is a whole number, 0.
+            scaled = model.optimizer.scale_loss(tf.cast(loss, tf.float32))
             # The gradient of <pull, embedding> is the pull's way through the encoder.
             for name, x in pulls.items():
                 scaled += tf.reduce_sum(x[i] * outputs[name])

@@ -1,12 +1,12 @@
 """Addresses of presets: folders, and repositories of Hugging Face and Kaggle."""
 
-import importlib
 import os
 import pathlib
 import re
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
+from tfavmae import extras
 from tfavmae.errors import UserError, shown
 
 CONFIG = "config.json"
@@ -35,12 +35,15 @@ def is_preset(address: str | os.PathLike) -> bool:
     return is_remote(address) or all((folder / x).is_file() for x in (CONFIG, WEIGHTS))
 
 
-def local_folder(address: str | os.PathLike) -> pathlib.Path:
+def local_folder(
+    address: str | os.PathLike, files: Sequence[str] = FILES
+) -> pathlib.Path:
     """The folder of a preset, downloaded into the cache of its service if need be.
 
     Args:
         address: a folder, `hf://USER/REPO`, `hf://USER/REPO@REVISION` or
             `kaggle://USER/MODEL/FRAMEWORK/VARIATION`, which may end in `/VERSION`.
+        files: those that are fetched of a repository.
 
     Raises:
         UserError: the address is malformed, the service's package is not installed, or
@@ -50,27 +53,18 @@ def local_folder(address: str | os.PathLike) -> pathlib.Path:
     if not is_remote(text):
         return pathlib.Path(text).expanduser()
     if found := _HUGGING_FACE.fullmatch(text):
-        client = _client("huggingface_hub", text)
+        client = extras.load("huggingface_hub", "hub", text)
         # No other file of the repository is fetched.
-        arguments = {"revision": found[2], "allow_patterns": list(FILES)}
+        arguments = {"revision": found[2], "allow_patterns": list(files)}
         return _download(client.snapshot_download, text, found[1], **arguments)
     if found := _KAGGLE.fullmatch(text):
-        return _download(_client("kagglehub", text).model_download, text, found[1])
+        return _download(
+            extras.load("kagglehub", "hub", text).model_download, text, found[1]
+        )
     raise UserError(
         f"{shown(text)}: an address is hf://USER/REPO, hf://USER/REPO@REVISION or "
         "kaggle://USER/MODEL/FRAMEWORK/VARIATION."
     )
-
-
-def _client(module: str, address: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise UserError(
-            f"{address}: needs the package {module}; run: pip install 'tfavmae[hub]'"
-        ) from error
 
 
 def _download(function: Any, address: str, *names: str, **options: Any) -> pathlib.Path:

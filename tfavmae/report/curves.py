@@ -88,7 +88,7 @@ def loss_curve(
         axes.set_xlabel("step")
         axes.margins(x=0.02, y=0.12)
         if axes.lines:
-            _legend_above(axes)
+            legend_above(axes)
         return to_svg(axes, f"{name.replace('_', ' ')} over training steps")
 
 
@@ -117,7 +117,7 @@ def recall_bars(result: RetrievalResult) -> Markup:
         axes.set_ylim(0, min(1.15 * axes.get_ylim()[1], 112))
         axes.set_yticks([t for t in axes.get_yticks() if 0 <= t <= 100])
         axes.grid(axis="y")
-        _legend_above(axes)
+        legend_above(axes)
         return to_svg(axes, "recall in both directions against chance")
 
 
@@ -236,7 +236,7 @@ def class_recall(
                 label=LABELS[name],
                 clip_on=False,
             )
-        axes.set_yticks(range(len(classes)), [_safe(c.name) for c in classes])
+        axes.set_yticks(range(len(classes)), [safe_label(c.name) for c in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
         if results[names[-1]].accuracy:
             # A class that is named at random is named so often.
@@ -246,7 +246,7 @@ def class_recall(
         axes.set_xlim(-2, 102)
         axes.set_xticks(range(0, 101, 20), [f"{t}%" for t in range(0, 101, 20)])
         axes.grid(axis="x")
-        _legend_above(axes)
+        legend_above(axes)
         return to_svg(axes, "recall of each class by modality")
 
 
@@ -286,25 +286,25 @@ def confusion_matrix(result: ClassificationResult, name: str) -> Markup:
                 )
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
         axes.set(xlabel="predicted", ylabel="true")
-        labels = [_safe(c.name) for c in result.classes] if size <= 40 else []
+        labels = [safe_label(c.name) for c in result.classes] if size <= 40 else []
         ticks = range(len(labels))
         axes.set_xticks(ticks, labels, rotation=90, fontsize=7)
         axes.set_yticks(ticks, labels, fontsize=7)
         return to_svg(axes, f"confusion matrix, {LABELS[name]}")
 
 
-def _legend_above(axes: Any) -> None:
+def legend_above(axes: Any, columns: int = 4) -> None:
     """A legend in one line over the axes, where it hides nothing."""
     axes.figure.legend(
         frameon=False,
         handlelength=1.2,
         columnspacing=1.2,
-        ncols=4,
+        ncols=columns,
         loc="outside upper left",
     )
 
 
-def _safe(label: str, length: int = 26) -> str:
+def safe_label(label: str, length: int = 26) -> str:
     """A short label that Matplotlib takes literally: `$` would start a formula."""
     short = label if len(label) <= length else label[: length - 1] + "…"
     return short.replace("$", r"\$")

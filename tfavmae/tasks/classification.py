@@ -111,36 +111,56 @@ class ClassificationResult(Result):
             f"{averaged(self.num_views, self.num_runs, self.mean)}; "
             f"{num_defined} of {len(self.classes)} classes occur",
         )
+        for row in self.rows():
+            table.add_row(*row)
+        return table
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and n of every figure."""
+        num_defined = sum(not np.isnan(c.average_precision) for c in self.classes)
         scored = f"{self._num_scored}{' segments' if self.num_segments else ''}"
         classes = f"{scored}, {num_defined} classes"
+        rows = []
         if self.accuracy:
-            table.add_row("accuracy", str(self.accuracy), scored)
+            rows.append(("accuracy", str(self.accuracy), scored))
         if self.top5_accuracy:
-            table.add_row("top-5 accuracy", str(self.top5_accuracy), scored)
-        table.add_row("mAP", f"{self.mean_average_precision:.4f}", classes)
-        table.add_row("AUC", f"{self.mean_auc:.4f}", classes)
-        table.add_row("d-prime", f"{self.d_prime:.3f}", classes)
+            rows.append(("top-5 accuracy", str(self.top5_accuracy), scored))
+        rows.append(("mAP", f"{self.mean_average_precision:.4f}", classes))
+        rows.append(("AUC", f"{self.mean_auc:.4f}", classes))
+        rows.append(("d-prime", f"{self.d_prime:.3f}", classes))
         for name, own in self.by_presence.items():
             value = own.accuracy or f"{own.mean_average_precision:.4f}"
             kind = "accuracy" if own.accuracy else "mAP"
-            table.add_row(f"{kind} with {name}", str(value), str(own.num_clips))
-        return table
+            rows.append((f"{kind} with {name}", str(value), str(own.num_clips)))
+        return rows
 
     def class_table(self) -> Table:
-        """A table with one row per class, the highest average precision first.
+        """`class_rows` for the terminal."""
+        table = Table(*self.class_head)
+        for row in self.class_rows():
+            table.add_row(*row)
+        return table
+
+    @property
+    def class_head(self) -> tuple[str, ...]:
+        """Names of the columns of `class_rows`.
 
         The recall of a class is its accuracy where a clip has one class.
         """
         recall = "accuracy" if self.accuracy else "recall at 0.5"
-        table = Table("class", "n", "AP", "AUC", recall)
+        return ("class", "n", "AP", "AUC", recall)
+
+    def class_rows(self) -> list[tuple[str, ...]]:
+        """The figures of each class, the highest average precision first."""
+        rows = []
         precisions = np.array([one.average_precision for one in self.classes])
         # NaN, of classes that do not occur, is sorted to the end.
         for number in np.argsort(-precisions, kind="stable"):
             one = self.classes[number]
             values = (one.average_precision, one.auc, one.recall)
             cells = ["-" if np.isnan(value) else f"{value:.3f}" for value in values]
-            table.add_row(one.name, str(one.num_clips), *cells)
-        return table
+            rows.append((one.name, str(one.num_clips), *cells))
+        return rows
 
 
 def evaluate(

@@ -15,8 +15,55 @@ from tfavmae.files import write_atomically
 
 
 @dataclasses.dataclass
+class Overlap:
+    """Evaluated clips that a model has been trained on; see `tasks.contamination`.
+
+    Args:
+        run: name of the run that was trained on them: the evaluated one or one whose
+            weights it started from.
+        stage: of that run, `pretrain` or `finetune`.
+        dataset, split: what it was trained on; `None` where nothing says so.
+        num_clips: evaluated clips.
+        num_shared: of these, clips it was trained on; `None` if that cannot be told.
+        num_same_source: of these, other clips of files (or YouTube videos) of which it
+            was trained on a clip.
+        reason: why it cannot be told, or what the numbers leave open.
+    """
+
+    run: str
+    stage: str
+    dataset: str | None
+    split: str | None
+    num_clips: int
+    num_shared: int | None = None
+    num_same_source: int | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        trained = f"{self.stage} of {self.run}"
+        if self.dataset:
+            trained += f" ({self.dataset} {self.split})"
+        reason = f" ({self.reason})" if self.reason else ""
+        if self.num_shared is None:
+            return f"contamination by {trained}: cannot be told{reason}"
+        text = (
+            f"contamination by {trained}: {self.num_shared} of {self.num_clips} clips"
+        )
+        if self.num_same_source:
+            text += f", and {self.num_same_source} more of files that it has seen"
+        return text + reason
+
+
+@dataclasses.dataclass
 class Result(abc.ABC):
-    """Base of the result dataclasses; a subclass defines `table`."""
+    """Base of the result dataclasses; a subclass defines `table`.
+
+    Args:
+        contamination: for each set of clips that the model was trained on, how many of
+            the evaluated ones are among them.
+    """
+
+    contamination: list[Overlap] = dataclasses.field(default_factory=list, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as nested dicts and lists of plain Python values."""
@@ -38,8 +85,15 @@ class Result(abc.ABC):
         """The result as a table for the terminal."""
 
     def print(self, console: Console | None = None) -> None:
-        """Prints `table` to the terminal."""
-        (console or Console(markup=False)).print(self.table())
+        """Prints `table` and `notes` to the terminal."""
+        console = console or Console(markup=False, highlight=False)
+        console.print(self.table())
+        for note in self.notes():
+            console.print(note, soft_wrap=True)
+
+    def notes(self) -> list[str]:
+        """What to know of the figures, a sentence each."""
+        return [str(one) for one in self.contamination]
 
 
 def clips_of_files(num_clips: int, num_files: int | None) -> str:

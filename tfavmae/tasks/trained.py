@@ -14,7 +14,7 @@ from tfavmae.data.pipeline import ClipSplit, naming_damage, open_split
 from tfavmae.data.splits import open_info
 from tfavmae.errors import UserError, shown
 from tfavmae.media.decode import DecodeOptions
-from tfavmae.tasks import classification, embedding, media
+from tfavmae.tasks import classification, embedding, media, text
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
 from tfavmae_datasets.vggsound.source import stat_order
@@ -85,6 +85,20 @@ class Trained:
         if not found:
             raise UserError(f"{file}: has nothing that this model reads")
         return found
+
+    def embed_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeds texts, into the space of this model's other embeddings.
+
+        Args:
+            texts: sentences or words.
+
+        Returns:
+            float32 `(texts, projection_dim)`.
+
+        Raises:
+            UserError: the model has no text encoder, or a text is empty.
+        """
+        return text.embed(self.run.model, texts, str(self.run.workdir))
 
     def classify(self, file: Path) -> Prediction:
         """Classifies a media file with a fine-tuned model.

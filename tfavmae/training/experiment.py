@@ -14,7 +14,7 @@ from rich.console import Console
 from tfavmae.config import experiment as config_lib
 from tfavmae.config.experiment import ExperimentConfig, TrainerConfig
 from tfavmae.layers.transformer import rematerialize_blocks
-from tfavmae.training import distribution, monitors, validation
+from tfavmae.training import ancestry, distribution, monitors, validation
 from tfavmae.training.averages import KeptEpochs
 from tfavmae.training.callbacks import (
     BestWeights,
@@ -118,7 +118,7 @@ def _train(
         return load(workdir.path)
     # Before the model, which takes longer to build than this takes to fail.
     workdir.check_data(data.facts())
-    labels = data.labels() if config.stage == "finetune" else None
+    labels = data.labels() if config.learns_classes else None
     if trainer.monitor == validation.MONITOR:
         validation.check_labels(labels, config.data.label)
     model = _compiled_model(config, labels, plan, strategy)
@@ -136,6 +136,7 @@ def _train(
         say(line)
     if start.step:
         say(f"continuing from step {start.step}")
+    ancestors = ancestry.of_run(workdir, config)
     if is_chief:
         facts = {
             "stage": config.stage,
@@ -144,6 +145,7 @@ def _train(
             "plan": lines,
             "num_parameters": model.count_params(),
             "config": config.as_dict(),
+            "ancestors": ancestors,
         }
         session = session_facts(description, start.step)
         workdir.begin_session(config, facts, session)
@@ -153,7 +155,9 @@ def _train(
     step = _save_results(config, workdir, loop, chosen, say)
     history = read_rows(workdir.history_file) if is_chief else []
     return Run(
-        model, config, history, workdir.path, labels, step, data.facts(), workdir.path
+        *(model, config, history, workdir.path, labels, step, data.facts()),
+        results=workdir.path,
+        ancestors=ancestors,
     )
 
 

@@ -10,9 +10,11 @@ import tensorflow as tf
 from tfavmae.config.experiment import DataConfig, ExperimentConfig, ModelConfig
 from tfavmae.data import augment, sampling, service
 from tfavmae.data.pipeline import ClipSpec, open_split
+from tfavmae.data.text import CaptionSpec, check_captions
 from tfavmae.errors import UserError
 from tfavmae.models import presets
-from tfavmae.training import cluster
+from tfavmae.training import cluster, text_start
+from tfavmae.training.text_start import tokenizer_of
 
 # A service that is up answers at once; this is for one that is still starting.
 _SERVICE_TIMEOUT_SECONDS = 10.0
@@ -102,6 +104,13 @@ class TrainingData:
                 data.dataset, data.validation_split, data.data_dir
             )
         self.indices = self._subset()
+        self._tokenizer = None
+        if data.captions:
+            check_captions(self.train_split, data.captions)
+            if self.validation_split is not None:
+                check_captions(self.validation_split, data.captions_to_search or "")
+            # Once for both splits: its tables take a while to fill.
+            self._tokenizer = tokenizer_of(model.text)
         for address in data.services:
             cluster.check_answers(
                 service.host_and_port(address),
@@ -127,7 +136,7 @@ class TrainingData:
         if self.data.sampling == "balanced":
             weights = sampling.balanced_weights(self._train_labels())
         return self.train_split.training_batches(
-            clip_spec(self.data, self.model, train=True),
+            self._spec(self.data.captions, train=True),
             self.data.batch_size,
             seed=self.seed,
             start_step=start_step,
@@ -148,7 +157,7 @@ class TrainingData:
         if self.validation_split is None:
             return None
         return self.validation_split.evaluation_batches(
-            clip_spec(self.data, self.model, train=False),
+            self._spec(self.data.captions_to_search, train=False),
             self.data.batch_size,
             **({} if whole else self.hosts),
         )
@@ -193,6 +202,14 @@ class TrainingData:
             if split is not None
         }
 
+    def _spec(self, captions: str | None, train: bool) -> ClipSpec:
+        spec = clip_spec(self.data, self.model, train)
+        if captions is None or self._tokenizer is None:
+            return spec
+        return dataclasses.replace(
+            spec, captions=CaptionSpec(captions, self._tokenizer)
+        )
+
     def _train_labels(self) -> np.ndarray:
         return self.train_split.labels(self.data.label)
 
@@ -233,7 +250,7 @@ def build_model(config: ExperimentConfig, labels: Labels | None = None) -> keras
 
     Args:
         config: the experiment.
-        labels: of the dataset; needed for fine-tuning.
+        labels: of the dataset; needed for a classifier.
     """
     section = config.model
     options = {
@@ -249,6 +266,8 @@ def build_model(config: ExperimentConfig, labels: Labels | None = None) -> keras
             if section.modality != "audio_video":
                 options["modality"] = section.modality
             return presets.build_pretraining(section.name, section.size, **options)
+        if config.data.captions:
+            return text_start.build(section, **options)
         return presets.build_classifier(
             section.name,
             section.size,

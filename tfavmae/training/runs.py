@@ -23,6 +23,7 @@ from tfavmae.models.preset_address import (
     is_remote,
 )
 from tfavmae.models.preset_folder import PresetFolder
+from tfavmae.training import ancestry
 from tfavmae.training.checkpoint import CheckpointStore, collect_variables
 from tfavmae.training.factory import Labels, build_model
 from tfavmae.training.facts import (
@@ -54,6 +55,8 @@ class Run:
         results: folder for answers of the model; of a preset, which is to stay as it
             is, one beside it or, if it is remote, in the current directory.
         metrics: of a preset, the figures that `task.json` states.
+        ancestors: what the runs were trained on whose weights it started from, see
+            `ancestry.of_sources`.
     """
 
     model: keras.Model
@@ -65,6 +68,7 @@ class Run:
     data: Mapping[str, Mapping[str, Any]]
     results: pathlib.Path
     metrics: Sequence[Mapping[str, Any]] = ()
+    ancestors: Sequence[Mapping[str, Any]] = ()
 
     @property
     def is_trained_here(self) -> bool:
@@ -131,6 +135,7 @@ def _load_run(workdir: Workdir, average: bool) -> Run:
     config, facts = workdir.read_config(), workdir.read_run()
     with facts_of(workdir.run_file):
         labels, data = labels_of(facts["labels"]), data_of(facts["data"])
+        ancestors = ancestry.checked(facts.get("ancestors", []))
     history = read_rows(workdir.history_file)
     if average:
         if not workdir.average_file.is_file():
@@ -154,7 +159,10 @@ def _load_run(workdir: Workdir, average: bool) -> Run:
     with facts_of(workdir.run_file):
         step_of(step)
         check_fits(labels, model)
-    return Run(model, config, history, workdir.path, labels, step, data, workdir.path)
+    return Run(
+        *(model, config, history, workdir.path, labels, step, data, workdir.path),
+        ancestors=ancestors,
+    )
 
 
 def _load_preset(preset: PresetFolder) -> Run:
@@ -171,6 +179,7 @@ def _load_preset(preset: PresetFolder) -> Run:
         metrics = metrics_of(task.get("metrics", []))
     with facts_of(f"{preset.address}: {PREPROCESSING}"):
         data = data_of(preprocessing.get("data", {}))
+        ancestors = ancestry.checked(preprocessing.get("ancestors", []))
     return Run(
         model=model,
         config=_config_of_preset(preset, preprocessing, model=model),
@@ -181,6 +190,7 @@ def _load_preset(preset: PresetFolder) -> Run:
         data=data,
         results=_results_of_preset(preset),
         metrics=metrics,
+        ancestors=ancestors,
     )
 
 
@@ -200,6 +210,7 @@ def _load_weights(address: str | os.PathLike, overrides: Sequence[str]) -> Run:
         step=None,
         data={},
         results=path.with_name(f"{path.name}-results"),
+        ancestors=[ancestry.unknown(address)],
     )
 
 

@@ -15,7 +15,7 @@ from tfavmae.training.label_maps import fingerprint
 from tfavmae.training.runs import Run, load
 
 # Parts of a result that have numbers of clips of their own.
-_OF_PARTS = ("by_presence", "classes", "subsets", "chance")
+_OF_PARTS = ("by_presence", "classes", "subsets", "chance", "contamination")
 
 
 def save_preset(
@@ -65,7 +65,11 @@ def save_preset(
         data=run.data,
         recipe=yaml_text.to_yaml(config),
     )
-    preprocessing = {"config": config, "data": run.data}
+    preprocessing = {
+        "config": config,
+        "data": run.data,
+        "ancestors": [{**x, "data_dir": None} for x in run.ancestors],
+    }
     preset_folder.write(run.model, directory, card, task, preprocessing)
 
 

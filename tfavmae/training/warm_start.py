@@ -17,6 +17,7 @@ from tfavmae.models.keras_file import load_model
 from tfavmae.models.options import modalities_of
 from tfavmae.models.paper_model import Starting
 from tfavmae.models.transfer import APART
+from tfavmae.training import text_start
 from tfavmae.training.factory import Labels
 from tfavmae.training.foreign import is_weights
 from tfavmae.training.label_maps import columns_of_head
@@ -60,6 +61,8 @@ def warm_start(
     if getattr(model, "teacher", None) is not None:
         plan += plan_teacher(model, config.teacher_from)
     apply_plan(model, plan)
+    if config.data.captions:
+        text_start.load_weights(model, config.model.text, report)
     return plan
 
 

@@ -1,0 +1,193 @@
+"""Retrieval of clips by their captions, and of captions by clips."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.special
+from rich.table import Table
+
+from tfavmae.data.pipeline import ClipSplit
+from tfavmae.data.text import captions_of
+from tfavmae.errors import UserError
+from tfavmae.tasks import metrics
+from tfavmae.tasks.forward import MODALITIES
+from tfavmae.tasks.metrics import Ranks
+from tfavmae.tasks.results import Result
+from tfavmae.tasks.retrieval import Direction
+from tfavmae.tasks.trained import Trained
+
+_BLOCK = 1024
+# As of `metrics.paired_ranks`.
+_TIE_TOLERANCE = 1e-9
+
+
+@dataclasses.dataclass
+class TextRetrievalResult(Result):
+    """Text-audio and text-video retrieval (MAViL, table 15).
+
+    Every caption is a query; a clip is found by any of its captions, as is usual on
+    AudioCaps and Clotho, whose clips have five.
+
+    Args:
+        num_clips: clips that have a caption.
+        num_captions: their captions.
+        num_left_out: clips without one.
+        captions: the feature of the data set.
+        directions: `text_to_audio`, `audio_to_text` and the same of video, of the
+            modalities that the model reads.
+        num_queries: queries of each direction: captions or clips of those clips that
+            have the modality.
+    """
+
+    num_clips: int
+    num_captions: int
+    num_left_out: int
+    captions: str
+    directions: dict[str, Direction]
+    num_queries: dict[str, int]
+
+    def table(self) -> Table:
+        ks = list(next(iter(self.directions.values())).recall)
+        table = Table(
+            "direction",
+            "n",
+            *[f"R@{k}" for k in ks],
+            "median rank",
+            title="retrieval by captions",
+            caption=f"{self.num_captions} {self.captions} of {self.num_clips} clips, "
+            f"{self.num_left_out} left out (no caption); 95 % intervals over clips",
+        )
+        for name, one in self.directions.items():
+            cells = [str(one.recall[k]) for k in ks]
+            count = str(self.num_queries[name])
+            table.add_row(name.replace("_", " "), count, *cells, f"{one.median_rank:g}")
+            chance = [f"{100 * one.chance[k]:.1f} %" for k in ks]
+            table.add_row("chance", "", *chance, "", style="dim")
+        return table
+
+
+def measure(
+    run: Trained,
+    split: ClipSplit,
+    rows: np.ndarray | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+) -> TextRetrievalResult:
+    """Measures a run on the captions of a split, in both directions.
+
+    Args:
+        run: fine-tuned on captions; its recipe names those to measure.
+        split: clips with captions.
+        rows: of the split; all by default.
+        ks: lengths of the result lists.
+
+    Raises:
+        UserError: the model has no text encoder, the split has no such captions, or no
+            clip has both a caption and a modality that the model reads.
+    """
+    feature = run.config.data.captions_to_search
+    if feature is None:
+        run.embed_text([])  # says that the model has no text
+        raise UserError("data.captions must name the captions of the clips")
+    rows = np.arange(split.num_examples) if rows is None else np.asarray(rows)
+    captions = captions_of(split, feature, rows)
+    texts = [text for own in captions for text in own]
+    owners = np.repeat(rows, [len(own) for own in captions])
+    vectors = run.embed_split(split, indices=rows)
+    text_vectors = run.embed_text(texts)
+    directions: dict[str, Direction] = {}
+    counts: dict[str, int] = {}
+    for modality in (m for m in MODALITIES if f"{m}_embedding" in vectors):
+        has = vectors[f"{modality}_present"] & np.isin(vectors["example_index"], owners)
+        clips = vectors["example_index"][has]
+        if not len(clips):
+            continue
+        usable = np.isin(owners, clips)
+        found = compare(
+            text_vectors[usable],
+            vectors[f"{modality}_embedding"][has],
+            np.searchsorted(clips, owners[usable]),
+            ks,
+        )
+        names = f"text_to_{modality}", f"{modality}_to_text"
+        directions |= dict(zip(names, found, strict=True))
+        counts |= dict(zip(names, (int(usable.sum()), len(clips)), strict=True))
+    if not directions:
+        raise UserError(
+            f"{split.info.data_dir}: no clip of {split.name} has {feature} and what the"
+            " model reads"
+        )
+    num_clips = sum(map(bool, captions))
+    return TextRetrievalResult(
+        num_clips=num_clips,
+        num_captions=len(texts),
+        num_left_out=len(rows) - num_clips,
+        captions=feature,
+        directions=directions,
+        num_queries=counts,
+    )
+
+
+def compare(
+    texts: np.ndarray, clips: np.ndarray, owners: np.ndarray, ks: Sequence[int]
+) -> tuple[Direction, Direction]:
+    """Recall of clips by texts, and of texts by clips.
+
+    Args:
+        texts: `(texts, dim)`.
+        clips: `(clips, dim)`, each with at least one text.
+        owners: int `(texts,)` in rising order, the clip of each text.
+        ks: lengths of the result lists.
+
+    Raises:
+        UserError: the embeddings are not finite.
+    """
+    if not (np.isfinite(texts).all() and np.isfinite(clips).all()):
+        raise UserError(
+            "The embeddings are not finite: the training diverged. Lower "
+            "optimizer.learning_rate and train again."
+        )
+    texts, clips = metrics.normalize(texts), metrics.normalize(clips)
+    num_texts, num_clips = len(texts), len(clips)
+    better, equal = [], []
+    for start in range(0, num_texts, _BLOCK):
+        similarity = texts[start : start + _BLOCK] @ clips.T  # (texts, clips)
+        own = owners[start : start + _BLOCK]
+        excess = similarity - similarity[np.arange(len(own)), own][:, None]
+        better.append((excess > _TIE_TOLERANCE).sum(1))
+        equal.append((np.abs(excess) <= _TIE_TOLERANCE).sum(1))
+    by_text = Ranks(np.concatenate(better), np.concatenate(equal))
+    better, equal = [], []
+    for start in range(0, num_clips, _BLOCK):
+        similarity = clips[start : start + _BLOCK] @ texts.T  # (clips, texts)
+        is_own = np.arange(start, start + len(similarity))[:, None] == owners
+        best = np.where(is_own, similarity, -np.inf).max(1)
+        excess = np.where(is_own, -np.inf, similarity - best[:, None])
+        better.append((excess > _TIE_TOLERANCE).sum(1))
+        # Against the best of its own, which counts once.
+        equal.append((np.abs(excess) <= _TIE_TOLERANCE).sum(1) + 1)
+    by_clip = Ranks(np.concatenate(better), np.concatenate(equal))
+    num_own = np.bincount(owners, minlength=num_clips)
+    return (
+        _direction(by_text, owners, {k: min(k, num_clips) / num_clips for k in ks}),
+        _direction(by_clip, None, {k: _chance(num_texts, num_own, k) for k in ks}),
+    )
+
+
+def _direction(
+    ranks: Ranks, groups: np.ndarray | None, chance: dict[int, float]
+) -> Direction:
+    recall = {k: metrics.bootstrap(ranks.hits(k), groups=groups) for k in chance}
+    return Direction(recall, chance, ranks.median())
+
+
+def _chance(num_texts: int, num_own: np.ndarray, k: int) -> float:
+    """Mean probability that one of a clip's texts is among k of all at random."""
+    others = num_texts - num_own
+    # The share of draws without any of its own: C(others, k) / C(texts, k).
+    logs = [
+        scipy.special.gammaln(n + 1) - scipy.special.gammaln(np.maximum(n - k, 0) + 1)
+        for n in (others, num_texts)
+    ]
+    missed = np.where(others >= k, np.exp(logs[0] - logs[1]), 0.0)
+    return float(np.mean(1 - missed))
