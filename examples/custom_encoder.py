@@ -29,9 +29,7 @@ inputs = {
 encoder = GatedEncoder(2, 1, block={"num_heads": 4, "mlp_dim": 128})
 sizes = {"hidden_dim": 32, "num_heads": 4, "mlp_dim": 64, "num_layers": 1}
 decoder = AudioVisualDecoder.for_inputs(inputs, sizes, {})
-model = MaskedAutoencoder(
-    encoder, 64, decoder, objectives=[Reconstruction()], **inputs
-)
+model = MaskedAutoencoder(encoder, 64, decoder, objectives=[Reconstruction()], **inputs)
 rng = np.random.default_rng(0)
 clips = {"audio": rng.normal(size=(8, 16000)).astype("float32") / 9}
 clips["video"] = rng.integers(0, 256, (8, 1, 32, 32, 3)).astype("uint8")

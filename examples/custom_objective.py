@@ -24,16 +24,16 @@ class Agreement(Objective):
     def terms(self, batch, outputs):
         pair = [ops.normalize(outputs[f"{m}_embedding"]) for m in ("audio", "video")]
         distance = ops.cast(1 - ops.sum(pair[0] * pair[1], axis=-1), "float32")
-        weights = presence(batch, "audio") * presence(batch, "video")
-        total, count = ops.sum(weights * distance), ops.sum(weights)
-        return {"agreement": Term(total, count, self.weight)}
+        both = presence(batch, "audio") * presence(batch, "video")
+        return {"agreement": Term(ops.sum(both * distance), ops.sum(both), self.weight)}
 
 
-video = {"height": 32, "width": 32, "tubelet_size": (1, 8, 8)}
-inputs = {"audio": {"num_frames": 96, "num_mel_bins": 32}, "video": video}
+inputs = {"audio": {"num_frames": 96}, "video": {"height": 32, "width": 32}}
 base = tfavmae.build_pretraining("cav_mae", "tiny", contrast={"weight": 0}, **inputs)
+halves = (base.encoder, base.decoder)
+encoder, decoder = (type(x).from_config(x.get_config()) for x in halves)
 parts = {"objectives": [*base.objectives, Agreement(0.5)], **inputs}
-model = MaskedAutoencoder(base.encoder, base.hidden_dim, base.decoder, **parts)
+model = MaskedAutoencoder(encoder, base.hidden_dim, decoder, **parts)
 clips = {"audio": keras.random.normal((8, 16000), stddev=0.1)}
 clips["video"] = ops.full((8, 1, 32, 32, 3), 128, "uint8")
 model.compile(optimizer=keras.optimizers.AdamW(1e-3))

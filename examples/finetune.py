@@ -19,7 +19,9 @@ rng = np.random.default_rng(0)
 labels = np.arange(32) % 2
 pitch = 300 + 900 * labels + rng.uniform(0, 100, 32)
 audio = np.sin(2 * np.pi * pitch[:, None] * np.arange(16000) / 16000)
-video = 60 + 120 * labels[:, None, None, None, None] + rng.normal(0, 20, (32, 1, 32, 32, 3))
+video = (
+    60 + 120 * labels[:, None, None, None, None] + rng.normal(0, 20, (32, 1, 32, 32, 3))
+)
 clips = {
     "audio": (20000 * audio).astype("int16"),
     "video": video.clip(0, 255).astype("uint8"),

@@ -10,15 +10,12 @@ import tensorflow as tf
 import tfavmae
 from tfavmae.training.distribution import attach
 
-devices = tf.config.list_logical_devices("GPU")[:2]
-if len(devices) < 2:
+kind = "GPU" if len(tf.config.list_physical_devices("GPU")) > 1 else "CPU"
+if kind == "CPU":
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-    devices = tf.config.list_logical_devices("CPU")
-
-strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    halves = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, halves)
+strategy = tf.distribute.MirroredStrategy([f"{kind}:0", f"{kind}:1"])
 with strategy.scope():
     model = tfavmae.build_pretraining(
         "cav_mae",

@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages from the code, and of files outside `docs/` that pages link to.
+"""Hooks of MkDocs: pages from the code, and of linked files outside `docs/`.
 
 Links such as `../configs/x.yaml` work on a forge as they are; here they lead to a page
 that shows the file, so that the site is complete without one.
@@ -101,7 +101,7 @@ def _repository_path(place: str) -> str:
 
 
 def _repository_file(here: str, target: str) -> str | None:
-    """The file or folder in the repository that a page's link names, if it names one."""
+    """The file or folder in the repository that a page's link names, if any."""
     if "://" in target or target.startswith(("mailto:", "/")):
         return None
     path = posixpath.normpath(posixpath.join(posixpath.dirname(here), target))
@@ -144,17 +144,19 @@ def _index_of_data_sets() -> str:
         name = pathlib.PurePath(place).stem
         text = (ROOT / path).read_text(encoding="utf-8")
         paragraph = text.partition("\n\n")[0] if not text.startswith("# ") else ""
-        summary = re.split(r"(?<=[.:;]) ", " ".join(paragraph.split()))[0].rstrip(":;.")
+        sentence = re.split(r"(?<=[.:;]) ", " ".join(paragraph.split()))[0]
+        summary = sentence.rstrip(":;.")
         lines.append(f"| [{name}]({name}.md) | {summary} |")
     return (
-        "# Data sets\n\nOne page for each builder: size, licence, selections, protocol. "
-        "[Data: from annotations and media to training](../data.md) has the commands.\n\n"
+        "# Data sets\n\nOne page for each builder: size, licence, selections, "
+        "protocol. [Data: from annotations and media to training](../data.md) has the "
+        "commands.\n\n"
         "| builder | |\n| --- | --- |\n" + "\n".join(lines) + "\n"
     )
 
 
 def _linked_files() -> Iterator[str]:
-    """Files and folders outside `docs/` that pages link to and that are no pages yet."""
+    """Linked files and folders outside `docs/` that are no pages yet."""
     sources = {f"docs/{p.name}": p for p in (ROOT / "docs").glob("*.md")}
     sources |= {path: ROOT / path for path in _DOCUMENTS | _data_sets()}
     found = set()

@@ -79,10 +79,10 @@ def configuration() -> str:
 
     lines = [
         "# Recipes",
-        "Written from the dataclasses of `tfavmae.config.experiment`. A recipe is a YAML "
-        "file of these keys; `--set SECTION.KEY=VALUE` changes one, and `tfavmae describe "
-        "--config FILE` shows a recipe in full. What a model takes besides, as "
-        "`model.options`, are the arguments of [its class](python/models.md). A null "
+        "Written from the dataclasses of `tfavmae.config.experiment`. A recipe is a "
+        "YAML file of these keys; `--set SECTION.KEY=VALUE` changes one, and `tfavmae "
+        "describe --config FILE` shows a recipe in full. What a model takes besides, "
+        "as `model.options`, are the arguments of [its class](python/models.md). A null "
         "default is the paper's value where the key is of a model's input.",
     ]
     for prefix, kind in _sections(ExperimentConfig):
@@ -177,7 +177,9 @@ def python_pages() -> dict[str, str]:
         modules = [_dotted(path) for path in files if _has_public_names(path)]
         if modules:
             blocks = [f"::: {module}" for module in modules]
-            pages[f"{room.stem}.md"] = f"# tfavmae.{room.stem}\n\n" + "\n\n".join(blocks)
+            pages[f"{room.stem}.md"] = f"# tfavmae.{room.stem}\n\n" + "\n\n".join(
+                blocks
+            )
     return {name: text + "\n" for name, text in pages.items()}
 
 
@@ -193,7 +195,7 @@ def _has_public_names(path: pathlib.Path) -> bool:
 
 
 def _top_level() -> str:
-    """The page of what `import tfavmae` offers, each from the module that it lives in."""
+    """The page of what `import tfavmae` offers, each from its module."""
     import tfavmae
 
     rows = []
@@ -217,9 +219,9 @@ def _definition(module: str, name: str) -> tuple[str, str]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, (ast.get_docstring(node) or "").partition("\n")[0]
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if name in {alias.asname or alias.name for alias in node.names}:
-                return _definition(node.module, name)
+        names = {x.asname or x.name for x in getattr(node, "names", ())}
+        if isinstance(node, ast.ImportFrom) and node.module and name in names:
+            return _definition(node.module, name)
     raise ValueError(f"{path} does not define {name}")
 
 
