@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 from tfavmae.errors import UserError, shown
 
-
 _SHARED = (["--help"], ["--debug"], ["--quiet"], ["--json"])
 
 

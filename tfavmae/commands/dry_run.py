@@ -65,8 +65,8 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
         total = flops * plan.batch_size * plan.num_steps
         seconds = total / (_SHARE_OF_PEAK * matmul_rate())
         print(
-            f"time: about {seconds / 3600:.2g} hours on this device, if the input keeps "
-            f"up ({total / 1e15:.3g} PFLOP at {_SHARE_OF_PEAK:.0%} of the rate of its "
+            f"time: about {seconds / 3600:.2g} hours on this device, if the input "
+            f"keeps up ({total / 1e15:.3g} PFLOP at {_SHARE_OF_PEAK:.0%} of the rate of its "
             "products)"
         )
     kept = config.trainer.keep_checkpoints

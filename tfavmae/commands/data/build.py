@@ -145,7 +145,7 @@ def _published(
 
 
 def _estimated(kind: type, config: Any, data_dir: str | None) -> Any:
-    """Estimates a build, whose builder gets a folder of its own: it makes its folder."""
+    """Estimates a build, in a temporary folder: a builder makes its own."""
     with tempfile.TemporaryDirectory() as folder:
         builder = kind(config=config, data_dir=folder)
         dry_run.build(builder, data_dir)
