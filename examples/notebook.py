@@ -1,12 +1,13 @@
-# `python website/notebook.py` makes notebooks/tfavmae.ipynb of this script: a cell begins
-# with a line of two percent signs.
+# `python website/notebook.py` makes notebooks/tfavmae.ipynb of this script, whose cells
+# begin with two percent signs.
 
 # %% [markdown]
 # # From clips to answers with tfavmae
 #
-# Generates small videos with sound, trains a masked autoencoder on them without labels,
-# looks at what it reconstructs, fine-tunes a classifier, searches, exports, and asks the
-# export. A few minutes on two processor cores; every step is a command of the package.
+# Generates small videos with sound, trains a masked autoencoder on them without
+# labels, looks at what it reconstructs, fine-tunes a classifier, searches, exports, and
+# asks the export. A few minutes on two processor cores; every step is a command of the
+# package.
 
 # %%
 import json
@@ -19,20 +20,21 @@ SCALE = os.environ.get("SCALE", "small")  # `tiny` runs in a minute and learns n
 CLIPS, STEPS, BATCH = {"small": (600, 160, 32), "tiny": (48, 4, 8)}[SCALE]
 
 
-def tfavmae(*words):
+def command(*words):
     """Runs a command and returns what it printed."""
-    command = [sys.executable, "-m", "tfavmae", *words]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    whole = [sys.executable, "-m", "tfavmae", *words]
+    done = subprocess.run(whole, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
 
 # %% [markdown]
 # ## Clips
-# Shapes that move and sound: some classes can be told apart only by ear, some only by eye.
+# Shapes that move and sound: some classes can be told apart only by ear, some only
+# by eye.
 
 # %%
 clips = ["--set", f"num_train_clips={CLIPS}", "--set", "num_validation_clips=100"]
-tfavmae(
+command(
     "data", "build", "sounding_shapes", "--data-dir", "data", *clips, "--set", "name=nb"
 )
 DATA = [
@@ -50,7 +52,7 @@ CHANGES = [word for key in [*DATA, *LENGTH] for word in ("--set", key)]
 RECIPE = "configs/cav_mae/pretrain_sounding_shapes_demo.yaml"
 WARM_UP = ["--set", f"optimizer.warmup_steps={STEPS // 8 + 1}"]
 print(
-    tfavmae("pretrain", "--config", RECIPE, "--workdir", "pretrain", *CHANGES, *WARM_UP)
+    command("pretrain", "--config", RECIPE, "--workdir", "pretrain", *CHANGES, *WARM_UP)
 )
 
 # %% [markdown]
@@ -60,10 +62,10 @@ print(
 # %%
 import matplotlib.pyplot as plt
 
-import tfavmae as library
+import tfavmae
 from tfavmae.report.reconstructions import figure, reconstruct
 
-run = library.load("pretrain")
+run = tfavmae.load("pretrain")
 batch = next(iter(run.batches(run.open_split())))
 image = figure(reconstruct(run.run.model, batch, num_clips=3))
 plt.figure(figsize=(14, 4))
@@ -75,10 +77,7 @@ plt.show()
 # ## Search: which video belongs to this sound?
 
 # %%
-found = json.loads(
-    tfavmae("retrieve", "--workdir", "pretrain", "--gallery", "50", "--json")
-)
-found
+print(command("retrieve", "--workdir", "pretrain", "--gallery", "20"))
 
 # %% [markdown]
 # ## Fine-tune a classifier and measure it
@@ -86,9 +85,9 @@ found
 # %%
 RECIPE = "configs/cav_mae/finetune_audio_video_sounding_shapes_demo.yaml"
 words = ["--workdir", "classifier", "--from", "pretrain", *CHANGES, *WARM_UP]
-tfavmae("finetune", "--config", RECIPE, *words)
-figures = json.loads(tfavmae("evaluate", "--workdir", "classifier", "--json"))
-figures["num_clips"]
+command("finetune", "--config", RECIPE, *words)
+figures = json.loads(command("evaluate", "--workdir", "classifier", "--json"))
+print(figures["num_clips"], "clips", figures.get("accuracy"))
 
 # %% [markdown]
 # ## Export, and ask the export
@@ -96,5 +95,5 @@ figures["num_clips"]
 # TensorFlow Serving answers with it over HTTP.
 
 # %%
-print(tfavmae("export", "--workdir", "classifier", "--directory", "export/shapes"))
-print(tfavmae("serve-check", "export/shapes"))
+print(command("export", "--workdir", "classifier", "--directory", "export/shapes"))
+print(command("serve-check", "export/shapes"))

@@ -82,8 +82,8 @@ def configuration() -> str:
         "Written from the dataclasses of `tfavmae.config.experiment`. A recipe is a "
         "YAML file of these keys; `--set SECTION.KEY=VALUE` changes one, and `tfavmae "
         "describe --config FILE` shows a recipe in full. What a model takes besides, "
-        "as `model.options`, are the arguments of [its class](python/models.md). A null "
-        "default is the paper's value where the key is of a model's input.",
+        "as `model.options`, are the arguments of [its class](python/models.md). A "
+        "default of null is the paper's value where the key is of a model's input.",
     ]
     for prefix, kind in _sections(ExperimentConfig):
         summary = inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]

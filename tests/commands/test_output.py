@@ -1,4 +1,4 @@
-"""What every command does alike: `--quiet`, `--json`, `--dry-run`, colours, completion."""
+"""What commands do alike: `--quiet`, `--json`, `--dry-run`, colours, completion."""
 
 import json
 import os

@@ -63,11 +63,11 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
         print(*plan.describe(config.optimizer), sep="\n")
         _, flops = training_flops(model)
         total = flops * plan.batch_size * plan.num_steps
+        share = f"{_SHARE_OF_PEAK:.0%} of the rate of its products"
         seconds = total / (_SHARE_OF_PEAK * matmul_rate())
         print(
             f"time: about {seconds / 3600:.2g} hours on this device, if the input "
-            f"keeps up ({total / 1e15:.3g} PFLOP at {_SHARE_OF_PEAK:.0%} of the rate of its "
-            "products)"
+            f"keeps up ({total / 1e15:.3g} PFLOP at {share})"
         )
     kept = config.trainer.keep_checkpoints
     size = (kept + 1) * (weights + moments) + weights  # one more while it is written
