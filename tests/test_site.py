@@ -14,7 +14,6 @@ from tfavmae.config.experiment import ExperimentConfig, flatten
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 MKDOCS = (ROOT / "mkdocs.yml").read_text()
-PROGRAMS = {"tfavmae", "make", "python", "pip", "source", "docker", "curl", "hf", "cd"}
 
 
 def load(name):
@@ -105,7 +104,6 @@ def command_lines(block):
 def test_commands_of_a_page_exist(path):
     for block in blocks_of(path):
         for words in command_lines(block):
-            assert words[0] in PROGRAMS
             if words[0] == "tfavmae" and "--completion" not in words:
                 cut = words.index(">") if ">" in words else len(words)
                 args = cli.build_parser().parse_args(words[1:cut])
