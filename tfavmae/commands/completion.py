@@ -5,7 +5,7 @@ from typing import Any
 
 from tfavmae.errors import UserError
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh")
 _FILES = ("FILE", "CSV", "PAGE", "PATH", "INPUT")
 _FOLDERS = ("DIR", "RUN")
 
