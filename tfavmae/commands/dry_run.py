@@ -1,5 +1,6 @@
 """`--dry-run`: what a command would read, compute and write, and what is missing."""
 
+import math
 import pathlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
         raise UserError("; ".join(missing))
     labels = data.labels() if data and config.stage == "finetune" else None
     model = factory.build_model(config, labels)
-    weights = sum(v.value.shape.num_elements() * 4 for v in model.weights)
-    moments = 2 * sum(v.value.shape.num_elements() * 4 for v in model.trainable_weights)
+    weights = 4 * sum(math.prod(v.shape) for v in model.weights)  # bytes
+    moments = 8 * sum(math.prod(v.shape) for v in model.trainable_weights)
     print(f"model: {model.count_params():,} parameters")
     if data is not None:
         plan = make_plan(
