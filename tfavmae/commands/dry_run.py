@@ -37,7 +37,7 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
     Raises:
         UserError: the data set or a source of weights is missing.
     """
-    from tfavmae.models.flops import training_flops
+    from tfavmae.models.flops import forward_flops, training_flops
     from tfavmae.training import factory
     from tfavmae.training.plan import make_plan
 
@@ -62,7 +62,11 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
             draws_per_epoch=config.data.draws_per_epoch,
         )
         print(*plan.describe(config.optimizer), sep="\n")
-        _, flops = training_flops(model)
+        if config.stage == "pretrain":
+            _, flops = training_flops(model)
+        else:
+            # A backward pass has two products for each of the forward pass.
+            flops = 3 * forward_flops(model)
         total = flops * plan.batch_size * plan.num_steps
         share = f"{_SHARE_OF_PEAK:.0%} of the rate of its products"
         seconds = total / (_SHARE_OF_PEAK * matmul_rate())
