@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-mteb test-newest lint clean
+.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-mteb test-newest test-wheel lint docs docs-deploy clean
 
 VENV := .venv
 VENV_IO := .venv-io
@@ -13,6 +13,8 @@ VENV_WEIGHTS := .venv-weights
 VENV_RUNTIMES := .venv-runtimes
 VENV_MTEB := .venv-mteb
 VENV_NEWEST := .venv-newest
+VENV_DOCS := .venv-docs
+VENV_WHEEL := .venv-wheel
 BIN := $(VENV)/bin
 ARGS ?=
 COMMA := ,
@@ -90,12 +92,26 @@ test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private ho
 	@$(QUIET) $(VENV_NEWEST)/bin/python -c 'import keras; print("Keras", keras.__version__)'
 	@$(QUIET) $(VENV_NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(ARGS)
 
+test-wheel: $(VENV)/.installed ## sdist and wheel, installed and tried in an empty environment (PYTHON's version)
+	@rm -rf $(VENV_WHEEL) build/package
+	@$(BIN)/python -m build --quiet --outdir build/package .
+	@$(BIN)/python -m venv --clear $(VENV_WHEEL)
+	@$(VENV_WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check build/package/*.whl
+	@cd build/package && $(QUIET) ../../$(VENV_WHEEL)/bin/python -P ../../tests/wheel_smoke.py
+
+docs: $(VENV_DOCS)/.installed ## the site, into site/; a broken link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 $(QUIET) $(VENV_DOCS)/bin/python -m mkdocs build --quiet --strict $(ARGS)
+	@echo "open site/index.html"
+
+docs-deploy: $(VENV_DOCS)/.installed ## the site, to the branch gh-pages of origin
+	@NO_MKDOCS_2_WARNING=1 $(QUIET) $(VENV_DOCS)/bin/python -m mkdocs gh-deploy --strict $(ARGS)
+
 lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_MTEB) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_MTEB) $(VENV_NEWEST) $(VENV_DOCS) $(VENV_WHEEL) build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -118,3 +134,6 @@ $(VENV_MTEB)/.installed: setup.cfg pyproject.toml
 
 $(VENV_NEWEST)/.installed: setup.cfg pyproject.toml
 	$(call make_venv,$(VENV_NEWEST),dev,$(PYTHONS))
+
+$(VENV_DOCS)/.installed: setup.cfg pyproject.toml
+	$(call make_venv,$(VENV_DOCS),docs,$(PYTHONS))

@@ -12,7 +12,7 @@ import importlib
 
 from tfavmae.registration import register_with_keras
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME_OF = {
     "AVMAE": "tfavmae.models.av_mae",

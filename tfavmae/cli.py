@@ -14,7 +14,7 @@ import types
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ExtensionFileLoader
-from typing import Any
+from typing import Any, TextIO
 
 from tfavmae import __version__
 from tfavmae.commands import (
@@ -37,7 +37,8 @@ from tfavmae.commands import (
     statistics,
     vggsounder,
 )
-from tfavmae.commands.arguments import CommandParser, begin_group
+from tfavmae.commands.arguments import CommandParser, begin_group, json_text
+from tfavmae.commands.completion import PrintCompletion
 from tfavmae.commands.data import audit, build
 from tfavmae.commands.data import describe as data_describe
 from tfavmae.commands.data import serve as data_serve
@@ -85,9 +86,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str]) -> Any:
-    """Parses `argv` and runs the command; returns its result, raises its errors."""
+    """Parses `argv` and runs the command; returns its result, raises its errors.
+
+    With `--json` standard output has the result and nothing else; with `--quiet`
+    progress and tables are not shown.
+    """
     args = build_parser().parse_args([_not_an_option(word) for word in argv])
-    return args.run(args)
+    is_quiet, is_json = (getattr(args, x, False) for x in ("quiet", "json"))
+    with contextlib.ExitStack() as muted:
+        if is_quiet or is_json:
+            nothing = muted.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            muted.enter_context(contextlib.redirect_stdout(nothing))
+            if is_quiet:
+                muted.enter_context(contextlib.redirect_stderr(nothing))
+        result = args.run(args)
+    if is_json:
+        print(json_text(result))
+    return result
 
 
 def _not_an_option(word: str) -> str:
@@ -146,11 +161,12 @@ def _lasting_interrupts() -> Iterator[None]:
 @contextlib.contextmanager
 def _short_warnings() -> Iterator[None]:
     """Prints an `InputWarning` as one line, without the place in the code."""
-    show = warnings.showwarning
+    # The stream of now: `--quiet` hides the later one.
+    show, stream = warnings.showwarning, sys.stderr
 
     def show_short(message: Any, category: type[Warning], *place: Any) -> None:
         if issubclass(category, InputWarning):
-            _say(f"warning: {message}")
+            _say(f"warning: {message}", stream)
         else:
             show(message, category, *place)
 
@@ -165,6 +181,9 @@ def build_parser() -> CommandParser:
     """The parser of all commands; `args.run` of the result is the command."""
     parser = CommandParser(prog="tfavmae", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"tfavmae {__version__}")
+    parser.add_argument(
+        "--completion", action=PrintCompletion, help="print a script for the shell"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     begin_group(commands, "from videos to a page", "demo")
     demo.add_parser(commands, run)
@@ -195,8 +214,9 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def _say(message: str) -> None:
-    print(f"tfavmae: {on_one_line(message)}", file=sys.stderr, flush=True)
+def _say(message: str, stream: TextIO | None = None) -> None:
+    line = f"tfavmae: {on_one_line(message)}"
+    print(line, file=stream or sys.stderr, flush=True)
 
 
 def _message_for_user(error: Exception) -> tuple[str, int]:

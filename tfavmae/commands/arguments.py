@@ -1,11 +1,15 @@
 """Parser of the command line, and the options that several commands share."""
 
 import argparse
+import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from tfavmae.errors import UserError, shown
+
+_SHARED = (["--help"], ["--debug"], ["--quiet"], ["--json"])
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -59,6 +63,18 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         _, metavar = words.rsplit(" ", 1)
         return f"{', '.join(action.option_strings)} {metavar}"
 
+    def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+        """Adds options; those that every command has share a line."""
+        actions = list(actions)
+        shared = [x for x in actions if x.option_strings[-1:] in _SHARED]
+        if len(shared) > 1:
+            actions = [x for x in actions if x not in shared]
+            names = [x.option_strings[0] for x in shared]
+            text = "this page; tracebacks; warnings and errors alone"
+            actions.append(argparse.Action(names[:3], "", nargs=0, help=text))
+            actions += [x for x in shared if x.dest == "json"]
+        super().add_arguments(actions)
+
     def _format_action(self, action: argparse.Action) -> str:
         if action.nargs != argparse.PARSER:
             return super()._format_action(action)
@@ -101,8 +117,11 @@ def add_command(
     *,
     summary: str,
     example: str,
+    figures: bool = False,
 ) -> CommandParser:
     """Adds a subcommand.
+
+    `--debug`, `--quiet` and `--json` are acted on by `cli`, in one place for all.
 
     Args:
         commands: result of `add_subparsers`.
@@ -110,6 +129,8 @@ def add_command(
         run: called with the parsed arguments.
         summary: one line for the list of commands and the help page.
         example: a working command line for the help page.
+        figures: add `--json`: what `run` returns is printed as JSON, and nothing else
+            on standard output. See `json_text`.
 
     Returns:
         The parser, to which the command adds the options that it acts on.
@@ -121,10 +142,44 @@ def add_command(
         epilog=f"example:\n  {example}",
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--debug", action="store_true", help="show the traceback of every error"
-    )
+    add = parser.add_argument
+    add("--debug", action="store_true", help="show the traceback of every error")
+    add("--quiet", action="store_true", help="print warnings and errors alone")
+    if figures:
+        add("--json", action="store_true", help="print JSON rather than tables")
     return parser
+
+
+def json_text(result: Any) -> str:
+    """What a command returned, as JSON.
+
+    Args:
+        result: a `Result`, or dataclasses, mappings, lists and plain values; arrays
+            become lists, and numbers that are not finite null.
+    """
+    from tfavmae.tasks.results import plain
+
+    if hasattr(result, "to_json"):
+        return result.to_json()
+    text = plain(_as_plain(result))
+    return json.dumps(text, indent=2, allow_nan=False, default=str)
+
+
+def _as_plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, list | tuple):
+        return [_as_plain(x) for x in value]
+    return value
+
+
+def add_dry_run(parser: CommandParser) -> None:
+    """Adds `--dry-run`."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say sizes, hours and what is missing; write nothing",
+    )
 
 
 def begin_group(commands: Any, heading: str, first: str) -> None:

@@ -17,11 +17,11 @@ def add_parser(commands: Any) -> None:
         run,
         summary="show figures, recipes and curves of several runs side by side",
         example="tfavmae compare runs/audio runs/video --html runs/compare.html",
+        figures=True,
     )
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="+", help="folders of runs, two or more")
     add("--html", metavar="PAGE", help="also write a page")
-    add("--json", action="store_true", help="print JSON rather than a table")
 
 
 def run(args: argparse.Namespace) -> "Comparison":
@@ -29,14 +29,9 @@ def run(args: argparse.Namespace) -> "Comparison":
     from tfavmae.tasks import comparison
 
     result = comparison.compare(args.runs)
-    if args.json:
-        print(result.to_json())
-    else:
-        result.print()
+    result.print()
     if args.html:
         from tfavmae.report import comparison_page
 
-        page = comparison_page.write(args.html, result)
-        if not args.json:
-            print(page)
+        print(comparison_page.write(args.html, result))
     return result

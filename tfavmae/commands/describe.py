@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
         summary="show a recipe in full, with the size and cost of its model",
         example="tfavmae describe \\\n"
         "      --config configs/cav_mae/pretrain_sounding_shapes_demo.yaml",
+        figures=True,
     )
     add_config(parser)
     add_workdir(parser)
@@ -41,8 +42,8 @@ def add_parser(commands: Any) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Runs the command."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the command; returns the recipe, and size and cost of its model."""
     from tfavmae.config import experiment as config_lib
     from tfavmae.training import factory
 
@@ -61,11 +62,19 @@ def run(args: argparse.Namespace) -> None:
     model = factory.build_model(config, labels)
     model.summary(expand_nested=False)
     print(f"parameters           {model.count_params():,}")
+    tokens = {m: math.prod(x.grid) for m, x in model.inputs_by_modality.items()}
     for modality, spec in model.inputs_by_modality.items():
         shape = " x ".join(str(n) for n in spec.grid)
-        print(f"{modality} tokens         {math.prod(spec.grid):,} ({shape})")
-    for name, flops in costs(model).items():
+        print(f"{modality} tokens         {tokens[modality]:,} ({shape})")
+    flops_per_clip = costs(model)
+    for name, flops in flops_per_clip.items():
         print(f"{name:20} {flops / 1e9:,.3f} GFLOP per clip")
+    return {
+        "recipe": config.as_dict(),
+        "parameters": model.count_params(),
+        "tokens": tokens,
+        "flops_per_clip": flops_per_clip,
+    }
 
 
 def costs(model: "keras.Model") -> dict[str, int]:

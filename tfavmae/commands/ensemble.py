@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="measure the mean of several runs' scores",
         example="tfavmae ensemble audio.npz video.npz",
+        figures=True,
     )
     add = parser.add_argument
     add(

@@ -32,6 +32,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="measure a fine-tuned model on a split",
         example="tfavmae evaluate --workdir runs/finetune --views 10",
+        figures=True,
     )
     add_trained(parser)
     add_split(parser)
@@ -83,9 +84,9 @@ def add_mean(parser: CommandParser, default: str) -> None:
 
 def add_form(parser: CommandParser) -> None:
     """Adds the options of `print_figures`."""
-    add = parser.add_argument
-    add("--per-class", action="store_true", help="also a table of all classes")
-    add("--json", action="store_true", help="print JSON rather than tables")
+    parser.add_argument(
+        "--per-class", action="store_true", help="also a table of all classes"
+    )
 
 
 def run(args: argparse.Namespace) -> "ClassificationResult | ActionResult":
@@ -145,15 +146,14 @@ def _report(
     if args.html and isinstance(result, classification.ClassificationResult):
         model = str(loaded.run.workdir)
         written.append(evaluation_page.write(args.html, result, scores, split, model))
-    if not args.json:
-        print(*written, sep="\n")
+    print(*written, sep="\n")
     return result
 
 
 def print_figures(
     args: argparse.Namespace, result: "ClassificationResult | ActionResult"
 ) -> None:
-    """Prints a result as a table, with `--per-class` one of the classes too, or JSON.
+    """Prints a result as a table, with `--per-class` one of the classes too.
 
     Raises:
         UserError: `--per-class` of a model of several labels.
@@ -165,9 +165,6 @@ def print_figures(
     is_one = isinstance(result, ClassificationResult)
     if args.per_class and not is_one:
         raise UserError("--per-class does not apply to a model of several labels")
-    if args.json:
-        print(result.to_json())
-        return
     result.print()
     if args.per_class and is_one:
         Console(markup=False).print(result.class_table())

@@ -1,7 +1,6 @@
 """`tfavmae predict`: classify media files with a fine-tuned model."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import trained
@@ -20,6 +19,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="classify media files with a fine-tuned model",
         example="tfavmae predict clip.mp4 --workdir runs/finetune",
+        figures=True,
     )
     add = parser.add_argument
     add(
@@ -32,11 +32,10 @@ def add_parser(commands: Any) -> None:
     add_set(parser)
     add("--top", type=int, default=5, metavar="N", help="classes to show (default: 5)")
     add("--html", metavar="PAGE", help="also write a page with the files and classes")
-    add("--json", action="store_true", help="print JSON rather than a table")
 
 
-def run(args: argparse.Namespace) -> "list[Prediction]":
-    """Runs the command; returns the predictions."""
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs the command; returns what `--json` prints of each file."""
     from tfavmae.report import answers
     from tfavmae.report.stored_clips import media_clip
     from tfavmae.tasks.trained import load
@@ -58,16 +57,12 @@ def run(args: argparse.Namespace) -> "list[Prediction]":
     trained.print_skipped(skipped)
     if not predictions:
         raise UserError("none of the files can be classified by this model")
-    if args.json:
-        print(json.dumps([_as_json(one, args.top) for one in predictions], indent=1))
-    else:
-        seconds = loaded.config.data.clip_seconds
-        _print_table(predictions, args.top, seconds)
+    _print_table(predictions, args.top, loaded.config.data.clip_seconds)
     if args.html:
         model = str(loaded.run.workdir)
         path = answers.write_predictions(args.html, shown, skipped, model)
         print(path)
-    return predictions
+    return [_as_json(one, args.top) for one in predictions]
 
 
 def _top(one: "Prediction", count: int) -> dict[str, float]:

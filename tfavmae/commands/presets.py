@@ -1,8 +1,6 @@
 """`tfavmae presets`: the models that there are, their cost and published figures."""
 
 import argparse
-import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands.arguments import add_command
@@ -19,11 +17,11 @@ def add_parser(commands: Any) -> None:
         run,
         summary="list the models that there are, with cost and published figures",
         example="tfavmae presets cav_mae",
+        figures=True,
     )
     parser.add_argument(
         "names", metavar="NAME", nargs="*", help="of a paper or a preset; default: all"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> "list[PresetFacts]":
@@ -32,24 +30,19 @@ def run(args: argparse.Namespace) -> "list[PresetFacts]":
 
     names = preset_table.select(args.names)
     width = max(map(len, names))
-    if not args.json:
-        print(f"{'preset':{width}}  parameters  GFLOP per clip")
+    print(f"{'preset':{width}}  parameters  GFLOP per clip")
     found = []
     for one in preset_table.facts(names):
         found.append(one)
         # Row by row: they take a second or two each.
-        if not args.json:
-            gigaflops = f"{one.flops / 1e9:,.1f}"
-            size = f"{one.parameters / 1e6:,.1f} M"
-            print(f"{one.name:{width}}  {size:>10}  {gigaflops:>14}", flush=True)
-            if one.figures:
-                print(f"    {one.figures}\n    ({one.source})", flush=True)
-    if args.json:
-        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
-    else:
-        print(
-            "GFLOP: forward pass over all tokens. Figures: mAP on AudioSet, accuracy "
-            "elsewhere, in %, as\npublished; not measured here. Sizes have no weights: "
-            "see docs/presets.md for those that do."
-        )
+        gigaflops = f"{one.flops / 1e9:,.1f}"
+        size = f"{one.parameters / 1e6:,.1f} M"
+        print(f"{one.name:{width}}  {size:>10}  {gigaflops:>14}", flush=True)
+        if one.figures:
+            print(f"    {one.figures}\n    ({one.source})", flush=True)
+    print(
+        "GFLOP: forward pass over all tokens. Figures: mAP on AudioSet, accuracy "
+        "elsewhere, in %, as\npublished; not measured here. Sizes have no weights: "
+        "see docs/presets.md for those that do."
+    )
     return found

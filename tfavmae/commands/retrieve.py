@@ -39,6 +39,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="find pictures by sound and sound by picture",
         example="tfavmae retrieve --workdir runs/pretrain --query clip.mp4",
+        figures=True,
     )
     add_trained(parser)
     add_split(parser)
@@ -99,8 +100,8 @@ class Search:
 
 def run(
     args: argparse.Namespace,
-) -> "RetrievalResult | TextRetrievalResult | None":
-    """Runs the command; a search prints its results, a measurement returns them."""
+) -> "RetrievalResult | TextRetrievalResult | list[dict[str, Any]]":
+    """Runs the command; returns what was measured, or what each file found."""
     from tfavmae.building.progress import Progress
     from tfavmae.tasks import retrieval
 
@@ -117,8 +118,7 @@ def run(
     vectors = loaded.embed_split(split, tuple(labels), rows, args.views)
     if args.query:
         with loaded.open_files(args.query) as clips:
-            _search(args, loaded, split, vectors, clips)
-        return None
+            return _search(args, loaded, split, vectors, clips)
     with Progress(is_shown=len(vectors["example_index"]) >= _MANY) as progress:
         result = retrieval.evaluate(vectors, files=split.files(), progress=progress)
     tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
@@ -185,7 +185,7 @@ def _search(
     split: "ClipSplit",
     vectors: "dict[str, np.ndarray]",
     clips: "MediaClips",
-) -> None:
+) -> list[dict[str, Any]]:
     """Searches with each file; prints a table for each, and writes the page."""
     from tfavmae.report import answers
     from tfavmae.report.stored_clips import media_clip, stored_clip
@@ -215,6 +215,18 @@ def _search(
         ]
         gallery = f"{split.num_examples} clips of {split.info.full_name}"
         print(answers.write_search(args.html, found, skipped, gallery))
+    ids = split.ids()
+    return [
+        {
+            "file": clips.files[one.file],
+            "by": one.modality,
+            "found": [
+                {"clip": ids[row], "similarity": float(similarity)}
+                for row, similarity in zip(one.rows, one.similarities, strict=True)
+            ],
+        }
+        for one in searches
+    ]
 
 
 def _placed(clip: "Clip", split: "ClipSplit") -> "Clip":

@@ -17,6 +17,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="check an export and measure its latency",
         example="tfavmae serve-check export/shapes",
+        figures=True,
     )
     add = parser.add_argument
     add("directory", metavar="DIR", help="an export, or one of its versions")

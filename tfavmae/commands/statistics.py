@@ -15,6 +15,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="measure the mean and the deviation of a data set's spectrograms",
         example="tfavmae statistics sounding_shapes/demo --data-dir data",
+        figures=True,
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="data set, by name or folder")
@@ -38,8 +39,8 @@ def add_parser(commands: Any) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Runs the command."""
+def run(args: argparse.Namespace) -> dict[str, float]:
+    """Runs the command; returns the figures."""
     from tfavmae.data.pipeline import open_split
     from tfavmae.data.statistics import spectrogram_statistics
     from tfavmae.layers.spectrogram import LogMelSpectrogram
@@ -52,3 +53,4 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"{num_clips} clips of {split.info.full_name} {args.split}")
     print(f"--set model.audio.mean={mean:.4f} --set model.audio.std={std:.4f}")
+    return {"mean": mean, "std": std, "num_clips": num_clips}

@@ -5,10 +5,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfavmae.commands import recipes
+from tfavmae.commands import dry_run, recipes
 from tfavmae.commands.arguments import (
     CommandParser,
     add_config,
+    add_dry_run,
     add_row,
     add_set,
     add_workdir,
@@ -56,6 +57,7 @@ def add_training_options(parser: CommandParser) -> None:
         metavar="FIRST:LAST",
         help="write a TensorBoard profile of these steps",
     )
+    add_dry_run(parser)
 
 
 def add_source(parser: CommandParser) -> None:
@@ -119,6 +121,8 @@ def train(
     changes = [f"initialize_from={source}"] if source else []
     changes += [*trainer_overrides(args), *args.set]
     recipe = args.config
+    if args.videos is not None:
+        refuse(args, ["dry_run"], "--videos; see `data build clip_folder --dry-run`")
     if args.videos is None:
         refuse(args, ["data_dir"], "training without --videos")
     elif recipe is None and not (pathlib.Path(args.workdir) / "config.yaml").is_file():
@@ -136,6 +140,8 @@ def train(
             f"{recipe or args.workdir} is for `tfavmae {config.stage}`, not for "
             f"{stage} (key stage)"
         )
+    if args.dry_run:
+        return dry_run.train(config, args.workdir)
     if run is not None:
         return run(config, args.workdir)
     train_all = mavil_stages.run if config.teacher_iterations else experiment.run

@@ -17,6 +17,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="measure scores of VGGSound by VGGSounder's labels",
         example="tfavmae vggsounder both.npz --audio audio.npz --video video.npz",
+        figures=True,
     )
     add = parser.add_argument
     add("scores", metavar="FILE", help="of `tfavmae evaluate --save-scores`")
@@ -24,7 +25,6 @@ def add_parser(commands: Any) -> None:
     add("--video", metavar="FILE", help="the same of `evaluate --only video`")
     add("--labels", metavar="CSV", help="default: of the package vggsounder")
     add("--output", metavar="FILE", help="also write the figures as JSON")
-    add("--json", action="store_true", help="print JSON rather than a table")
 
 
 def run(args: argparse.Namespace) -> "VGGSounderResult":
@@ -38,8 +38,5 @@ def run(args: argparse.Namespace) -> "VGGSounderResult":
     result = vggsounder.measure(scores, labels)
     if args.output:
         result.to_json(args.output)
-    if args.json:
-        print(result.to_json())
-    else:
-        result.print()
+    result.print()
     return result

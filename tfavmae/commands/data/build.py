@@ -3,9 +3,17 @@
 import argparse
 import dataclasses
 import pathlib
+import tempfile
 from typing import Any
 
-from tfavmae.commands.arguments import add_command, add_set, refuse, seconds
+from tfavmae.commands import dry_run
+from tfavmae.commands.arguments import (
+    add_command,
+    add_dry_run,
+    add_set,
+    refuse,
+    seconds,
+)
 from tfavmae.commands.data import describe, location, published_data, settings
 from tfavmae.errors import UserError, did_you_mean
 
@@ -46,6 +54,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="a bad file is an error (not sounding_shapes)",
     )
+    add_dry_run(parser)
 
 
 def run(args: argparse.Namespace) -> Any:
@@ -60,7 +69,8 @@ def run(args: argparse.Namespace) -> Any:
             "docs/data.md"
         )
     builder = makers[family](args, name, selection, data_dir)
-    print(f"{builder.info.full_name} is in {builder.data_dir}")
+    if not args.dry_run:
+        print(f"{builder.info.full_name} is in {builder.data_dir}")
     return builder
 
 
@@ -72,7 +82,7 @@ def _sounding_shapes(
         sounding_shapes_dataset_builder as shapes,
     )
 
-    refuse(args, (*_OF_CLIP_FOLDER, *_OF_PUBLISHED, "strict"), name)
+    refuse(args, (*_OF_CLIP_FOLDER, *_OF_PUBLISHED, "strict", "dry_run"), name)
     chosen = config.get(selection or "demo")
     changes = settings.read_settings(args.set, type(chosen))
     chosen = dataclasses.replace(chosen, **changes)
@@ -89,6 +99,7 @@ def _clip_folder(
     args: argparse.Namespace, name: str, selection: str, data_dir: str | None
 ) -> Any:
     from tfavmae_datasets.clip_folder import ClipFolderConfig, build_clip_folder
+    from tfavmae_datasets.clip_folder.clip_folder_dataset_builder import Builder
 
     refuse(args, (*_OF_SOUNDING_SHAPES, *_OF_PUBLISHED), name)
     if not args.videos:
@@ -102,6 +113,9 @@ def _clip_folder(
     }
     options = {key: value for key, value in given.items() if value is not None}
     options |= settings.read_settings(args.set, ClipFolderConfig)
+    if args.dry_run:
+        chosen = ClipFolderConfig(videos=args.videos, **options)
+        return _estimated(Builder, chosen, data_dir)
     builder = build_clip_folder(
         args.videos,
         data_dir or "~/tensorflow_datasets",
@@ -119,10 +133,22 @@ def _published(
     refuse(args, (*_OF_SOUNDING_SHAPES, *_OF_CLIP_FOLDER), name)
     kind = published_data.builder_of(family)
     config = _published_config(args, family, selection, kind.BUILDER_CONFIGS)
+    if args.dry_run:
+        if not config.manifest:
+            raise UserError("--dry-run of a published data set needs --manifest DIR")
+        return _estimated(kind, config, data_dir)
     builder = kind(config=config, data_dir=data_dir)
     builder.download_and_prepare(download_config=_download_config(args))
     published_data.print_counts(builder.info.metadata["manifest"]["splits"])
     print_summary(builder)
+    return builder
+
+
+def _estimated(kind: type, config: Any, data_dir: str | None) -> Any:
+    """Estimates a build, in a temporary folder: a builder makes its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        builder = kind(config=config, data_dir=folder)
+        dry_run.build(builder, data_dir)
     return builder
 
 

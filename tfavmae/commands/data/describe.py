@@ -16,13 +16,14 @@ def add_parser(commands: Any) -> None:
         run,
         summary="show the contents of a built data set",
         example="tfavmae data describe sounding_shapes/demo --data-dir data",
+        figures=True,
     )
     name_help = "its name or folder; default: that of the recipe"
     location.add_location(parser, name_help)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Runs the command."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the command; returns the counts and names that it prints."""
     from rich.console import Console
     from rich.table import Table
 
@@ -31,9 +32,16 @@ def run(args: argparse.Namespace) -> None:
 
     info = open_info(*location.locate(args))
     table = Table("split", "clips", "without sound", "without picture", "fingerprint")
+    splits, classes = {}, {}
     for split_name in sorted(info.splits):
         split = open_split(str(info.data_dir), split_name)
-        missing = [(~split.present(m)).sum() for m in ("audio", "video")]
+        missing = [int((~split.present(m)).sum()) for m in ("audio", "video")]
+        splits[split_name] = {
+            "clips": split.num_examples,
+            "without_audio": missing[0],
+            "without_video": missing[1],
+            "fingerprint": split.fingerprint,
+        }
         cells = (split.num_examples, *missing, split.fingerprint[:12])
         table.add_row(split_name, *[str(cell) for cell in cells])
     print(f"{info.full_name} in {info.data_dir} ({info.dataset_size})")
@@ -41,11 +49,21 @@ def run(args: argparse.Namespace) -> None:
     # Labels and metadata are those of the data set: any split has them.
     for label in split.label_features:
         if names := split.label_names(label):
+            classes[label] = list(names)
             print(f"{label}: {len(names)} classes: {', '.join(names)}")
     for modality, accuracy in split.metadata.get("ceilings", {}).items():
         given = modality.replace("_", " and ")
         print(f"best possible accuracy from {given}: {accuracy:.1%}")
     print_summary(split.metadata)
+    return {
+        "name": info.full_name,
+        "folder": str(info.data_dir),
+        "bytes": int(info.dataset_size),
+        "splits": splits,
+        "classes": classes,
+        "ceilings": dict(split.metadata.get("ceilings", {})),
+        "summary": dict(split.metadata.get("summary", {})),
+    }
 
 
 def print_summary(metadata: Mapping[str, Any]) -> None:

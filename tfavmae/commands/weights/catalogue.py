@@ -1,8 +1,6 @@
 """`tfavmae weights list`: the published files of weights that can be read."""
 
 import argparse
-import dataclasses
-import json
 from typing import Any
 
 from tfavmae.commands.arguments import add_command
@@ -17,26 +15,23 @@ def add_parser(commands: Any) -> None:
         run,
         summary="list the published files of weights that can be read",
         example="tfavmae weights list",
+        figures=True,
     )
-    forms = parser.add_mutually_exclusive_group()
-    forms.add_argument("--json", action="store_true", help="print a JSON list")
-    forms.add_argument(
+    parser.add_argument(
         "--markdown", action="store_true", help="print the table of docs/weights.md"
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Runs the command."""
-    if args.json:
-        print(json.dumps([dataclasses.asdict(x) for x in PUBLISHED]))
-        return
+def run(args: argparse.Namespace) -> Any:
+    """Runs the command; returns the list."""
     if args.markdown:
         print(markdown())
-        return
+        return PUBLISHED
     # A table of this width would break the names of files.
     for x in PUBLISHED:
         print(f"{x.file}\n    {x.gives}\n    starts: {x.starts}")
         print(f"    licence: {x.licence}\n    {x.source}")
+    return PUBLISHED
 
 
 def markdown() -> str:

@@ -19,6 +19,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="show which model a file of weights is of; nothing in it is run",
         example="tfavmae weights inspect mae_pretrain_vit_base.pth",
+        figures=True,
     )
     parser.add_argument(
         "file",
@@ -26,22 +27,17 @@ def add_parser(commands: Any) -> None:
         help="of PyTorch, safetensors, Flax, Keras or NumPy, or a SavedModel's folder",
     )
     parser.add_argument("--all", action="store_true", help="list every tensor")
-    parser.add_argument(
-        "--json", action="store_true", help="print everything as one JSON object"
-    )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Runs the command."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the command; returns the contents."""
     # Not at the top: NumPy alone would take a third of what the help page may take.
     from tfavmae.weights.weight_file import open_weights
 
     file = open_weights(args.file)
     contents = summary(file) | {"model": guess(file)}
-    if args.json:
-        print(json.dumps(contents))
-    else:
-        _print(contents, args.all)
+    _print(contents, args.all)
+    return contents
 
 
 def summary(file: Any) -> dict[str, Any]:
