@@ -25,10 +25,12 @@ from tfavmae.commands import (
     evaluate,
     export,
     finetune,
+    index,
     predict,
     presets,
     pretrain,
     retrieve,
+    search,
     serve,
     serve_check,
     statistics,
@@ -175,7 +177,8 @@ def build_parser() -> CommandParser:
     for command in (statistics, pretrain, finetune, describe, presets):
         command.add_parser(commands)
     for command in (
-        *(evaluate, ensemble, predict, retrieve, embed, export, serve, serve_check),
+        *(evaluate, ensemble, predict, retrieve, embed, index, search, export),
+        *(serve, serve_check),
     ):
         command.add_parser(commands)
     demo.add_parser(commands, run)

@@ -6,7 +6,6 @@ HTTP is that of `tfavmae predict`.
 """
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -17,12 +16,12 @@ import tensorflow as tf
 
 from tfavmae.building.decoding import DECODE, PROBE
 from tfavmae.building.worker_pool import WorkerPool
-from tfavmae.data import clip_sampling
 from tfavmae.data.clip_spec import ClipSpec
 from tfavmae.errors import UserError, shown
 from tfavmae.media import decode
 from tfavmae.serving.protocol import RequestError, SignatureSpec
 from tfavmae.serving.versions import Version
+from tfavmae.tasks.windows import ClipMaker
 from tfavmae_datasets.clip_folder.listing import count_clips, cut
 
 # A file in `assets/` with the fields of `ClipSpec` and `DecodeOptions`.
@@ -30,42 +29,6 @@ PREPROCESSING = "preprocessing.json"
 MAX_WINDOWS = 1000
 # Inputs that say whether a modality is there; with one, a clip may lack it.
 _PRESENCE = {"audio": "audio_present", "video": "video_present"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipMaker:
-    """Makes the clips that a model takes out of decoded files.
-
-    Args:
-        spec: length and frames of a window.
-        stored_as: the form in which its training clips were stored.
-    """
-
-    spec: ClipSpec
-    stored_as: decode.DecodeOptions
-
-    @functools.cached_property
-    def prepare(self) -> Any:
-        """A graph function of stored audio, frames and frame rate to a clip."""
-        key, view = tf.zeros([2], tf.int64), tf.constant(0, tf.int64)
-
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec([None], tf.int16),
-                tf.TensorSpec([None], tf.string),
-                tf.TensorSpec([], tf.float32),
-            ]
-        )
-        def prepare(audio, frames, frame_rate):
-            example = {"audio": audio, "frames": frames, "frame_rate": frame_rate}
-            window = clip_sampling.choose(self.spec, example, key, view, 1)
-            place = (tf.constant("the file"), tf.constant(0))
-            return {
-                **clip_sampling.cut_audio(self.spec, audio, window, key),
-                **clip_sampling.cut_video(self.spec, frames, window, key, *place),
-            }
-
-        return prepare
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,15 @@ from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.errors import UserError
 from tfavmae.files import scratch_folder
-from tfavmae.media.decode import DecodeOptions
-from tfavmae_datasets.clip_folder.listing import clip_id, cut, list_folder
+from tfavmae.media.decode import STILL_EXTENSIONS, DecodeOptions
+from tfavmae_datasets.clip_folder.listing import (
+    MEDIA_EXTENSIONS,
+    clip_id,
+    cut,
+    list_folder,
+)
 
+EXTENSIONS = MEDIA_EXTENSIONS | STILL_EXTENSIONS
 _LABELS = {"file": np.int64, "start_seconds": np.float32}
 
 

@@ -14,7 +14,7 @@ from tfavmae.data.pipeline import ClipSplit, naming_damage, open_split
 from tfavmae.data.splits import open_info
 from tfavmae.errors import UserError, shown
 from tfavmae.media.decode import DecodeOptions
-from tfavmae.tasks import classification, embedding, media
+from tfavmae.tasks import classification, embedding, media, windows
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
 from tfavmae_datasets.vggsound.source import stat_order
@@ -119,20 +119,69 @@ class Trained:
         Raises:
             UserError: there is no such file, or nothing can be decoded.
         """
+        files = media.find_files(paths)
+        seconds, options = self.config.data.clip_seconds, self.stored_as
+        with media.clips_of_files(files, seconds, options, strict=strict) as clips:
+            yield clips
+
+    @property
+    def stored_as(self) -> DecodeOptions:
+        """The form in which media files are decoded, that of the training clips.
+
+        Raises:
+            UserError: the run is damaged.
+        """
         # Of a training clip, the shortest is a matter of the data set; an answer to a
         # short file is better than none.
         stored = {**self.run.stored_as, "min_seconds": 0.0}
         try:
-            options = DecodeOptions(**stored)
+            return DecodeOptions(**stored)
         except TypeError as error:
             raise UserError(
                 f"{self.run.workdir}: is damaged: its clips are stored as "
                 f"{shown(self.run.stored_as)}."
             ) from error
-        files = media.find_files(paths)
-        seconds = self.config.data.clip_seconds
-        with media.clips_of_files(files, seconds, options, strict=strict) as clips:
-            yield clips
+
+    @property
+    def clip_maker(self) -> windows.ClipMaker:
+        """How the model takes its clips, of both modalities whatever it uses."""
+        spec = factory.clip_spec(self.config.data, self.config.model, train=False)
+        spec = dataclasses.replace(spec, labels=(), modalities=MODALITIES)
+        return windows.ClipMaker(spec, self.stored_as)
+
+    def cutting(
+        self, window_seconds: float | None = None, stride_seconds: float | None = None
+    ) -> windows.Cutting:
+        """How files are cut into windows for this model.
+
+        Args:
+            window_seconds: by default the length of its clips, which is the longest.
+            stride_seconds: by default the length of a window.
+
+        Raises:
+            UserError: a window is longer than the model's clips.
+        """
+        longest = self.config.data.clip_seconds
+        window_seconds = window_seconds or longest
+        if window_seconds > longest:
+            raise UserError(
+                f"{self.run.workdir}: its model takes clips of {longest:g} s; received "
+                f"windows of {window_seconds:g} s. Choose at most {longest:g}s."
+            )
+        return windows.Cutting(window_seconds, stride_seconds or window_seconds)
+
+    def embed_files(
+        self, files: Iterable[media.MediaFile], cutting: windows.Cutting
+    ) -> Iterator[windows.FileVectors]:
+        """Embeds media files window by window; see `windows.embed_files`.
+
+        Args:
+            files: from `media.find_files`.
+            cutting: from `cutting`.
+        """
+        size = self.config.data.batch_size
+        model, maker = self.run.model, self.clip_maker
+        return windows.embed_files(model, maker, files, cutting, batch_size=size)
 
     def classify_clips(
         self, clips: media.MediaClips
