@@ -142,13 +142,13 @@ def add_model(parser: CommandParser, default: str = "") -> None:
     )
 
 
-def add_index(parser: CommandParser) -> None:
+def add_index(parser: CommandParser, *, required: bool = True) -> None:
     """Adds `--index`, an index of `tfavmae index`."""
     parser.add_argument(
         "--index",
         metavar="INDEX",
-        required=True,
-        help="the index: a folder, or s3://, gs:// and the like",
+        required=required,
+        help="an index to search: a folder, or s3://, gs:// and the like",
     )
 
 

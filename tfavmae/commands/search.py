@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> "list[Hit] | None":
         _check_page()
     else:
         refuse(args, ["port"], "a command without --serve")
-    loaded, known = trained.of_index(args)
+    loaded, _ = trained.of_index(args)
     store = search.open_index(args.index, loaded)
     top = args.top or _TOP
     if args.serve:
@@ -84,9 +84,7 @@ def _check_page() -> None:
     import importlib.util
 
     if importlib.util.find_spec("gradio") is None:
-        raise UserError(
-            "The search page needs gradio: pip install 'tfavmae[search]'; or use --query"
-        )
+        raise UserError("The search page needs gradio: pip install 'tfavmae[search]'")
 
 
 def _print(name: str, hits: "list[Hit]", by: str, among: str) -> None:
@@ -95,7 +93,9 @@ def _print(name: str, hits: "list[Hit]", by: str, among: str) -> None:
 
     from tfavmae.tasks.media import clock
 
-    table = Table("", "similarity", "file", title=f"{among} that fits the {by} of {name}")
+    table = Table(
+        "", "similarity", "file", title=f"{among} that fits the {by} of {name}"
+    )
     table.columns[2].overflow = "fold"
     for column in ("from", "to"):
         table.add_column(column, justify="right")

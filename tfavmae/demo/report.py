@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shlex
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,11 @@ def _commands(journal: Journal, export_path: pathlib.Path) -> list[page.Command]
         f"-e MODEL_NAME={model.name} tensorflow/serving"
     )
     ask = f"curl http://localhost:8501/v1/models/{model.name}/metadata"
+    if "index" in journal.content["steps"]:
+        index = shlex.quote(str(journal.folder / "index"))
+        search = f"tfavmae search --index {index} --serve"
+        note = "A page in the browser: drop a clip, see and hear what is like it."
+        listed.append(page.Command("Search in the clips", search, note))
     return [
         *listed,
         page.Command(

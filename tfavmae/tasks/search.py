@@ -1,34 +1,28 @@
-"""Search in one's own files: what an index holds, how it is filled, and queries.
+"""Search in one's own files: the model of an index, and queries.
 
 An index belongs to a model: to its weights, and to how files become its inputs.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfavmae.building.inspection import content_hash
-from tfavmae.building.progress import Progress
 from tfavmae.errors import UserError
 from tfavmae.tasks import media, vector_store
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.tasks.metrics import normalize
 from tfavmae.tasks.trained import Trained
-from tfavmae.tasks.vector_store import FileState, Row, VectorStore
-from tfavmae.tasks.windows import FUSED, Cutting, FileVectors
+from tfavmae.tasks.vector_rows import VECTORS
+from tfavmae.tasks.vector_store import Row, VectorStore
+from tfavmae.tasks.windows import FUSED, Cutting
 
 TEXT = "text"
-# Rows that are written together; less often, more would be done again after a stop.
-_ROWS_OF_A_WRITE = 2000
-_SECONDS_OF_A_WRITE = 30.0
 
 
 # --- The model of an index ---
@@ -136,198 +130,6 @@ def _sizes(trained: Trained) -> dict[str, int]:
     return sizes
 
 
-# --- Filling an index ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What an indexing has to do.
-
-    Attributes:
-        wanted: every file that is to be in the index, by path.
-        embed: those to be read, one of each content.
-        same: paths of the files with a content, beside the one that is read or known.
-        copied: by path those whose content the index has, and the path that it has it
-            under: their own where they were only written again.
-        gone: paths in the index that are no more.
-        num_unchanged: files that need nothing.
-    """
-
-    wanted: dict[str, FileState]
-    embed: list[str]
-    same: dict[str, list[str]]
-    copied: dict[str, str]
-    gone: list[str]
-    num_unchanged: int
-
-
-@dataclasses.dataclass
-class Indexed:
-    """What an indexing did.
-
-    Attributes:
-        num_added: files that are in the index now, and were not or in another form.
-        num_windows: of these.
-        num_unchanged: files that needed nothing.
-        num_removed: files that were gone.
-        problems: `(path, reason)` of what could not be read.
-    """
-
-    num_added: int = 0
-    num_windows: int = 0
-    num_unchanged: int = 0
-    num_removed: int = 0
-    problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-
-
-def plan(
-    store: VectorStore,
-    paths: Iterable[str | os.PathLike],
-    progress: Progress | None = None,
-) -> Plan:
-    """Compares files and folders with what the index knows.
-
-    A file of the same size and time of change is taken to be the same; another one is
-    read, and compared by its content.
-
-    Args:
-        store: the index.
-        paths: of media files and folders. What the index has of a folder and is no
-            longer in it, is gone.
-        progress: is told of each file.
-
-    Raises:
-        UserError: one of the paths does not exist, or a folder has no media file.
-    """
-    paths = [pathlib.Path(path) for path in paths]
-    # Absolute, but not resolved: a file is found where the user has put it.
-    files = [os.path.abspath(file.path) for file in media.find_files(paths)]
-    known = store.files()
-    places: dict[str, str] = {}
-    for path, state in known.items():
-        if state.num_windows:
-            places.setdefault(state.content, path)
-    result = Plan({}, [], collections.defaultdict(list), {}, [], 0)
-    counted = 0
-    first_of: dict[str, str] = {}
-    progress = progress or Progress(is_shown=False)
-    for number, path in enumerate(files):
-        progress("looking at the files", number + 1, len(files), "files")
-        info, before = os.stat(path), known.get(path)
-        size, modified = info.st_size, info.st_mtime_ns
-        if before and (before.size_bytes, before.modified_ns) == (size, modified):
-            result.wanted[path] = before
-            counted += 1
-            continue
-        content = content_hash(path)
-        result.wanted[path] = FileState(content, size, modified, 0)
-        if before and before.content == content and before.num_windows:
-            result.copied[path] = path
-        elif content in places:
-            result.copied[path] = places[content]
-        elif content in first_of:
-            result.same[first_of[content]].append(path)
-        else:
-            first_of[content] = path
-            result.embed.append(path)
-    below = files_below(store, [path for path in paths if path.is_dir()])
-    gone = [path for path in below if path not in result.wanted]
-    return dataclasses.replace(result, gone=gone, num_unchanged=counted)
-
-
-def files_below(
-    store: VectorStore, paths: Iterable[str | os.PathLike]
-) -> list[str]:
-    """The files of an index that are, or lie below, some paths.
-
-    Args:
-        store: the index.
-        paths: of files and folders, which need not exist any more.
-    """
-    wanted = [os.path.abspath(os.path.expanduser(path)) for path in paths]
-    return [
-        file
-        for file in store.files()
-        if any(file == one or file.startswith(os.path.join(one, "")) for one in wanted)
-    ]
-
-
-def add(
-    store: VectorStore,
-    trained: Trained,
-    todo: Plan,
-    progress: Progress | None = None,
-) -> Indexed:
-    """Brings an index up to date. What was written is kept if this is stopped.
-
-    Args:
-        store: the index, of this model.
-        trained: the model.
-        todo: from `plan`.
-        progress: is told of each file.
-
-    Raises:
-        UserError: the disk is full, or the index is damaged.
-    """
-    done = Indexed(num_unchanged=todo.num_unchanged, num_removed=len(todo.gone))
-    # Before anything is removed: a file that was moved is copied from where it was.
-    _copy_known(store, todo, done)
-    if todo.gone:
-        store.remove(todo.gone)
-    files = [media.MediaFile(path, pathlib.Path(path)) for path in todo.embed]
-    held, since = [], time.monotonic()
-    progress = progress or Progress(is_shown=False)
-    for number, found in enumerate(trained.embed_files(files, cutting_of(store))):
-        held += _rows(store, todo, found, done)
-        progress("indexing", number + 1, len(files), "files")
-        num_rows = sum(rows.num_rows for _, rows in held)
-        is_late = time.monotonic() - since > _SECONDS_OF_A_WRITE
-        if num_rows >= _ROWS_OF_A_WRITE or is_late:
-            _write(store, held)
-            held, since = [], time.monotonic()
-    _write(store, held)
-    return done
-
-
-def _copy_known(store: VectorStore, todo: Plan, done: Indexed) -> None:
-    """The rows of files whose content the index has already."""
-    held = []
-    for path, source in todo.copied.items():
-        rows = store.rows(source)
-        held.append((path, vector_store.renamed(rows, path, todo.wanted[path])))
-        done.num_added += 1
-    _write(store, held)
-
-
-def _rows(
-    store: VectorStore, todo: Plan, found: FileVectors, done: Indexed
-) -> Iterator[tuple[str, Any]]:
-    """The rows of a file that was read, and of those with the same content."""
-    vectors = {
-        name: normalize(found.vectors[f"{name}_embedding"])
-        for name in store.sizes
-        if f"{name}_embedding" in found.vectors
-    }
-    problem = "; ".join(found.problems)
-    for path in (found.file.name, *todo.same.get(found.file.name, ())):
-        state = dataclasses.replace(
-            todo.wanted[path], num_windows=len(found.places), problem=problem
-        )
-        done.num_added += bool(found.places)
-        done.num_windows += len(found.places)
-        done.problems += [(path, reason) for reason in found.problems]
-        rows = vector_store.rows_of(path, state, found.places, vectors, store.sizes)
-        yield path, rows
-
-
-def _write(store: VectorStore, held: Sequence[tuple[str, Any]]) -> None:
-    import pyarrow as pa
-
-    if held:
-        paths, rows = zip(*held, strict=True)
-        store.replace(pa.concat_tables(rows), paths)
-
-
 # --- Queries ---
 
 
@@ -383,13 +185,32 @@ def query_vector(trained: Trained, query: str) -> Query:
         (found,) = trained.embed_files(media.find_files([path]), trained.cutting())
         if not found.places:
             raise UserError(f"{query}: {'; '.join(found.problems)}")
-        return Query(query, *mean_directions(found.vectors))
+        return _query(query, *mean_directions(found.vectors))
     if path.suffix.lower() in media.EXTENSIONS or os.sep in query:
         raise UserError(f"{query}: no such file")
     raise UserError(
         f"words need a text model, which {trained.run.workdir} is not: it has no "
         f"`text_embedding`. Search with a file instead of {query!r}."
     )
+
+
+def query_of_hit(store: VectorStore, hit: "Hit") -> Query:
+    """What was found, to search with; its file is not read again."""
+    vectors = store.vectors_at(hit.file, hit.start_seconds)
+    return _query(place_of(hit), vectors, dict.fromkeys(vectors, 1))
+
+
+def _query(name: str, vectors: dict[str, np.ndarray], counts: dict[str, int]) -> Query:
+    """A query; what has one modality is not searched with as if it had both."""
+    if not vectors.keys() >= set(MODALITIES):
+        vectors = {k: vector for k, vector in vectors.items() if k != FUSED}
+    return Query(name, vectors, counts)
+
+
+def place_of(hit: "Hit") -> str:
+    """A place in a file for people, such as `film.mp4, 0:01:20 to 0:01:30`."""
+    start, end = media.clock(hit.start_seconds), media.clock(round(hit.end_seconds, 1))
+    return f"{os.path.basename(hit.file)}, {start} to {end}"
 
 
 def _is_file(path: pathlib.Path) -> bool:
@@ -405,8 +226,8 @@ def mean_directions(
     """The direction of the mean over windows, of each kind of vector that they have.
 
     Args:
-        vectors: by name; of them `*_embedding` `(windows, hidden_dim)` count, with NaN
-            where a window has none.
+        vectors: by name; of them `*_embedding` `(windows, hidden_dim)` count, of the
+            windows that have what they are of (`*_present`).
         rows: the windows to use.
 
     Returns:
@@ -414,13 +235,14 @@ def mean_directions(
         number of windows of each.
     """
     found, counts = {}, {}
-    for name, values in vectors.items():
-        kind = name.removesuffix("_embedding")
-        values = values[rows]
-        usable = np.isfinite(values).all(-1) if kind != name else np.zeros(1, bool)
-        if usable.any():
-            found[kind] = normalize(values[usable].mean(0)).astype("float32")
-            counts[kind] = int(usable.sum())
+    for kind in VECTORS:
+        if (values := vectors.get(f"{kind}_embedding")) is None:
+            continue
+        of_kind = [kind] if kind in MODALITIES else MODALITIES
+        has = np.any([vectors[f"{m}_present"][rows] for m in of_kind], axis=0)
+        if has.any():
+            found[kind] = normalize(values[rows][has].mean(0)).astype("float32")
+            counts[kind] = int(has.sum())
     return found, counts
 
 
@@ -460,7 +282,8 @@ def find(
     assert column is not None
     if column not in store.sizes or not store.count(column):
         raise UserError(
-            f"{store.address}: none of its windows has {_spoken(column)} to compare with"
+            f"{store.address}: none of its windows has {_spoken(column)}, to compare "
+            "with"
         )
     # Some more: files with the same content are one result.
     rows = store.search(query.vectors[kind], column, 2 * top + 10)

@@ -75,13 +75,14 @@ class Trained:
         Raises:
             UserError: the file cannot be decoded, or has nothing that the model reads.
         """
-        with self.open_files([file]) as clips:
-            vectors = self.embed_split(clips.split)
-        found = {}
+        (read,) = self.embed_files(media.find_files([file]), self.cutting())
+        if not read.places:
+            raise UserError(f"{file}: {read.problems[0]}")
+        mean, found = windows.mean_of(read).vectors, {}
         for modality in MODALITIES:
-            present, name = vectors[f"{modality}_present"], f"{modality}_embedding"
-            if name in vectors and present.any():
-                found[name] = vectors[name][present].mean(0)
+            name = f"{modality}_embedding"
+            if name in mean and mean[f"{modality}_present"][0]:
+                found[name] = mean[name][0]
         if not found:
             raise UserError(f"{file}: has nothing that this model reads")
         return found

@@ -17,6 +17,7 @@ import numpy as np
 
 from tfavmae.errors import UserError
 from tfavmae.files import disk_error, exclusive, is_disk_full
+from tfavmae.tasks.vector_rows import FileState, schema_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,25 +34,6 @@ _REFINE = 10  # candidates for each result, ordered by their whole vectors
 _MOST_NEW = 0.1
 _TABLE = "clips"
 _META = b"tfavmae"
-VECTORS = ("audio", "video", "fused")
-
-
-@dataclasses.dataclass(frozen=True)
-class FileState:
-    """What an index knows of a file.
-
-    Attributes:
-        content: hash of what it holds.
-        size_bytes, modified_ns: of the file when it was indexed.
-        num_windows: its windows in the index.
-        problem: why nothing of it, or not all of it, is there; empty if all is.
-    """
-
-    content: str
-    size_bytes: int
-    modified_ns: int
-    num_windows: int
-    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +85,11 @@ class VectorStore:
 
     # --- Reading ---
 
+    def refresh(self) -> None:
+        """Takes note of what other processes have written."""
+        with _damage(self.address):
+            self._table.checkout_latest()
+
     def files(self) -> dict[str, FileState]:
         """What is known of each file, by its path."""
         names = ["file", "content", "size_bytes", "modified_ns", "window", "problem"]
@@ -129,7 +116,7 @@ class VectorStore:
 
         Args:
             vector: float `(hidden_dim,)`.
-            column: of `VECTORS`, which to compare.
+            column: of `vector_rows.VECTORS`, which to compare.
             top: how many.
             is_exact: whether to look at every vector, however many there are.
 
@@ -146,7 +133,7 @@ class VectorStore:
         with _damage(self.address):
             found = query.select(names).to_arrow().to_pydict()
         rows = zip(*(found[name] for name in names), strict=True)
-        return [Row(*place, 1.0 - distance) for *place, distance in rows]
+        return [Row(*place, min(1.0, 1.0 - far)) for *place, far in rows]
 
     def rows(self, file: str) -> "pa.Table":
         """All that is known of a file, in the order of its windows.
@@ -156,7 +143,7 @@ class VectorStore:
         """
         with _damage(self.address):
             query = self._table.search().where(f"file = {_quoted(file)}").limit(None)
-            names = [field.name for field in _schema(self.sizes)]
+            names = [field.name for field in schema_of(self.sizes)]
             return query.select(names).to_arrow().sort_by("window")
 
     def vectors_at(self, file: str, start_seconds: float) -> dict[str, np.ndarray]:
@@ -209,7 +196,7 @@ class VectorStore:
         takes them up again.
 
         Args:
-            rows: from `rows_of`, of these files.
+            rows: from `vector_rows.rows_of`, of these files.
             files: their paths.
         """
         with self.writing():
@@ -241,8 +228,7 @@ class VectorStore:
             return
         lock = pathlib.Path(self.address) / "write.lock"
         with exclusive(lock, "indexing", wait=True):
-            with _damage(self.address):
-                self._table.checkout_latest()
+            self.refresh()
             yield
 
     def tidy(self) -> None:
@@ -271,10 +257,13 @@ class VectorStore:
                 self._table.create_index(
                     metric="cosine",
                     vector_column_name=column,
-                    index_type="IVF_PQ",
-                    num_partitions=max(1, round(np.sqrt(count))),
-                    # Four numbers to a byte: a fourteenth of the vector's size.
-                    num_sub_vectors=_num_sub_vectors(self.sizes[column]),
+                    # A byte for each number; products of shorter codes take many
+                    # times as long to train.
+                    index_type="IVF_SQ",
+                    # As many as there are vectors to train them on.
+                    num_partitions=max(1, min(round(count**0.5), count // 256)),
+                    sample_rate=64,
+                    max_iterations=20,
                 )
             made[column] = self._measure(column, count)
         return made
@@ -332,7 +321,7 @@ def create(address: str, facts: dict[str, Any], sizes: dict[str, int]) -> Vector
     import pyarrow as pa
 
     facts = {**facts, "format": FORMAT, "sizes": sizes}
-    schema = _schema(sizes).with_metadata({_META: json.dumps(facts)})
+    schema = schema_of(sizes).with_metadata({_META: json.dumps(facts)})
     with contextlib.ExitStack() as stack:
         if not is_remote(address):
             lock = pathlib.Path(address) / "write.lock"
@@ -371,86 +360,6 @@ def open_store(address: str) -> VectorStore:
 def is_remote(address: str) -> bool:
     """Whether an index is not in a directory of this machine."""
     return "://" in address
-
-
-def rows_of(
-    file: str,
-    state: FileState,
-    places: Sequence[tuple[float, float]],
-    vectors: dict[str, np.ndarray],
-    sizes: dict[str, int],
-) -> "pa.Table":
-    """The rows of a file: one for each window, or one that says why there is none.
-
-    Args:
-        file: its path.
-        state: what is known of it.
-        places: start and end in seconds of each window.
-        vectors: by column `(windows, hidden_dim)`, NaN where a window has none.
-        sizes: length of the vectors of each column.
-    """
-    import pyarrow as pa
-
-    count = max(1, len(places))
-    columns: dict[str, Any] = {
-        "file": [file] * count,
-        "content": [state.content] * count,
-        "size_bytes": [state.size_bytes] * count,
-        "modified_ns": [state.modified_ns] * count,
-        "window": list(range(len(places))) or [-1],
-        "start_seconds": [start for start, _ in places] or [0.0],
-        "end_seconds": [end for _, end in places] or [0.0],
-        "problem": [state.problem] * count,
-    }
-    for name, size in sizes.items():
-        values = vectors.get(name) if places else None
-        if values is None:
-            values = np.full((count, size), np.nan, "float32")
-        lacks = ~np.isfinite(values).all(1)
-        flat = pa.array(np.nan_to_num(values).astype("float32").ravel())
-        columns[name] = pa.FixedSizeListArray.from_arrays(
-            flat, size, mask=pa.array(lacks)
-        )
-    return pa.table(columns, schema=_schema(sizes))
-
-
-def renamed(rows: "pa.Table", file: str, state: FileState) -> "pa.Table":
-    """The rows of a file as those of another one with the same content.
-
-    Args:
-        rows: from `VectorStore.rows`.
-        file: path of the other file.
-        state: its size and time of change.
-    """
-    import pyarrow as pa
-
-    values = {
-        "file": file,
-        "size_bytes": state.size_bytes,
-        "modified_ns": state.modified_ns,
-    }
-    for name, value in values.items():
-        field = rows.schema.field(name)
-        column = pa.array([value] * rows.num_rows, field.type)
-        rows = rows.set_column(rows.schema.get_field_index(name), field, column)
-    return rows
-
-
-def _schema(sizes: dict[str, int]) -> "pa.Schema":
-    import pyarrow as pa
-
-    fields = {
-        "file": pa.string(),
-        "content": pa.string(),
-        "size_bytes": pa.int64(),
-        "modified_ns": pa.int64(),
-        "window": pa.int32(),
-        "start_seconds": pa.float64(),
-        "end_seconds": pa.float64(),
-        "problem": pa.string(),
-        **{name: pa.list_(pa.float32(), size) for name, size in sizes.items()},
-    }
-    return pa.schema([pa.field(name, kind) for name, kind in fields.items()])
 
 
 def _connect(address: str) -> Any:
@@ -496,8 +405,3 @@ def _damage(address: str) -> Iterator[None]:
 def _quoted(text: str) -> str:
     """A string of the store's SQL."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _num_sub_vectors(size: int) -> int:
-    """Bytes of a compressed vector: the most that are one for at least four numbers."""
-    return max(n for n in range(1, max(size // 4, 1) + 1) if size % n == 0)

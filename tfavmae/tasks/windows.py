@@ -25,7 +25,7 @@ from tfavmae.media import decode
 from tfavmae.tasks.forward import MODALITIES, Batch, forward_batches
 from tfavmae.tasks.media import MediaFile
 from tfavmae.tasks.metrics import normalize
-from tfavmae_datasets.clip_folder.listing import cut
+from tfavmae_datasets.clip_folder.listing import clip_id, cut
 
 _MAX_BATCH = 32  # more would not be faster, and hold more clips in memory
 FUSED = "fused"
@@ -206,7 +206,7 @@ def _requests(
     stored_as: dict[str, Any],
     pending: collections.deque[_Pending],
 ) -> Iterator[tuple[Any, Any]]:
-    """What the workers are asked for each file; one whose header is bad asks nothing."""
+    """What the workers are asked for each file; nothing of one with a bad header."""
     for file in files:
         pending.append(owner := _Pending(file))
         (outcome,) = probe_files(pool, [file.path])
@@ -281,3 +281,47 @@ def fuse(parts: Sequence[np.ndarray]) -> np.ndarray | None:
     total = np.where(has[..., None], units, 0.0).sum(0)
     fused = np.where(has.any(0)[:, None], normalize(total), np.nan)
     return fused.astype("float32")
+
+
+def mean_of(found: FileVectors) -> FileVectors:
+    """A file as one window: the mean of those that have a modality, for each of them.
+
+    Args:
+        found: a file with at least one window.
+    """
+    means: dict[str, np.ndarray] = {}
+    for modality in MODALITIES:
+        has = found.vectors[f"{modality}_present"]
+        if (values := found.vectors.get(f"{modality}_embedding")) is not None:
+            mean = values[has].mean(0) if has.any() else values[0]
+            means[f"{modality}_embedding"] = mean[None]
+        means[f"{modality}_present"] = np.array([has.any()])
+    fused = fuse([means[n] for n in means if n.endswith("_embedding")])
+    if fused is not None:
+        means["fused_embedding"] = fused
+    place = (found.places[0][0], max(end for _, end in found.places))
+    return FileVectors(found.file, [place], means, found.problems)
+
+
+def table_of(
+    files: Sequence[FileVectors],
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The windows of several files in one table.
+
+    Args:
+        files: with at least one window among them.
+
+    Returns:
+        The ids of the windows, and by name arrays with one row each: `example_index`,
+        `start_seconds`, `end_seconds` and the vectors of `FileVectors`.
+    """
+    ids = [clip_id(one.file.name, start) for one in files for start, _ in one.places]
+    places = np.array([place for one in files for place in one.places])
+    table = {
+        "example_index": np.arange(len(ids), dtype="int32"),
+        "start_seconds": places[:, 0],
+        "end_seconds": places[:, 1],
+    }
+    for name in next(one.vectors for one in files if one.places):
+        table[name] = np.concatenate([f.vectors[name] for f in files if f.places])
+    return ids, table
