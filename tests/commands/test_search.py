@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 
 import indexed_models
 import media_files
@@ -152,7 +153,10 @@ def test_the_page_answers(files, tmp_path):
     model = indexed_models.trained(0)
     store = search.open_or_create(str(tmp_path / "index"), model, model.cutting())
     indexing.add(store, model, indexing.plan(store, [files]))
-    with search_page.opened(store, model, 0, top=3) as (_, address):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with search_page.opened(store, model, port, top=3) as (_, address):
         assert address.startswith("http://127.0.0.1:")
         client = Client(address, verbose=False)
         asked = handle_file(str(files / "film.mp4"))
