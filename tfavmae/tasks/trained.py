@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from tfavmae.data.pipeline import ClipSplit, naming_damage, open_split
 from tfavmae.data.splits import open_info
 from tfavmae.errors import UserError, shown
 from tfavmae.media.decode import DecodeOptions
-from tfavmae.tasks import classification, embedding, media, windows
+from tfavmae.tasks import classification, embedding, forward, media, windows
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
 from tfavmae_datasets.vggsound.source import stat_order
@@ -143,7 +144,7 @@ class Trained:
                 f"{shown(self.run.stored_as)}."
             ) from error
 
-    @property
+    @functools.cached_property
     def clip_maker(self) -> windows.ClipMaker:
         """How the model takes its clips, of both modalities whatever it uses."""
         spec = factory.clip_spec(self.config.data, self.config.model, train=False)
@@ -182,7 +183,15 @@ class Trained:
         """
         size = self.config.data.batch_size
         model, maker = self.run.model, self.clip_maker
-        return windows.embed_files(model, maker, files, cutting, batch_size=size)
+        step = self._embedding_step
+        return windows.embed_files(
+            model, maker, files, cutting, batch_size=size, step=step
+        )
+
+    @functools.cached_property
+    def _embedding_step(self) -> Any:
+        """Traced once, however many files are asked about."""
+        return forward.step_of(self.run.model, windows.OUTPUTS)
 
     def classify_clips(
         self, clips: media.MediaClips

@@ -133,7 +133,10 @@ class VectorStore:
         with _damage(self.address):
             found = query.select(names).to_arrow().to_pydict()
         rows = zip(*(found[name] for name in names), strict=True)
-        return [Row(*place, min(1.0, 1.0 - far)) for *place, far in rows]
+        return [
+            Row(file, start, end, content, min(1.0, 1.0 - far))
+            for file, start, end, content, far in rows
+        ]
 
     def rows(self, file: str) -> "pa.Table":
         """All that is known of a file, in the order of its windows.

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +29,7 @@ from tfavmae_datasets.clip_folder.listing import clip_id, cut
 
 _MAX_BATCH = 32  # more would not be faster, and hold more clips in memory
 FUSED = "fused"
+OUTPUTS = tuple(f"{modality}_embedding" for modality in MODALITIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,7 @@ def embed_files(
     cutting: Cutting,
     *,
     batch_size: int = _MAX_BATCH,
+    step: Any = None,
 ) -> Iterator[FileVectors]:
     """Embeds the windows of media files, in memory that does not grow with them.
 
@@ -138,6 +140,7 @@ def embed_files(
         files: read as they are needed; there may be many.
         cutting: into windows.
         batch_size: windows that the model takes at once.
+        step: of `forward.step_of` with `OUTPUTS`, if it was traced before.
 
     Yields:
         The embeddings of each file, in the order of the files; those of a file that
@@ -145,14 +148,13 @@ def embed_files(
     """
     pending: collections.deque[_Pending] = collections.deque()
     size = min(batch_size, _MAX_BATCH)
-    names = [f"{modality}_embedding" for modality in MODALITIES]
     present = [f"{modality}_present" for modality in MODALITIES]
     with WorkerPool() as pool:
         windows = _windows(pool, maker, files, cutting, pending)
         batches = _batches(windows, size)
         with naming_damage(), contextlib.closing(windows):
             # Those of the rows that the model has not answered yet, oldest first.
-            for found in forward_batches(model, batches, names, present):
+            for found in forward_batches(model, batches, OUTPUTS, present, step):
                 rows = _rows(found)
                 waiting = (p for p in pending for _ in p.places[len(p.rows) :])
                 for owner, row in zip(list(waiting), rows, strict=False):
@@ -169,7 +171,7 @@ def _windows(
     files: Iterable[MediaFile],
     cutting: Cutting,
     pending: collections.deque[_Pending],
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The windows of all files as inputs of the model, without a batch axis."""
     stored_as = {**dataclasses.asdict(maker.stored_as), "min_seconds": 0.0}
     requests = _requests(pool, files, cutting, stored_as, pending)
@@ -234,8 +236,9 @@ def _batches(windows: Iterable[Batch], size: int) -> Iterator[Batch]:
         count = 2 ** math.ceil(math.log2(len(held)))
         padded = [*held, *[held[-1]] * (count - len(held))]
         stacked = {name: tf.stack([one[name] for one in padded]) for name in held[0]}
-        weights = np.arange(count) < len(held)
-        return stacked | {"sample_weight": weights.astype("float32")}
+        index = np.arange(count, dtype="int32")
+        weights = (index < len(held)).astype("float32")
+        return stacked | {"sample_weight": weights, "example_index": index}
 
     for window in windows:
         held.append(window)
