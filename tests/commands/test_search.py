@@ -39,7 +39,8 @@ def files(tmp_path):
     return folder
 
 
-def test_from_a_folder_to_a_page(files, cli, tmp_path):
+def test_from_a_folder_to_a_page(files, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     index = tmp_path / "index"
     where = ("--index", index)
     done = cli("index", files, *where, "--workdir", "runs/seed-0", "--stride", "0.5s")
@@ -60,7 +61,7 @@ def test_from_a_folder_to_a_page(files, cli, tmp_path):
     assert len(re.findall(r"--film:url\(data:image/jpeg", text)) == 3
     os.remove(query)
     done = cli("search", *where, "--query", files / "tone.wav", "--among", "video")
-    assert done.status == 0 and "(missing)" in done.out
+    assert done.status == 0 and f"{query}: is not there any more" in done.out
     done = cli("index", files, *where, "--remove")
     assert "3 files taken out" in done.out
     assert (files / "tone.wav").exists()

@@ -100,10 +100,9 @@ def _print(name: str, hits: "list[Hit]", by: str, among: str) -> None:
     for column in ("from", "to"):
         table.add_column(column, justify="right")
     for place, hit in enumerate(hits, start=1):
-        file = hit.file + (" (missing)" if hit.is_missing else "")
-        file += "".join(f"\nalso {other}" for other in hit.also)
+        file = "\nalso ".join([hit.file, *hit.also])
         times = clock(hit.start_seconds), clock(round(hit.end_seconds, 1))
         table.add_row(str(place), f"{hit.similarity:.3f}", file, *times)
     Console(markup=False, highlight=False).print(table)
-    if any(hit.is_missing for hit in hits):
-        print("files that are missing leave the index with the next `tfavmae index`")
+    for file in sorted({hit.file for hit in hits if hit.is_missing}):
+        print(f"{file}: is not there any more; the next `tfavmae index` removes it")

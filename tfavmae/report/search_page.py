@@ -187,7 +187,7 @@ def _page(searcher: _Searcher) -> Any:
         asked = [file, words, by, among]
         for happens in (button.click, words.submit):
             happens(searcher.by_query, asked, [said, hits], api_name="search")
-        file.upload(searcher.by_query, asked, [said, hits], api_name=False)
+        file.upload(searcher.by_query, asked, [said, hits], api_visibility="private")
     return page
 
 
@@ -214,4 +214,6 @@ def _show_hit(
         def search_again(by: str, among: str) -> Any:
             return searcher.by_hit(hit, by, among)
 
-        again.click(search_again, list(options), list(outputs), api_name=False)
+        again.click(
+            search_again, list(options), list(outputs), api_visibility="private"
+        )

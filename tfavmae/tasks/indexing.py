@@ -89,7 +89,8 @@ def plan(
     """
     given = [pathlib.Path(path).expanduser() for path in paths]
     # Absolute, but not resolved: a file is found where the user has put it.
-    files = [os.path.abspath(file.path) for file in media.find_files(given)]
+    found = (file for path in given for file in media.find_files([path]))
+    files = list(dict.fromkeys(os.path.abspath(file.path) for file in found))
     known = store.files()
     places: dict[str, str] = {}
     for path, state in known.items():

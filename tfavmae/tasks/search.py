@@ -21,6 +21,7 @@ from tfavmae.tasks.trained import Trained
 from tfavmae.tasks.vector_rows import VECTORS
 from tfavmae.tasks.vector_store import Row, VectorStore
 from tfavmae.tasks.windows import FUSED, Cutting
+from tfavmae.training.checkpoint import collect_variables
 
 TEXT = "text"
 
@@ -36,13 +37,14 @@ def fingerprint(trained: Trained) -> str:
     maker = trained.clip_maker
     inputs = [dataclasses.asdict(maker.spec), dataclasses.asdict(maker.stored_as)]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
-    model = trained.run.model
     for modality, section in sorted(_inputs_of(trained).items()):
         digest.update(json.dumps([modality, section], sort_keys=True).encode())
-    for variable in sorted(model.weights, key=lambda one: one.path):
-        values = np.ascontiguousarray(variable.numpy())
-        digest.update(f"{variable.path} {values.dtype} {values.shape}".encode())
-        digest.update(values.tobytes())
+    for address, variable in sorted(collect_variables(trained.run.model).items()):
+        # Not the state of random generators, nor what a training has measured.
+        if address.startswith("model/") and "seed_generator" not in address:
+            values = np.ascontiguousarray(variable.numpy())
+            digest.update(f"{address} {values.dtype} {values.shape}".encode())
+            digest.update(values.tobytes())
     return digest.hexdigest()[:32]
 
 
