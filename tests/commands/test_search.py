@@ -53,7 +53,10 @@ def test_from_a_folder_to_a_page(files, cli, tmp_path, monkeypatch):
     page = tmp_path / "found.html"
     query = files / "film.mp4"
     done = cli("search", *where, "--query", query, "--top", 2, "--html", page)
-    assert done.status == 0 and "both that fits the both" in done.out
+    assert (
+        done.status == 0
+        and "their audio and video beside the audio and video of" in done.out
+    )
     assert "film.mp4" in done.out and str(page) in done.out
     text = page.read_text()
     assert "0:00:00 to 0:00:01" in text
@@ -167,7 +170,7 @@ def test_the_page_answers(files, tmp_path):
         assert "words need a text model" in str(said)
     searcher = search_page._Searcher(store, model, 3, tmp_path)
     said, hits = searcher.by_query(str(files / "tone.wav"), "", "all", "the same")
-    assert "audio fits the audio" in said and len(hits) == 3
+    assert "their audio beside the audio of" in said and len(hits) == 3
     said, again = searcher.by_hit(hits[0], "all", "the same")
     assert again[0]["file"] == hits[0]["file"]
     playable = searcher.media_of(hits)

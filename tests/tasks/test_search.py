@@ -114,7 +114,7 @@ def test_the_order_is_that_of_all_similarities(model, source, kept):
     store, _ = kept
     query = query_of(model, source / "other.mp4")
     hits, by, _ = search.find(store, query, top=14)
-    assert by == "both" and len(hits) == 14
+    assert by == "audio and video" and len(hits) == 14
     values = []
     for hit in hits:
         vector = store.vectors_at(hit.file, hit.start_seconds)["fused"]

@@ -30,7 +30,7 @@ class Found:
 
     Args:
         query: the file.
-        modality: of the query that was compared: `audio`, `video`, `both` or `text`.
+        modality: what of the query was compared, such as `audio`.
         among: of the clips that it was compared with.
         results: clips, best first.
         similarities: their cosine similarities to the query.

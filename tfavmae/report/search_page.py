@@ -128,7 +128,8 @@ class _Searcher:
         except UserError as error:
             return str(error), []
         name = os.path.basename(query.name)
-        said = f"**{len(hits)} places** whose {among} fits the {by} of *{name}*"
+        found = f"{len(hits)} place{'' if len(hits) == 1 else 's'}"
+        said = f"**{found}**: their {among} beside the {by} of *{name}*"
         return said, [dataclasses.asdict(hit) for hit in hits]
 
     def media_of(self, hits: list[dict[str, Any]]) -> list[str | None]:
@@ -185,8 +186,14 @@ def _page(searcher: _Searcher) -> Any:
                             _show_hit(searcher, hit, path, (by, among), (said, hits))
 
         asked = [file, words, by, among]
-        for happens in (button.click, words.submit):
-            happens(searcher.by_query, asked, [said, hits], api_name="search")
+        button.click(searcher.by_query, asked, [said, hits], api_name="search")
+        # A file that was dropped before stays where it is.
+        words.submit(
+            lambda words, by, among: searcher.by_query(None, words, by, among),
+            asked[1:],
+            [said, hits],
+            api_name="search_words",
+        )
         file.upload(searcher.by_query, asked, [said, hits], api_visibility="private")
     return page
 
@@ -203,9 +210,11 @@ def _show_hit(
     one = Hit(**{**hit, "also": tuple(hit["also"])})
     with gr.Column(elem_classes="hit", min_width=240):
         if path is None:
-            gr.Markdown("nothing to play: " + ("missing" if one.is_missing else ""))
+            gr.Markdown(
+                "The file is missing." if one.is_missing else "It cannot be played."
+            )
         elif path.endswith(".wav"):
-            gr.Audio(path, show_label=False, interactive=False)
+            gr.Audio(path, show_label=False, interactive=False, buttons=["download"])
         else:
             gr.Video(path, show_label=False, interactive=False, height=180)
         gr.Markdown(f"**{one.similarity:.3f}** {search.place_of(one)}")

@@ -293,7 +293,7 @@ def find(
 
 
 def _spoken(kind: str) -> str:
-    return "both" if kind == FUSED else kind
+    return "audio and video" if kind == FUSED else kind
 
 
 def _merged(rows: Iterable[Row]) -> list[Hit]:
