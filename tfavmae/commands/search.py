@@ -93,9 +93,8 @@ def _print(name: str, hits: "list[Hit]", by: str, among: str) -> None:
 
     from tfavmae.tasks.media import clock
 
-    table = Table(
-        "", "similarity", "file", title=f"{among} that fits the {by} of {name}"
-    )
+    title = f"their {among} beside the {by} of {name}"
+    table = Table("", "similarity", "file", title=title)
     table.columns[2].overflow = "fold"
     for column in ("from", "to"):
         table.add_column(column, justify="right")
