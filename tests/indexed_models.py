@@ -8,15 +8,17 @@ from tfavmae.config import experiment as config_lib
 from tfavmae.tasks.trained import Trained
 
 CLIP_SECONDS = 1.0
+AUDIO = {**small_models.AUDIO, "num_frames": 100}
 
 
 def trained(seed=0, clip_seconds=CLIP_SECONDS, stored=()):
     """A CAV-MAE of two layers that takes clips of a second."""
-    model = small_models.with_random_weights(small_models.pretraining("cav_mae"), seed)
+    model = small_models.pretraining("cav_mae", audio=AUDIO)
+    model = small_models.with_random_weights(model, seed)
     values = {
         "model": {
             "name": "cav_mae",
-            "audio": {**small_models.AUDIO, "patch_size": [4, 4]},
+            "audio": {**AUDIO, "patch_size": [4, 4]},
             "video": {**small_models.PICTURE, "tubelet_size": [1, 4, 4]},
         },
         "data": {"clip_seconds": clip_seconds, "batch_size": 8},
