@@ -47,7 +47,8 @@ def write(
     """
     asked = Clip(query.name)
     if os.path.isfile(query.name):
-        (asked,) = clips_at([(query.name, 0.0, MAX_SECONDS)])
+        (clip,) = clips_at([(query.name, 0.0, MAX_SECONDS)])
+        asked = dataclasses.replace(clip, name=os.path.basename(query.name))
     places = [(hit.file, hit.start_seconds, hit.end_seconds) for hit in hits]
     found = [
         dataclasses.replace(clip, name=os.path.basename(hit.file), label=_label(hit))
@@ -92,5 +93,6 @@ def _label(hit: Hit) -> str:
     if hit.is_missing:
         return "missing"
     start, end = clock(hit.start_seconds), clock(round(hit.end_seconds, 1))
-    also = f", also {len(hit.also)} copies" if hit.also else ""
+    count = len(hit.also)
+    also = f", and {count} cop{'y' if count == 1 else 'ies'}" if count else ""
     return f"{start} to {end}{also}"
