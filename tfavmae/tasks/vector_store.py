@@ -248,6 +248,8 @@ class VectorStore:
         Returns:
             By column those that were made or made again now.
         """
+        from lancedb.index import IvfSq
+
         made = {}
         for column in self.sizes:
             count, before = self.count(column), self.approximation(column)
@@ -255,19 +257,17 @@ class VectorStore:
                 continue
             if before and count - before.num_vectors <= _MOST_NEW * count:
                 continue
+            # A byte for each number; products of shorter codes take many times as long
+            # to train.
+            kind = IvfSq(
+                distance_type="cosine",
+                # As many as there are vectors to train them on.
+                num_partitions=max(1, min(round(count**0.5), count // 256)),
+                sample_rate=64,
+                max_iterations=20,
+            )
             with self.writing(), _damage(self.address):
-                # The training of the partitions is told cosine, as every search is.
-                self._table.create_index(
-                    metric="cosine",
-                    vector_column_name=column,
-                    # A byte for each number; products of shorter codes take many
-                    # times as long to train.
-                    index_type="IVF_SQ",
-                    # As many as there are vectors to train them on.
-                    num_partitions=max(1, min(round(count**0.5), count // 256)),
-                    sample_rate=64,
-                    max_iterations=20,
-                )
+                self._table.create_index(column, config=kind)
             made[column] = self._measure(column, count)
         return made
 
