@@ -35,6 +35,8 @@ COMMANDS = (
     "predict",
     "retrieve",
     "embed",
+    "index",
+    "search",
     "export",
     "demo",
     "presets",
@@ -401,10 +403,10 @@ def test_embed_a_split_as_csv(quick_demo, cli, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vectors.txt", "vectors"])
-def test_embed_writes_npz_or_csv(name, quick_demo, cli, tmp_path):
+def test_embed_writes_tables(name, quick_demo, cli, tmp_path):
     run = quick_demo / "pretrain"
     done = cli("embed", "train", "--workdir", run, "--output", tmp_path / name)
-    assert done.status == 2 and ".npz or .csv" in done.err
+    assert done.status == 2 and ".npz, .parquet or .csv" in done.err
 
 
 def test_export_does_not_replace_a_version_unasked(quick_demo, cli):

@@ -26,12 +26,14 @@ from tfavmae.commands import (
     evaluate,
     export,
     finetune,
+    index,
     localize,
     predict,
     presets,
     pretrain,
     reconstruct,
     retrieve,
+    search,
     serve,
     serve_check,
     statistics,
@@ -206,7 +208,10 @@ def build_parser() -> CommandParser:
     for command in (evaluate, ensemble, vggsounder, compare):
         command.add_parser(commands)
     begin_group(commands, "ask", "predict")
-    for command in (predict, retrieve, localize, reconstruct, embed):
+    for command in (predict, retrieve, localize, reconstruct):
+        command.add_parser(commands)
+    begin_group(commands, "search", "embed")
+    for command in (embed, index, search):
         command.add_parser(commands)
     begin_group(commands, "serve", "export")
     for command in (export, serve, serve_check):

@@ -17,12 +17,15 @@ _SCRATCH = "tfavmae-scratch-"  # prefix of temporary folders, which are locked
 
 
 @contextlib.contextmanager
-def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO]:
+def exclusive(
+    path: str | os.PathLike, what: str = "build", *, wait: bool = False
+) -> Iterator[BinaryIO]:
     """Holds a lock on a file while the block runs; the lock dies with the process.
 
     Args:
         path: the lock file; created with its folder, and never removed.
         what: what the holder is doing, for the error message.
+        wait: for another process to be done, instead of an error.
 
     Yields:
         The file, open for reading and appending.
@@ -36,7 +39,7 @@ def exclusive(path: str | os.PathLike, what: str = "build") -> Iterator[BinaryIO
         file = open(path, "a+b", opener=_open_no_link)  # noqa: SIM115 - closed below
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise UserError(
                 f"{path.parent}: another {what} is running here. Wait for it to "

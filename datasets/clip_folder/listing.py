@@ -240,31 +240,41 @@ def split_files(
     return [n for n in names if n not in chosen], [n for n in names if n in chosen]
 
 
-def cut(duration: float, clip_seconds: float | None) -> Iterator[tuple[float, float]]:
+def cut(
+    duration: float, clip_seconds: float | None, stride_seconds: float | None = None
+) -> Iterator[tuple[float, float]]:
     """Start and end of the clips of a file; a rest below half a clip is left out.
 
     Args:
         duration: seconds of the file.
         clip_seconds: length of a clip; None for one clip of the whole file.
+        stride_seconds: from the start of a clip to that of the next one; by default
+            they follow each other.
     """
     if clip_seconds is None or duration < clip_seconds:
         yield 0.0, duration if clip_seconds is None else clip_seconds
         return
-    for index in range(count_clips(duration, clip_seconds)):
-        yield index * clip_seconds, (index + 1) * clip_seconds
+    stride = stride_seconds or clip_seconds
+    for index in range(count_clips(duration, clip_seconds, stride)):
+        yield index * stride, index * stride + clip_seconds
 
 
-def count_clips(duration: float, clip_seconds: float | None) -> int:
+def count_clips(
+    duration: float, clip_seconds: float | None, stride_seconds: float | None = None
+) -> int:
     """Number of clips that `cut` makes of a file, by the length that its header states.
 
     Args:
-        duration, clip_seconds: as in `cut`.
+        duration, clip_seconds, stride_seconds: as in `cut`.
     """
     if clip_seconds is None or duration < clip_seconds:
         return 1
+    stride = stride_seconds or clip_seconds
     # The tolerance keeps the last clip of a file whose length was rounded down.
-    count = int(duration / clip_seconds + 1e-6)
-    return count + (duration - count * clip_seconds >= clip_seconds / 2)
+    count = int((duration - clip_seconds) / stride + 1e-6) + 1
+    # Of the rest, what the last of them does not hold.
+    rest = duration - max(count * stride, (count - 1) * stride + clip_seconds)
+    return count + (rest >= clip_seconds / 2)
 
 
 def clip_id(file: str, start_seconds: float) -> str:

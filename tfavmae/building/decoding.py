@@ -25,6 +25,7 @@ from tfavmae.media import decode
 
 DECODE = "tfavmae.building.decoding:decode_request"
 PROBE = "tfavmae.media.decode:probe"
+WINDOWS = "tfavmae.building.decoding:decode_windows_request"
 
 # Path, start and end in seconds, and the fields of `decode.DecodeOptions`.
 DecodeRequest = tuple[str, float, float | None, dict[str, Any]]
@@ -352,6 +353,19 @@ def decode_request(request: DecodeRequest) -> decode.Clip:
             if start_seconds >= end:
                 raise PastEnd(error.reason) from error
         raise
+
+
+def decode_windows_request(
+    request: tuple[str, list[tuple[float, float]], dict[str, Any]],
+) -> Iterator[decode.Clip | decode.MediaError]:
+    """Decodes the windows of one file in one pass; runs in a worker.
+
+    Args:
+        request: path, start and end of each window, and the fields of
+            `decode.DecodeOptions`; see `decode.decode_windows`.
+    """
+    path, places, options = request
+    return decode.decode_windows(path, [(a, b) for a, b in places], **options)
 
 
 # A damaged file fails many times and is read to its end once.

@@ -12,9 +12,11 @@ import the caller's main script, TensorFlow included, in each of them.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib
 import io
+import itertools
 import json
 import math
 import os
@@ -23,6 +25,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, Self, cast
 
@@ -107,11 +110,7 @@ class WorkerPool:
         window: collections.deque[concurrent.futures.Future] = collections.deque()
         for item in items:
             future: concurrent.futures.Future = concurrent.futures.Future()
-            self._tasks.put((function, item, returns, future))
-            if len(self._threads) < self.num_workers:
-                # Daemons, so that an interrupted program never waits for them.
-                self._threads.append(threading.Thread(target=self._attend, daemon=True))
-                self._threads[-1].start()
+            self._submit((function, item, returns, future))
             window.append(future)
             # Enough to keep all workers busy while the first item takes long, few
             # enough that memory does not grow with the number of items.
@@ -119,6 +118,45 @@ class WorkerPool:
                 yield window.popleft().result()
         while window:
             yield window.popleft().result()
+
+    def streams(
+        self, function: str, items: Iterable, returns: Any = Any
+    ) -> Iterator["Answers"]:
+        """The outcomes of a function that yields many for one item.
+
+        Each worker is busy with an item of its own and some answers ahead of who reads
+        them, so that memory does not grow with the number of answers.
+
+        Args:
+            function: `"package.module:name"` of a generator function; an exception that
+                it yields is a failure of one answer, one that it raises ends them.
+            items, returns: as of `map`.
+
+        Yields:
+            For each item, in their order, its outcomes; what of them is not read before
+            the next item is left out.
+        """
+        window: collections.deque[Answers] = collections.deque()
+        remaining = iter(items)
+        while True:
+            for item in itertools.islice(remaining, self.num_workers - len(window)):
+                answers = Answers(lambda: self._is_closed)
+                self._submit((function, item, returns, answers))
+                window.append(answers)
+            if not window:
+                return
+            answers = window.popleft()
+            try:
+                yield answers
+            finally:
+                answers.drop()
+
+    def _submit(self, task: tuple[Any, ...]) -> None:
+        self._tasks.put(task)
+        if len(self._threads) < self.num_workers:
+            # Daemons, so that an interrupted program never waits for them.
+            self._threads.append(threading.Thread(target=self._attend, daemon=True))
+            self._threads[-1].start()
 
     def close(self) -> None:
         """Kills the workers at once, even in the middle of an item."""
@@ -139,6 +177,8 @@ class WorkerPool:
         worker = None
         while (task := self._tasks.get()) is not None and not self._is_closed:
             function, item, returns, future = task
+            if isinstance(future, Answers) and future.is_dropped:
+                continue
             try:
                 if worker is None:
                     worker = Worker(self._limits)
@@ -147,7 +187,10 @@ class WorkerPool:
                     if self._is_closed:
                         worker.kill()
                     worker.wait_until_ready()
-                future.set_result(worker.ask(function, item, returns))
+                if isinstance(future, Answers):
+                    self._attend_stream(worker, function, item, returns, future)
+                else:
+                    future.set_result(worker.ask(function, item, returns))
             except BaseException as error:
                 future.set_exception(error)
             if worker is not None and worker.is_dead:
@@ -155,6 +198,56 @@ class WorkerPool:
                 worker = None
         if worker is not None:
             worker.kill()
+
+    @staticmethod
+    def _attend_stream(
+        worker: "Worker", function: str, item: Any, returns: Any, answers: "Answers"
+    ) -> None:
+        for outcome in worker.ask_all(function, item, returns):
+            if not answers.put(outcome):
+                worker.kill()  # in the middle of an item that nobody wants any more
+                return
+        answers.end()
+
+
+class Answers:
+    """The outcomes of one item, handed from a worker's thread to who reads them.
+
+    Args:
+        is_closed: whether nobody will read any more.
+    """
+
+    _NUM_AHEAD = 4  # of a stored clip, which may have megabytes
+
+    def __init__(self, is_closed: Callable[[], bool]) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(self._NUM_AHEAD)
+        self._is_closed, self.is_dropped = is_closed, False
+
+    def put(self, outcome: Any) -> bool:
+        """Waits for room; returns False if there is no reader left."""
+        while not (self.is_dropped or self._is_closed()):
+            with contextlib.suppress(queue.Full):
+                self._queue.put(outcome, timeout=0.1)
+                return True
+        return False
+
+    def end(self) -> None:
+        """No further outcome will come."""
+        self.put(None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Hands an error to the reader."""
+        self.put(error)
+
+    def drop(self) -> None:
+        """No further outcome will be read."""
+        self.is_dropped = True
+
+    def __iter__(self) -> Iterator[Outcome]:
+        while (outcome := self._queue.get()) is not None:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
 
 
 class Worker:
@@ -198,23 +291,42 @@ class Worker:
         Raises:
             RuntimeError: the process cannot import the function.
         """
+        outcomes = list(itertools.islice(self.ask_all(function, item, returns), 2))
+        if len(outcomes) == 1:
+            return outcomes[0]
+        self.kill()
+        wrong = Outcome(reason=f"the decoder gave {len(outcomes)} answers instead of 1")
+        # The second one may say how the process died behind its answer.
+        return next((one for one in outcomes if one.reason is not None), wrong)
+
+    def ask_all(self, function: str, item: Any, returns: Any) -> Iterator[Outcome]:
+        """The outcomes of a function: one, or those of a generator as they come.
+
+        Raises:
+            RuntimeError: the process cannot import the function.
+        """
         try:
             self.requests.write(messages.pack([function, item]))
             self.requests.flush()
-            answer = messages.unpack(messages.read(self.answers))
-            kind, content, is_past_end = messages.typed(tuple[str, Any, bool], answer)
-            if kind == "value":
-                return Outcome(messages.typed(returns, content))
-            reason = messages.one_line(content)
+            while True:
+                answer = messages.unpack(messages.read(self.answers))
+                form = tuple[str, Any, bool]
+                kind, content, is_past_end = messages.typed(form, answer)
+                if kind == "end":
+                    return
+                if kind == "value":
+                    yield Outcome(messages.typed(returns, content))
+                    continue
+                reason = messages.one_line(content)
+                if kind == "unusable":
+                    raise RuntimeError(reason)
+                yield Outcome(reason=reason, is_past_end=is_past_end)
         except (EOFError, OSError):
-            return Outcome(reason=self.cause_of_death())
+            yield Outcome(reason=self.cause_of_death())
         except messages.BadMessage as error:
             # What else it may say is not worth hearing.
             self.kill()
-            return Outcome(reason=f"the decoder gave a wrong answer: {error}")
-        if kind == "unusable":
-            raise RuntimeError(reason)
-        return Outcome(reason=reason, is_past_end=is_past_end)
+            yield Outcome(reason=f"the decoder gave a wrong answer: {error}")
 
     def cause_of_death(self) -> str:
         """Ends a process whose pipe broke; says in one line why it died."""
@@ -275,10 +387,16 @@ def serve(time_limit_seconds: float, memory_limit_bytes: int) -> None:
             reason = f"A worker cannot use {function}: {error}"
             send(answers, ["unusable", reason, False])
             continue
-        signal.setitimer(signal.ITIMER_REAL, time_limit_seconds)
-        answer = answer_of(work, item, memory_limit_bytes)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        send(answers, answer)
+        outcomes = answers_of(work, item, memory_limit_bytes)
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, time_limit_seconds)
+            answer = next(outcomes, None)
+            # Not while somebody takes their time to read the answer.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if answer is None:
+                break
+            send(answers, answer)
+        send(answers, ["end", None, False])
 
 
 def send(stream: BinaryIO, message: Any) -> None:
@@ -290,17 +408,29 @@ def send(stream: BinaryIO, message: Any) -> None:
         os._exit(0)  # the caller is gone: an error could not be reported to anyone
 
 
-def answer_of(
+def answers_of(
     function: Callable[[Any], Any], item: Any, memory_limit_bytes: int
-) -> bytes:
-    """What a worker answers: `function(item)`, or every error as a line of text."""
+) -> Iterator[bytes]:
+    """What a worker answers: `function(item)`, or every error as a line of text.
+
+    Of a generator function, what it yields, one answer each.
+    """
     try:
-        return messages.pack(["value", function(item), False])
+        value = function(item)
+        for part in value if isinstance(value, types.GeneratorType) else [value]:
+            if isinstance(part, Exception):
+                yield _failure(part)
+            else:
+                yield messages.pack(["value", part, False])
     except MemoryError:
         gigabytes = memory_limit_bytes / 2**30
         reason = f"needs more than {gigabytes:g} GiB (memory_limit_bytes)"
-        return messages.pack(["reason", reason, False])
+        yield messages.pack(["reason", reason, False])
     except Exception as error:
-        reason = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
-        is_past_end = bool(getattr(error, "is_past_end", False))
-        return messages.pack(["reason", messages.one_line(reason), is_past_end])
+        yield _failure(error)
+
+
+def _failure(error: Exception) -> bytes:
+    reason = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
+    is_past_end = bool(getattr(error, "is_past_end", False))
+    return messages.pack(["reason", messages.one_line(reason), is_past_end])

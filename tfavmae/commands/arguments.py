@@ -98,9 +98,9 @@ def count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """The `type` of an option that takes a length of time."""
+    """The `type` of an option that takes a length of time: `10`, or `10s`."""
     try:
-        value = float(text)
+        value = float(text.removesuffix("s"))
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
@@ -205,14 +205,45 @@ def add_workdir(
     parser.add_argument("--workdir", metavar="DIR", required=required, help=help)
 
 
-def add_model(parser: CommandParser) -> None:
-    """Adds `--workdir`, also called `--from`: what holds a trained model."""
+def add_model(parser: CommandParser, default: str = "") -> None:
+    """Adds `--workdir`, also called `--from`: what holds a trained model.
+
+    Args:
+        parser: of the command.
+        default: help of an option that may be left out.
+    """
     parser.add_argument(
         "--workdir",
         "--from",
         metavar="RUN",
-        required=True,
-        help="run, preset or published file of weights",
+        required=not default,
+        help=default or "run, preset or published file of weights",
+    )
+
+
+def add_index(parser: CommandParser, *, required: bool = True) -> None:
+    """Adds `--index`, an index of `tfavmae index`."""
+    parser.add_argument(
+        "--index",
+        metavar="INDEX",
+        required=required,
+        help="an index to search: a folder, or s3://, gs:// and the like",
+    )
+
+
+def add_windows(parser: CommandParser) -> None:
+    """Adds `--windows` and `--stride`: how files are cut."""
+    parser.add_argument(
+        "--windows",
+        type=seconds,
+        metavar="SECONDS",
+        help="length of a window; default and maximum: the model's clips",
+    )
+    parser.add_argument(
+        "--stride",
+        type=seconds,
+        metavar="SECONDS",
+        help="from one window to the next; default: --windows",
     )
 
 

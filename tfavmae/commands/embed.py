@@ -5,14 +5,26 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from tfavmae.commands import tables, trained
-from tfavmae.commands.arguments import add_command, add_trained, refuse
+from tfavmae.commands import index, tables, trained
+from tfavmae.commands.arguments import (
+    add_command,
+    add_index,
+    add_trained,
+    add_windows,
+    refuse,
+)
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-_WRITERS = {".npz": tables.write_npz, ".csv": tables.write_csv}
+    from tfavmae.tasks.trained import Trained
+
+_WRITERS = {
+    ".npz": tables.write_npz,
+    ".csv": tables.write_csv,
+    ".parquet": tables.write_parquet,
+}
 _NUM_SHOWN = 20  # clips listed in the terminal
 
 
@@ -33,11 +45,14 @@ def add_parser(commands: Any) -> None:
         help="media files, stills or folders; or one split, as train",
     )
     add_trained(parser)
+    add_windows(parser)
+    add("--whole", action="store_true", help="one row a file, the mean of its windows")
     add(
         "--output",
         metavar="FILE",
-        help=".npz, or .csv with one line per clip; default: print a summary",
+        help=".npz, .parquet, or .csv with a line per row; default: print a summary",
     )
+    add_index(parser, required=False)
     add(
         "--tensorboard",
         metavar="DIR",
@@ -50,21 +65,27 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     output = args.output and pathlib.Path(args.output)
     if output and output.suffix not in _WRITERS:
-        raise UserError(f"--output must end in .npz or .csv; received {output}")
+        raise UserError(
+            f"--output must end in .npz, .parquet or .csv; received {output}"
+        )
     # A file or folder takes precedence over a split of the same name.
     first, *others = args.inputs
     is_split = not others and not pathlib.Path(first).expanduser().exists()
     if is_split:
-        refuse(args, ["strict"], f"a split, and {first} is not a file or folder")
+        of_files = ["strict", "windows", "stride", "whole", "index"]
+        refuse(args, of_files, f"a split, and {first} is not a file or folder")
+    if args.index:
+        without = ["config", "whole", "output", "tensorboard", "strict"]
+        refuse(args, without, "--index, which gets everything that can be read")
+        index.update(args, args.inputs)
+        return
     loaded = trained.load(args)
     if is_split:
         split = loaded.open_split(first)
         vectors, ids = loaded.embed_split(split), split.ids()
         labels = split.class_of_clips()
     else:
-        with loaded.open_files(args.inputs, strict=args.strict) as clips:
-            vectors, ids = loaded.embed_split(clips.split), clips.split.ids()
-        trained.print_skipped(clips.bad_files)
+        ids, vectors = _of_files(args, loaded)
         labels = None
     if output is None:
         _print_summary(ids, vectors)
@@ -78,7 +99,35 @@ def run(args: argparse.Namespace) -> None:
         print(f"see them with: tensorboard --logdir {shlex.quote(str(folder))}")
 
 
+def _of_files(
+    args: argparse.Namespace, loaded: "Trained"
+) -> "tuple[list[str], dict[str, np.ndarray]]":
+    """Names and vectors of the windows of all files, or of the files."""
+    from tfavmae.building.progress import Progress
+    from tfavmae.tasks import media, windows
+    from tfavmae.tasks.windows import table_of
+
+    cutting = loaded.cutting(args.windows, args.stride)
+    files = media.find_files(args.inputs)
+    found, problems = [], []
+    with Progress() as progress:
+        for number, one in enumerate(loaded.embed_files(files, cutting)):
+            if one.problems and args.strict:
+                raise UserError(f"{one.file.path}: {one.problems[0]}")
+            problems += [(str(one.file.path), reason) for reason in one.problems]
+            if one.places:
+                found.append(windows.mean_of(one) if args.whole else one)
+            progress("embedding", number + 1, len(files), "files")
+    trained.print_skipped(problems)
+    if not found:
+        path, reason = problems[0]
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{path}: {reason}{others}")
+    return table_of(found)
+
+
 def _print_summary(ids: list[str], vectors: "dict[str, np.ndarray]") -> None:
+    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
@@ -88,7 +137,7 @@ def _print_summary(ids: list[str], vectors: "dict[str, np.ndarray]") -> None:
     for row, name in enumerate(ids[:_NUM_SHOWN]):
         cells = []
         for column in columns:
-            is_present = vectors[column.replace("embedding", "present")][row]
+            is_present = np.isfinite(vectors[column][row]).all()
             size = vectors[column].shape[1]
             cells.append(f"{size} numbers" if is_present else "none")
         table.add_row(name, *cells)

@@ -175,7 +175,7 @@ def _write(
             [float(clips.start_seconds[w.row]) for w in windows],
             windows,
             frame_rate=_FILM["frame_rate"],
-            sample_rate_hz=loaded.stored_options().sample_rate_hz,
+            sample_rate_hz=loaded.stored_as.sample_rate_hz,
         )
 
 

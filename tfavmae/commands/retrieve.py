@@ -208,6 +208,7 @@ def _search(
             answers.Found(
                 media_clip(clips, one.file),
                 one.modality,
+                _OTHER[one.modality],
                 [_placed(stored_clip(split, row), split) for row in one.rows],
                 one.similarities.tolist(),
             )
@@ -268,6 +269,7 @@ def find(
         the modality.
     """
     from tfavmae.tasks import retrieval
+    from tfavmae.tasks.search import mean_directions
 
     searches, refused = [], []
     for index, file in enumerate(clips.files):
@@ -280,10 +282,10 @@ def find(
         if not usable.any():
             continue
         targets, clip_rows = retrieval.gallery(gallery, _OTHER[modality])
-        vector = queries[f"{modality}_embedding"][usable].mean(0)
-        order, values = retrieval.search(vector, targets, top)
+        means, counts = mean_directions(queries, windows)
+        order, values = retrieval.search(means[modality], targets, top)
         rows = clip_rows[order]
-        searches.append(Search(index, modality, int(usable.sum()), rows, values))
+        searches.append(Search(index, modality, counts[modality], rows, values))
     return searches, refused
 
 

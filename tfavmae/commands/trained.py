@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tfavmae.data.pipeline import ClipSplit
     from tfavmae.tasks.results import Result
     from tfavmae.tasks.trained import Trained
+    from tfavmae.tasks.vector_store import VectorStore
 
 
 def load(args: argparse.Namespace) -> "Trained":
@@ -25,6 +26,25 @@ def load(args: argparse.Namespace) -> "Trained":
 
     config = recipes.load(args.config, args.workdir, args.set)
     return Trained(open_run(args.workdir, args.set), config)
+
+
+def of_index(args: argparse.Namespace) -> "tuple[Trained, VectorStore | None]":
+    """The model of `--workdir`, or of the index of `--index`; and that index, if any.
+
+    Raises:
+        UserError: there is neither, or the model cannot be read.
+    """
+    from tfavmae.tasks import trained, vector_store
+
+    known = None
+    if vector_store.exists(args.index):
+        known = vector_store.open_store(args.index)
+    if args.workdir is None and known is None:
+        vector_store.open_store(args.index)  # says how to make one
+    facts = {} if known is None else known.facts
+    address = args.workdir or facts["model"]
+    overrides = args.set or (facts["overrides"] if args.workdir is None else [])
+    return trained.load(address, overrides), known
 
 
 def path_of(

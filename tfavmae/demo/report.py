@@ -189,6 +189,11 @@ def _commands(
         f"docker run -p 127.0.0.1:8501:8501 -v {model.resolve()}:/models/{model.name} "
         f"-e MODEL_NAME={model.name} tensorflow/serving"
     )
+    if "index" in journal.content["steps"]:
+        index = shlex.quote(str(journal.folder / "index"))
+        search = f"tfavmae search --index {index} --serve"
+        note = "A page in the browser: drop a clip, see and hear what is like it."
+        listed.append(page.Command("Search in the clips", search, note))
     return [
         *listed,
         page.Command("Ask it over HTTP", local, str(asked)),

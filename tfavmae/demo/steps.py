@@ -5,6 +5,7 @@ Finished work is kept: the same command continues where it was stopped.
 """
 
 import importlib.resources
+import importlib.util
 import json
 import os
 import pathlib
@@ -111,6 +112,7 @@ def sounding_shapes(options: Options, results: dict[str, Any]) -> Iterator[Step]
     for modality, words in _WORDS.items():
         yield from _classifier(options, modality, words, data)
     yield _export(folder, "finetune_audio_video", "sounding_shapes")
+    yield from _index(folder, f"{folder}/clips", "--split", "validation[:20%]")
 
 
 def own_videos(options: Options, results: dict[str, Any]) -> Iterator[Step]:
@@ -150,6 +152,7 @@ def own_videos(options: Options, results: dict[str, Any]) -> Iterator[Step]:
                 more = [*files, "--labels", options.labels]
                 yield from _classifier(options, modality, words, keys, more)
     yield _export(folder, source, "own_videos")
+    yield from _index(folder, videos)
 
 
 def _classifier(
@@ -193,6 +196,14 @@ def _export(folder: str, source: str, name: str) -> Step:
     # A demo that was stopped after its export exports again.
     argv += ["--directory", f"{folder}/export/{name}", "--overwrite"]
     return Step("export", "Export for TensorFlow Serving", argv)
+
+
+def _index(folder: str, *arguments: str) -> Iterator[Step]:
+    """An index to search in, if the extra `search` is installed."""
+    if importlib.util.find_spec("lancedb"):
+        argv = ["index", *arguments, "--workdir", f"{folder}/pretrain"]
+        argv += ["--index", f"{folder}/index"]
+        yield Step("index", "Make the clips searchable", argv)
 
 
 def _config(options: Options, stage: str, files: Sequence[str]) -> list[str]:

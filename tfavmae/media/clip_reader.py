@@ -12,7 +12,7 @@ import numpy as np
 from tfavmae.media.audio_placement import REACH_SECONDS
 from tfavmae.media.container import MediaError, Tracks, open_media
 from tfavmae.media.frame_skipping import Skipper
-from tfavmae.media.frames import FrameSampler
+from tfavmae.media.frames import FrameSampler, JpegEncoder
 from tfavmae.media.options import DecodeOptions
 from tfavmae.media.waveform import WaveformCollector
 
@@ -20,7 +20,7 @@ Collector = FrameSampler | WaveformCollector
 
 # Decoding starts this much before a clip: codecs with memory (AAC, Opus, MP3) settle,
 # and the timestamps around the first sample are known.
-_PREROLL_SECONDS = 0.25 + REACH_SECONDS
+PREROLL_SECONDS = 0.25 + REACH_SECONDS
 # Where a container's index is bad, a second attempt starts this much earlier.
 _SECOND_PREROLL_SECONDS = 10.0
 # Headers are not exact: less than this may be missing at the ends of a track.
@@ -91,7 +91,7 @@ def _enter(
     options: DecodeOptions,
 ) -> "Reading":
     """The first reading that has the start of the clip, or of its video at least."""
-    for preroll in (_PREROLL_SECONDS, _SECOND_PREROLL_SECONDS):
+    for preroll in (PREROLL_SECONDS, _SECOND_PREROLL_SECONDS):
         if start <= preroll:
             break
         reading = Reading(path, start, end, options, entry=start - preroll)
@@ -100,16 +100,21 @@ def _enter(
     return Reading(path, start, end, options, entry=None)
 
 
-class Reading:
-    """The decoded packets of one clip.
+class ClipCollectors:
+    """What is collected of one clip, and whether that is enough of it.
 
     Args:
         path, start, end, options: as in `read_clip`.
-        entry: seconds where to enter the file; None for its beginning.
-        kinds: the tracks to decode.
+        tracks: of the open file.
+        kinds: the tracks to collect.
+        encoder: of the frames; an own one by default.
 
     Attributes:
         video, audio: `FrameSampler` and `WaveformCollector`; None without such a track.
+        collectors: these by the index of their track.
+
+    Raises:
+        MediaError: the file ends before the clip starts.
     """
 
     def __init__(
@@ -118,115 +123,23 @@ class Reading:
         start: float,
         end: float | None,
         options: DecodeOptions,
-        entry: float | None,
+        tracks: Tracks,
         kinds: Collection[str] = ("video", "audio"),
+        encoder: JpegEncoder | None = None,
     ) -> None:
         self.path, self.start, self.options = path, start, options
-        self.clocks: dict[int, float] = {}  # time of each track's last frame
+        self.tracks, self.end = tracks, tracks.clip_end(start, end)
         self.video: FrameSampler | None = None
         self.audio: WaveformCollector | None = None
-        # By the index of their track.
         self.collectors: dict[int, Collector] = {}
-        self.skipper: Skipper | None = None
-        with open_media(path) as container:
-            self.tracks = tracks = Tracks(path, container)
-            self.end = tracks.clip_end(start, end)
-            if tracks.video and "video" in kinds:
-                self.video = FrameSampler(start, self.end, tracks.video, options)
-                self.collectors[tracks.video.index] = self.video
-                if Skipper.suits(tracks.video):
-                    self.skipper = Skipper(tracks, self.video)
-            if tracks.audio and "audio" in kinds:
-                # Without the encoder's padding after a stated end (AAC in mp4).
-                audio_end = min(self.end, tracks.spans[tracks.audio.index][1])
-                self.audio = WaveformCollector(start, audio_end, options)
-                self.collectors[tracks.audio.index] = self.audio
-            if entry is None or tracks.seek(entry):
-                streams = [s for s in tracks.chosen if s.index in self.collectors]
-                self.read(streams, tracks.packets(streams))
-
-    def read(self, streams: list[Any], packets: Iterator[av.Packet]) -> None:
-        """Decodes packets until the tracks have what the clip needs.
-
-        Packets lie in the order in which they are decoded (`dts`), which for video is
-        not that in which they are shown. Past the end by that order, none that is
-        shown in the clip can follow in the same track; others may still be behind.
-        """
-        if self.skipper:
-            packets = self.skipper.ahead(packets)
-        past: set[int] = set()  # the end of the clip, by the index of the track
-        for packet in packets:
-            stream = packet.stream
-            collector = self.collectors[stream.index]
-            time = self.tracks.seconds(packet.dts, stream)
-            if time is not None and time > self.end + self.tracks.longest_lag:
-                break
-            if not collector.is_done:
-                self.decode(packet, collector)
-            if time is not None and time > self.end + collector.lookahead:
-                past.add(stream.index)
-            if all(c.is_done or i in past for i, c in self.collectors.items()):
-                break
-        for stream in streams:
-            collector = self.collectors[stream.index]
-            if not collector.is_done:
-                self.collect(stream.decode, stream, collector, counts=False)
-            collector.finish()
-
-    def decode(self, packet: av.Packet, collector: Collector) -> None:
-        """Hands the frames of one packet to their collector."""
-        time = self.tracks.time(packet, packet.stream)
-        if (
-            collector is self.audio
-            and time is not None
-            and time < self.start - 2 * _PREROLL_SECONDS
-        ):
-            return
-        # Not what precedes or follows the clip.
-        counts = time is None or self.start <= time < self.end
-        collector.num_packets += counts
-        if self.skipper and collector is self.video:
-            self.skipper.prepare(packet)
-        self.collect(packet.decode, packet.stream, collector, counts)
-
-    def collect(
-        self,
-        decode: Callable[[], Any],
-        stream: Any,
-        collector: Collector,
-        counts: bool,
-    ) -> None:
-        """Pushes what a decoder returns; counts damage if it is in the clip.
-
-        Raises:
-            MediaError: the clock of the track jumps.
-        """
-        try:
-            frames = decode()
-        except av.EOFError:
-            return
-        except av.FFmpegError:
-            collector.num_damaged += counts
-            return
-        for frame in frames:
-            collector.num_damaged += counts and frame.is_corrupt
-            time = self.tracks.time(frame, stream)
-            if time is not None:
-                last = self.clocks.setdefault(stream.index, time)
-                if time - last > self.tracks.longest_jump:
-                    raise MediaError(
-                        self.path,
-                        f"its clock jumps from {last:.1f} s to {time:.1f} s",
-                    )
-                self.clocks[stream.index] = time
-            collector.push(frame, time)
-
-    def take_audio(self, other: "Reading") -> None:
-        """Takes over the audio of another reading if that began earlier in it."""
-        mine, audio = self.audio, other.audio
-        if mine and audio and audio.decoded_from < mine.decoded_from:
-            self.collectors |= other.collectors
-            self.audio = audio
+        if tracks.video and "video" in kinds:
+            self.video = FrameSampler(start, self.end, tracks.video, options, encoder)
+            self.collectors[tracks.video.index] = self.video
+        if tracks.audio and "audio" in kinds:
+            # Without the encoder's padding after a stated end (AAC in mp4).
+            audio_end = min(self.end, tracks.spans[tracks.audio.index][1])
+            self.audio = WaveformCollector(start, audio_end, options)
+            self.collectors[tracks.audio.index] = self.audio
 
     def is_complete(self) -> bool:
         """Whether each track was decoded from the clip's start on."""
@@ -296,6 +209,119 @@ class Reading:
                 f"too short: {seconds:.2f} s, the minimum is "
                 f"{self.options.min_seconds:g} s (min_seconds)",
             )
+
+
+class Reading(ClipCollectors):
+    """The decoded packets of one clip.
+
+    Args:
+        path, start, end, options: as in `read_clip`.
+        entry: seconds where to enter the file; None for its beginning.
+        kinds: the tracks to decode.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        start: float,
+        end: float | None,
+        options: DecodeOptions,
+        entry: float | None,
+        kinds: Collection[str] = ("video", "audio"),
+    ) -> None:
+        self.clocks: dict[int, float] = {}  # time of each track's last frame
+        self.skipper: Skipper | None = None
+        with open_media(path) as container:
+            tracks = Tracks(path, container)
+            super().__init__(path, start, end, options, tracks, kinds)
+            if self.video and Skipper.suits(tracks.video):
+                self.skipper = Skipper(tracks, self.video)
+            if entry is None or tracks.seek(entry):
+                streams = [s for s in tracks.chosen if s.index in self.collectors]
+                self.read(streams, tracks.packets(streams))
+
+    def read(self, streams: list[Any], packets: Iterator[av.Packet]) -> None:
+        """Decodes packets until the tracks have what the clip needs.
+
+        Packets lie in the order in which they are decoded (`dts`), which for video is
+        not that in which they are shown. Past the end by that order, none that is
+        shown in the clip can follow in the same track; others may still be behind.
+        """
+        if self.skipper:
+            packets = self.skipper.ahead(packets)
+        past: set[int] = set()  # the end of the clip, by the index of the track
+        for packet in packets:
+            stream = packet.stream
+            collector = self.collectors[stream.index]
+            time = self.tracks.seconds(packet.dts, stream)
+            if time is not None and time > self.end + self.tracks.longest_lag:
+                break
+            if not collector.is_done:
+                self.decode(packet, collector)
+            if time is not None and time > self.end + collector.lookahead:
+                past.add(stream.index)
+            if all(c.is_done or i in past for i, c in self.collectors.items()):
+                break
+        for stream in streams:
+            collector = self.collectors[stream.index]
+            if not collector.is_done:
+                self.collect(stream.decode, stream, collector, counts=False)
+            collector.finish()
+
+    def decode(self, packet: av.Packet, collector: Collector) -> None:
+        """Hands the frames of one packet to their collector."""
+        time = self.tracks.time(packet, packet.stream)
+        if (
+            collector is self.audio
+            and time is not None
+            and time < self.start - 2 * PREROLL_SECONDS
+        ):
+            return
+        # Not what precedes or follows the clip.
+        counts = time is None or self.start <= time < self.end
+        collector.num_packets += counts
+        if self.skipper and collector is self.video:
+            self.skipper.prepare(packet)
+        self.collect(packet.decode, packet.stream, collector, counts)
+
+    def collect(
+        self,
+        decode: Callable[[], Any],
+        stream: Any,
+        collector: Collector,
+        counts: bool,
+    ) -> None:
+        """Pushes what a decoder returns; counts damage if it is in the clip.
+
+        Raises:
+            MediaError: the clock of the track jumps.
+        """
+        try:
+            frames = decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            collector.num_damaged += counts
+            return
+        for frame in frames:
+            collector.num_damaged += counts and frame.is_corrupt
+            time = self.tracks.time(frame, stream)
+            if time is not None:
+                last = self.clocks.setdefault(stream.index, time)
+                if time - last > self.tracks.longest_jump:
+                    raise MediaError(
+                        self.path,
+                        f"its clock jumps from {last:.1f} s to {time:.1f} s",
+                    )
+                self.clocks[stream.index] = time
+            collector.push(frame, time)
+
+    def take_audio(self, other: "Reading") -> None:
+        """Takes over the audio of another reading if that began earlier in it."""
+        mine, audio = self.audio, other.audio
+        if mine and audio and audio.decoded_from < mine.decoded_from:
+            self.collectors |= other.collectors
+            self.audio = audio
 
 
 def missing_share(promised: tuple[float, float], decoded: tuple[float, float]) -> float:

@@ -11,12 +11,14 @@ TensorFlow: decoding workers stay small and start quickly.
 
 import dataclasses
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tfavmae.media.clip_reader import Clip, read_clip
 from tfavmae.media.container import MAX_PIXELS, MediaError, Tracks, open_media
 from tfavmae.media.options import DecodeOptions
 from tfavmae.media.stills import STILL_EXTENSIONS, is_still, read_size, read_still
+from tfavmae.media.windows import read_windows
 
 __all__ = [
     "MAX_PIXELS",
@@ -26,6 +28,7 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "decode",
+    "decode_windows",
     "is_still",
     "last_packet_end",
     "probe",
@@ -125,3 +128,27 @@ def decode(
     if end_seconds is not None and end_seconds <= start_seconds:
         raise MediaError(path, f"the clip ends at {end_seconds} s, before it starts")
     return read_clip(path, start_seconds, end_seconds, chosen).to_clip()
+
+
+def decode_windows(
+    path: str | os.PathLike, places: Iterable[tuple[float, float]], **options: Any
+) -> Iterator[Clip | MediaError]:
+    """Decodes many windows of a media file in one pass, in memory that stays flat.
+
+    Args:
+        path: as of `decode`; a still picture is one window.
+        places: start and end of each window in seconds, by ascending start.
+        **options: the fields of `DecodeOptions`.
+
+    Yields:
+        For each window what `decode` returns, or the `MediaError` that it raises. The
+        windows end with the first one that begins after the file has ended.
+
+    Raises:
+        MediaError: the file cannot be opened.
+    """
+    chosen = DecodeOptions(**options)
+    if is_still(path):
+        yield read_still(path, chosen)
+    else:
+        yield from read_windows(path, places, chosen)

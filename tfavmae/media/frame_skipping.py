@@ -10,11 +10,11 @@ import bisect
 import collections
 import math
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import av
 
 from tfavmae.media.container import Tracks
-from tfavmae.media.frames import FrameSampler
 
 # Decoders that leave out frames without references, packet by packet.
 _CAN_SKIP = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
@@ -22,15 +22,25 @@ _CAN_SKIP = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 _PACKETS_AHEAD = 24
 
 
+class Sampler(Protocol):
+    """What chooses frames: a `FrameSampler`, or several at once."""
+
+    def wants(self, time: float, next_time: float) -> bool:
+        """Whether a frame shown between these times may be one that is stored."""
+
+    def pass_over(self, end: float) -> None:
+        """Counts a frame, shown until `end`, as read although it was not decoded."""
+
+
 class Skipper:
     """Decides for each video packet whether its frame may be left out.
 
     Args:
         tracks: the `Tracks` of the open file.
-        sampler: its `FrameSampler`.
+        sampler: what chooses its frames.
     """
 
-    def __init__(self, tracks: Tracks, sampler: FrameSampler) -> None:
+    def __init__(self, tracks: Tracks, sampler: Sampler) -> None:
         self._tracks, self._sampler = tracks, sampler
         self._stream = tracks.video
         self._tick = float(tracks.video.time_base)

@@ -17,6 +17,59 @@ _LONGEST_TICK_SECONDS = 0.001
 # Where FFmpeg does not know a rate, it names the clock (1000 or 90000 per second).
 _LOWEST_FRAME_RATE, _HIGHEST_FRAME_RATE = 1 / 600, 960
 _USUAL_FRAME_RATE = 25
+# Frames whose JPEGs overlapping clips share.
+_NUM_SHARED = 4
+
+
+class JpegEncoder:
+    """Makes JPEGs of the frames of a track; of its latest frames only once.
+
+    Args:
+        stream: the PyAV video stream.
+        options: the form in which frames are stored.
+    """
+
+    def __init__(self, stream: av.VideoStream, options: DecodeOptions) -> None:
+        self.stream, self.options = stream, options
+        # Kept, because it reuses its tables; its types deny the names that it accepts.
+        self._reformatter: Any = VideoReformatter()
+        # By `id`; keeping the frame keeps its `id` from being given to another one.
+        self._latest: dict[int, tuple[Any, bytes]] = {}
+
+    def __call__(self, frame: av.VideoFrame) -> bytes:
+        """The JPEG of a frame."""
+        if id(frame) not in self._latest:
+            if len(self._latest) >= _NUM_SHARED:
+                del self._latest[next(iter(self._latest))]
+            self._latest[id(frame)] = frame, self.to_jpeg(frame)
+        return self._latest[id(frame)][1]
+
+    def to_jpeg(self, frame: av.VideoFrame) -> bytes:
+        """The frame upright, with square pixels and the chosen shorter side."""
+        aspect = self.stream.sample_aspect_ratio
+        width, height = _square_pixels(frame.width, frame.height, aspect)
+        scale = min(1.0, self.options.shorter_side / min(width, height))
+        scaled = self._reformatter.reformat(
+            frame,
+            width=max(1, round(width * scale)),
+            height=max(1, round(height * scale)),
+            # JPEG's own colours, whatever the film's: no detour through RGB.
+            format="yuvj444p",
+            dst_colorspace="ITU601",
+            dst_color_range="JPEG",
+            interpolation="BICUBIC",
+            threads=1,  # the workers are the parallelism
+        )
+        planes = scaled.to_ndarray()
+        side_data: Any = frame.side_data  # by type, although its types say by name
+        data = side_data.get(SideDataType.DISPLAYMATRIX)
+        if data is not None:
+            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+            planes = upright(planes, matrix)
+        image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes])
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=self.options.jpeg_quality)
+        return buffer.getvalue()
 
 
 class FrameSampler:
@@ -30,6 +83,7 @@ class FrameSampler:
         end: latest end of the clip in seconds; may be infinite.
         stream: the PyAV video stream.
         options: the form in which frames are stored.
+        encoder: shared with overlapping clips of the track; an own one by default.
 
     Attributes:
         frames: JPEG bytes of the stored frames.
@@ -47,19 +101,17 @@ class FrameSampler:
         end: float,
         stream: av.VideoStream,
         options: DecodeOptions,
+        encoder: JpegEncoder | None = None,
     ) -> None:
-        self.start, self.end = start, end
-        self.stream, self.options = stream, options
+        self.start, self.end, self.options = start, end, options
+        self._encoder = encoder or JpegEncoder(stream, options)
         self._tick = float(stream.time_base or 0)
         self.tolerance = min(self._tick, _LONGEST_TICK_SECONDS) + 1e-6
         self.usual_seconds = 1 / (frame_rate(stream) or _USUAL_FRAME_RATE)
         self.frames: list[bytes] = []
         self.num_packets = self.num_damaged = 0
         self.is_done = False
-        # Kept, because it reuses its tables; its types deny the names that it accepts.
-        self._reformatter: Any = VideoReformatter()
         self._held: Any = None  # the latest frame
-        self._held_jpeg: bytes | None = None
         self._held_time = self._passed_until = -math.inf
         self.decoded_from, self.decoded_until = math.inf, -math.inf
 
@@ -84,7 +136,7 @@ class FrameSampler:
         else:
             self._store_until(time - self.tolerance)
         length = (frame.duration or 0) * self._tick
-        self._held, self._held_jpeg, self._held_time = frame, None, time
+        self._held, self._held_time = frame, time
         self.decoded_until = time + (length or self.usual_seconds)
         self.is_done = self._next_time() >= self.end - self.tolerance
         if self.is_done:  # what follows is not looked at, so none of it is missing
@@ -118,36 +170,7 @@ class FrameSampler:
         """Stores the held frame at all times of the grid before `time`."""
         until = min(time, self.end - self.tolerance)
         while self._next_time() < until:
-            if self._held_jpeg is None:
-                self._held_jpeg = self.to_jpeg(self._held)
-            self.frames.append(self._held_jpeg)
-
-    def to_jpeg(self, frame: av.VideoFrame) -> bytes:
-        """The frame upright, with square pixels and the chosen shorter side."""
-        aspect = self.stream.sample_aspect_ratio
-        width, height = _square_pixels(frame.width, frame.height, aspect)
-        scale = min(1.0, self.options.shorter_side / min(width, height))
-        scaled = self._reformatter.reformat(
-            frame,
-            width=max(1, round(width * scale)),
-            height=max(1, round(height * scale)),
-            # JPEG's own colours, whatever the film's: no detour through RGB.
-            format="yuvj444p",
-            dst_colorspace="ITU601",
-            dst_color_range="JPEG",
-            interpolation="BICUBIC",
-            threads=1,  # the workers are the parallelism
-        )
-        planes = scaled.to_ndarray()
-        side_data: Any = frame.side_data  # by type, although its types say by name
-        data = side_data.get(SideDataType.DISPLAYMATRIX)
-        if data is not None:
-            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
-            planes = upright(planes, matrix)
-        image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes])
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=self.options.jpeg_quality)
-        return buffer.getvalue()
+            self.frames.append(self._encoder(self._held))
 
 
 def frame_rate(stream: av.VideoStream) -> float | None:

@@ -36,13 +36,15 @@ class Found:
 
     Args:
         query: the file.
-        modality: of the query that was compared, `audio` or `video`.
+        modality: what of the query was compared, such as `audio`.
+        among: of the clips that it was compared with.
         results: clips, best first.
         similarities: their cosine similarities to the query.
     """
 
     query: Clip
     modality: str
+    among: str
     results: list[Clip]
     similarities: list[float]
 
@@ -121,6 +123,7 @@ def write_search(
         rows.append(
             {
                 "modality": one.modality,
+                "among": one.among,
                 "query": make_card(one.query, library),
                 "results": [{"card": c, "similarity": value} for c, value in pairs],
             }

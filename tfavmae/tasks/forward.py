@@ -1,6 +1,6 @@
 """Forward passes over evaluation batches, and means over the views of a clip."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -39,6 +39,41 @@ def forward(
     Raises:
         UserError: there is no row at all.
     """
+    chunks: dict[str, list] = {}
+    for rows in forward_batches(model, batches, outputs, keep):
+        for name, value in rows.items():
+            chunks.setdefault(name, []).append(value)
+    if not chunks:
+        raise UserError("There are no clips to evaluate; check the name of the split.")
+    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def forward_batches(
+    model: keras.Model,
+    batches: Iterable[Batch],
+    outputs: Sequence[str],
+    keep: Sequence[str] = (),
+    step: Callable[[Batch], dict[str, tf.Tensor]] | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """As `forward`, batch by batch; a batch of padding alone gives nothing.
+
+    Args:
+        model, batches, outputs, keep: as of `forward`.
+        step: of `step_of`, if it was traced before.
+    """
+    step = step or step_of(model, outputs)
+    for batch in batches:
+        batch = {key: tf.convert_to_tensor(value) for key, value in batch.items()}
+        rows = batch["sample_weight"].numpy() > 0
+        if rows.any():
+            found = step(batch) | {k: batch[k] for k in keep}
+            yield {name: value.numpy()[rows] for name, value in found.items()}
+
+
+def step_of(
+    model: keras.Model, outputs: Sequence[str]
+) -> Callable[[Batch], dict[str, tf.Tensor]]:
+    """A graph function of a batch to some outputs of a model; see `forward`."""
 
     # Not `model.predict`: it returns all outputs, the largest of which (tokens,
     # predictions) would fill the memory over a whole split.
@@ -53,16 +88,7 @@ def forward(
                 found[k] = named[k]
         return {k: tf.cast(x, "float32") for k, x in found.items()}
 
-    chunks: dict[str, list] = {}
-    for batch in batches:
-        batch = {key: tf.convert_to_tensor(value) for key, value in batch.items()}
-        rows = batch["sample_weight"].numpy() > 0
-        if rows.any():
-            for name, value in (step(batch) | {k: batch[k] for k in keep}).items():
-                chunks.setdefault(name, []).append(value.numpy()[rows])
-    if not chunks:
-        raise UserError("There are no clips to evaluate; check the name of the split.")
-    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+    return step
 
 
 def only_with(

@@ -4,6 +4,7 @@ They take the way of the training clips: decoded in worker processes into the st
 form of the data set that the model was trained on, and read by the same pipeline.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -22,9 +23,15 @@ from tfavmae.building.worker_pool import WorkerPool
 from tfavmae.data.pipeline import ClipSplit, open_split
 from tfavmae.errors import UserError
 from tfavmae.files import scratch_folder
-from tfavmae.media.decode import DecodeOptions
-from tfavmae_datasets.clip_folder.listing import clip_id, cut, list_folder
+from tfavmae.media.decode import STILL_EXTENSIONS, DecodeOptions
+from tfavmae_datasets.clip_folder.listing import (
+    MEDIA_EXTENSIONS,
+    clip_id,
+    cut,
+    list_folder,
+)
 
+EXTENSIONS = MEDIA_EXTENSIONS | STILL_EXTENSIONS
 _LABELS = {"file": np.int64, "start_seconds": np.float32}
 
 
@@ -80,8 +87,8 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[MediaFile]:
             found.append(MediaFile(str(given), path))
         else:
             raise UserError(f"{given}: no such file or folder")
-    names = [file.name for file in found]
-    if twice := [name for name in names if names.count(name) > 1]:
+    counts = collections.Counter(file.name for file in found)
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise UserError(f"{twice[0]}: is given twice; name each file once")
     return found
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from tfavmae.data.pipeline import ClipSplit, naming_damage, open_split
 from tfavmae.data.splits import open_info
 from tfavmae.errors import UserError, shown
 from tfavmae.media.decode import DecodeOptions
-from tfavmae.tasks import classification, embedding, media, text
+from tfavmae.tasks import classification, embedding, forward, media, text, windows
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.training import factory, runs
 from tfavmae_datasets.vggsound.source import stat_order
@@ -75,13 +76,14 @@ class Trained:
         Raises:
             UserError: the file cannot be decoded, or has nothing that the model reads.
         """
-        with self.open_files([file]) as clips:
-            vectors = self.embed_split(clips.split)
-        found = {}
+        (read,) = self.embed_files(media.find_files([file]), self.cutting())
+        if not read.places:
+            raise UserError(f"{file}: {read.problems[0]}")
+        mean, found = windows.mean_of(read).vectors, {}
         for modality in MODALITIES:
-            present, name = vectors[f"{modality}_present"], f"{modality}_embedding"
-            if name in vectors and present.any():
-                found[name] = vectors[name][present].mean(0)
+            name = f"{modality}_embedding"
+            if name in mean and mean[f"{modality}_present"][0]:
+                found[name] = mean[name][0]
         if not found:
             raise UserError(f"{file}: has nothing that this model reads")
         return found
@@ -139,14 +141,15 @@ class Trained:
         Raises:
             UserError: there is no such file, or nothing can be decoded.
         """
-        options = dataclasses.replace(self.stored_options(), **(stored or {}))
+        options = dataclasses.replace(self.stored_as, **(stored or {}))
         files = media.find_files(paths)
         seconds = self.config.data.clip_seconds
         with media.clips_of_files(files, seconds, options, strict=strict) as clips:
             yield clips
 
-    def stored_options(self) -> DecodeOptions:
-        """The stored form of the training's clips, for files of any length.
+    @property
+    def stored_as(self) -> DecodeOptions:
+        """The form in which media files are decoded, that of the training clips.
 
         Raises:
             UserError: the run's folder is damaged.
@@ -161,6 +164,55 @@ class Trained:
                 f"{self.run.workdir}: is damaged: its clips are stored as "
                 f"{shown(self.run.stored_as)}."
             ) from error
+
+    @functools.cached_property
+    def clip_maker(self) -> windows.ClipMaker:
+        """How the model takes its clips, of both modalities whatever it uses."""
+        spec = factory.clip_spec(self.config.data, self.config.model, train=False)
+        spec = dataclasses.replace(spec, labels=(), modalities=MODALITIES)
+        return windows.ClipMaker(spec, self.stored_as)
+
+    def cutting(
+        self, window_seconds: float | None = None, stride_seconds: float | None = None
+    ) -> windows.Cutting:
+        """How files are cut into windows for this model.
+
+        Args:
+            window_seconds: by default the length of its clips, which is the longest.
+            stride_seconds: by default the length of a window.
+
+        Raises:
+            UserError: a window is longer than the model's clips.
+        """
+        longest = self.config.data.clip_seconds
+        window_seconds = window_seconds or longest
+        if window_seconds > longest:
+            raise UserError(
+                f"{self.run.workdir}: its model takes clips of {longest:g} s; received "
+                f"windows of {window_seconds:g} s. Choose at most {longest:g}s."
+            )
+        return windows.Cutting(window_seconds, stride_seconds or window_seconds)
+
+    def embed_files(
+        self, files: Iterable[media.MediaFile], cutting: windows.Cutting
+    ) -> Iterator[windows.FileVectors]:
+        """Embeds media files window by window; see `windows.embed_files`.
+
+        Args:
+            files: from `media.find_files`.
+            cutting: from `cutting`.
+        """
+        size = self.config.data.batch_size
+        model, maker = self.run.model, self.clip_maker
+        step = self._embedding_step
+        return windows.embed_files(
+            model, maker, files, cutting, batch_size=size, step=step
+        )
+
+    @functools.cached_property
+    def _embedding_step(self) -> Any:
+        """Traced once, however many files are asked about."""
+        return forward.step_of(self.run.model, windows.OUTPUTS)
 
     def classify_clips(
         self, clips: media.MediaClips
