@@ -291,7 +291,12 @@ class TrainerConfig(Config):
     )
     strategy: str = field(
         default="auto",
-        metadata={"choices": ("auto", "none", "mirrored", "multi_worker", "tpu")},
+        metadata={
+            "choices": (
+                *("auto", "none", "mirrored", "multi_worker", "tpu"),
+                *("data_parallel", "fsdp"),
+            )
+        },
     )
     tpu: str | None = None
     peer_timeout_seconds: float = field(default=300.0, metadata={"above": 0.0})

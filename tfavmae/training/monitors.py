@@ -22,6 +22,7 @@ from rich.progress import (
     TextColumn,
 )
 
+from tfavmae.private_hooks import whole_values
 from tfavmae.training.callbacks import StepCallback, sync_state
 from tfavmae.training.watch import Row
 from tfavmae.training.workdir import History, Workdir
@@ -271,7 +272,9 @@ class Reconstructions(StepCallback):
         if self.step % self.every_steps:
             return
         sync_state(self.model)
-        media = self.make_media(self.model, self.batch)
+        # On this process alone: a model that spans several could not answer it.
+        with whole_values(self.model.variables):
+            media = self.make_media(self.model, self.batch)
         images = {name: x for name, x in media.items() if x.ndim == 4}
         self.tensorboard.add_images(images, self.step)
         if "audio" in self.batch:
