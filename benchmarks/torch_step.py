@@ -235,7 +235,9 @@ class Decoder(nn.Module):
              for s in stacks}
         )  # fmt: skip
         self.norms = nn.ModuleDict({s: nn.LayerNorm(w) for s in stacks})
-        outputs = {m: p.width if p.has_teacher else n for m, n in p.of("values").items()}
+        outputs = {
+            m: p.width if p.has_teacher else n for m, n in p.of("values").items()
+        }
         self.heads = nn.ModuleDict({m: nn.Linear(w, n) for m, n in outputs.items()})
         if p.modality_vectors:
             self.modality = nn.ParameterDict({m: vector(w) for m in MODALITIES})
@@ -336,9 +338,7 @@ def patchify(modality: str, x: torch.Tensor, tubelet: int) -> torch.Tensor:
         x = x.reshape(batch, x.shape[1] // 16, 16, x.shape[2] // 16, 16)
         return x.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
     frames, height, width = x.shape[1:4]
-    x = x.reshape(
-        batch, frames // tubelet, tubelet, height // 16, 16, width // 16, 48
-    )
+    x = x.reshape(batch, frames // tubelet, tubelet, height // 16, 16, width // 16, 48)
     return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)
 
 
@@ -347,7 +347,9 @@ def standardized(x: torch.Tensor) -> torch.Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
-def info_nce(query: torch.Tensor, key: torch.Tensor, temperature: float) -> torch.Tensor:
+def info_nce(
+    query: torch.Tensor, key: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """Cross-entropy of each query's own key among all keys of the batch."""
     query, key = (functional.normalize(x, dim=-1) for x in (query, key))
     # Outside of autocast: see `tfavmae.objectives.contrastive.info_nce`.
@@ -506,7 +508,7 @@ def peak_memory(device: str) -> int:
 
 
 def rows_of_batches(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each batch size, as soon as it is measured; too large a one is a row."""
+    """A row for each batch size, as soon as it is measured, and also if it cannot be."""
     torch.set_float32_matmul_precision("high")  # as JAX does on a GPU
     model = build(args)
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)

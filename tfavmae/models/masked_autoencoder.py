@@ -12,7 +12,7 @@ from tfavmae.layers.presence import split_tokens
 from tfavmae.models.base import VIEW_SUFFIXES, AudioVisualModel
 from tfavmae.models.composition import check_composition, check_counts
 from tfavmae.models.decoders import AudioVisualDecoder
-from tfavmae.models.encoders import AudioVisualEncoder
+from tfavmae.models.encoders import AudioVisualEncoder, separate_views
 from tfavmae.models.transfer import copy_matching_weights
 
 TARGET_NORMALIZATIONS = (None, "patch", "patch_biased", "patch_channels")

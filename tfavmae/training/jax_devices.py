@@ -1,8 +1,8 @@
 """Several JAX devices behind Keras' distribution, as the training loop needs them.
 
 A batch is one global array, of which each device holds its clips; XLA divides the step
-and inserts the collectives. So losses, contrast and metrics are those of the whole batch
-without a word about replicas in the model.
+and inserts the collectives. So losses, contrast and metrics are those of the whole
+batch without a word about replicas in the model.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class JaxDevices:
     """
 
     name: str
-    layout: keras.distribution.Distribution
+    layout: keras.distribution.DataParallel
 
     @property
     def num_replicas_in_sync(self) -> int:
@@ -102,8 +102,8 @@ def connect(timeout_seconds: float) -> None:
         missing = [x for x in (_ADDRESSES, _PROCESS) if not os.environ.get(x)]
         if missing:
             raise UserError(
-                f"{_NUM_PROCESSES} is set; set {' and '.join(missing)}, too (the address"
-                " host:port of process 0, and this process' number from 0)."
+                f"{_NUM_PROCESSES} is set; set {' and '.join(missing)}, too: the"
+                " address host:port of process 0, and this process' number from 0."
             )
         found |= {
             "coordinator_address": os.environ[_ADDRESSES].split(",")[0],
