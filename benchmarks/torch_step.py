@@ -508,7 +508,7 @@ def peak_memory(device: str) -> int:
 
 
 def rows_of_batches(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each batch size, as soon as it is measured, and also if it cannot be."""
+    """A row for each batch size; one that does not fit has `error` in it."""
     torch.set_float32_matmul_precision("high")  # as JAX does on a GPU
     model = build(args)
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
