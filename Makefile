@@ -69,10 +69,10 @@ test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment 
 test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
 	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
 
-# The file by its name: PyTorch (2.14) crashes where TensorFlow was imported first, as
-# other tests do when they are collected.
+# The files by their names: PyTorch (2.14) crashes where TensorFlow was imported first,
+# as other tests do when they are collected.
 test-weights: $(VENV_WEIGHTS)/.installed ## the tests with files of PyTorch and Flax, in an environment of their own
-	@$(QUIET) $(VENV_WEIGHTS)/bin/python -m pytest -m weights tests/weights/test_genuine_files.py $(ARGS)
+	@$(QUIET) $(VENV_WEIGHTS)/bin/python -m pytest -m weights tests/weights/test_genuine_files.py tests/benchmarks/test_torch_step.py $(ARGS)
 
 # Both packages hold the module `keras`; --no-deps, since setup.cfg does not allow this one.
 test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private hooks with the nightly Keras

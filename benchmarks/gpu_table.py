@@ -90,7 +90,7 @@ def jobs(presets: Sequence[str], steps: int, is_dry: bool) -> Iterator[Job]:
         if rest := batches[preset][1:]:
             yield Job(f"jax {preset} sweep", ours(preset, rest))
             yield Job(f"torch {preset} sweep", theirs(preset, rest))
-    for preset in presets:
+    for preset in () if is_dry else presets:
         largest = [max(batches[preset])]
         for what in ("elementwise", "all"):
             remat = ours(preset, largest, f"--remat={what}")

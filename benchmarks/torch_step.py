@@ -298,6 +298,13 @@ class Modern(nn.Module):
             loss = loss + p.of("weights")[m] * errors.mean()
         return loss
 
+    def embed(self, inputs: Tokens) -> torch.Tensor:
+        """Mean tokens of complete clips, `(2, batch, width)`: no mask, no decoder."""
+        patches = {m: patchify(m, x, self.p.tubelet) for m, x in inputs.items()}
+        tokens = {m: self.encoder.tokenize(m, x) for m, x in patches.items()}
+        own = self.encoder(tokens)[1]
+        return torch.stack([x.float().mean(dim=1) for x in own.values()])
+
     def targets(self, patches: Tokens) -> Tokens:
         if not self.p.has_teacher:
             return patches
@@ -452,17 +459,28 @@ def build(args: argparse.Namespace) -> nn.Module:
     p = PRESETS[args.preset]
     if args.form == "authors" and not p.streams:
         raise SystemExit("error: --form authors is CAV-MAE's; use --form modern")
+    if args.form == "authors" and args.embed:
+        raise SystemExit("error: --embed has the modern form only")
     with torch.device("meta" if args.parameters else args.device):
         return (Authors if args.form == "authors" else Modern)(p)
 
 
 def make_step(model: nn.Module, args: argparse.Namespace) -> Callable[..., Any]:
+    half = args.precision == "mixed_bfloat16"
+    if args.embed:
+        embed = torch.compile(model.embed) if args.compile else model.embed
+
+        @torch.inference_mode()
+        def forward(inputs: Tokens) -> torch.Tensor:
+            with torch.autocast(args.device, torch.bfloat16, enabled=half):
+                return embed(inputs)[0, 0, 0]
+
+        return forward
     trained = [w for w in model.parameters() if w.requires_grad]
     options = {"fused": True} if args.form == "modern" else {"weight_decay": 5e-7}
     adam = torch.optim.Adam(trained, 1e-4, betas=(0.95, 0.999), **options)
     # Of the whole loss, so that the compiler sees what the losses do not read.
     loss_of = torch.compile(model) if args.compile else model
-    half = args.precision == "mixed_bfloat16"
 
     def step(inputs: Tokens) -> torch.Tensor:
         adam.zero_grad(set_to_none=True)
@@ -522,6 +540,7 @@ def rows_of_batches(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for batch in args.batch:
         row = {"preset": args.preset, "batch": batch, "form": args.form,
                "compiled": args.compile, "precision": args.precision,
+               "embed": args.embed,
                "parameters": trained}  # fmt: skip
         try:
             if args.device == "cuda":
@@ -542,6 +561,7 @@ def rows_of_batches(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "matmul_rates": [min(rates), statistics.median(rates), max(rates)],
             }
             row["clips_per_s"] = batch / row["step_s"]
+            row["loss"] = float(step(inputs))
         except torch.OutOfMemoryError:
             row["error"] = "out of memory"
         yield row
@@ -550,7 +570,8 @@ def rows_of_batches(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def lines(row: dict[str, Any]) -> Iterator[str]:
     """A row as text."""
     compiled = "compiled" if row["compiled"] else "eager"
-    named = (row["form"], compiled, f"batch {row['batch']}", row["precision"])
+    form = "embed" if row["embed"] else row["form"]
+    named = (form, compiled, f"batch {row['batch']}", row["precision"])
     yield f"{'preset':20}  {row['preset']}, {', '.join(named)}"
     yield f"{'parameters':20}  {row['parameters']:,} trained"
     if "error" in row:
@@ -576,6 +597,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--batch", type=int, nargs="+", default=[4], metavar="N")
     add("--steps", type=int, default=10, metavar="N", help="timed rounds of steps")
+    add("--embed", action="store_true", help="complete clips, forward; no training")
     add("--json", action="store_true", help="one line of JSON for each batch size")
     add("--parameters", action="store_true", help="only count them")
     return parser.parse_args(arguments)

@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from tfavmae.config import experiment as config_lib
+    from tfavmae.private_hooks import shapes_only
     from tfavmae.training import factory
 
     config = recipes.load(args.config, args.workdir, args.set, args.row)
@@ -58,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
         ).labels()
     else:
         labels = factory.Labels(args.classes, multi_label=False, names=None)
-    model = factory.build_model(config, labels)
+    # Its weights have no values: drawing them would take seconds and gigabytes.
+    with shapes_only():
+        model = factory.build_model(config, labels)
     model.summary(expand_nested=False)
     print(f"parameters           {model.count_params():,}")
     for modality, spec in model.inputs_by_modality.items():

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import keras
 
 from tfavmae.layers import attention
+from tfavmae.layers.gradients import forward_only
 
 
 class Product(NamedTuple):
@@ -57,7 +58,8 @@ def forward_flops(model: keras.Model, **options: Any) -> int:
             `private_hooks.shapes_only`.
         **options: of the call, for example `masked=True`.
     """
-    return total(_trace(model, lambda batch: model(batch, training=False, **options)))
+    with forward_only():  # or TensorFlow would trace gradients, too
+        return total(_trace(model, lambda x: model(x, training=False, **options)))
 
 
 def training_flops(model: keras.Model) -> tuple[int, int]:
