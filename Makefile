@@ -4,13 +4,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-newest lint clean
+.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-newest test-matrix lint clean
 
 VENV := .venv
 VENV_IO := .venv-io
 VENV_BEAM := .venv-beam
 VENV_WEIGHTS := .venv-weights
 VENV_NEWEST := .venv-newest
+VENV_MATRIX := .venv-matrix
 BIN := $(VENV)/bin
 ARGS ?=
 COMMA := ,
@@ -81,12 +82,15 @@ test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private ho
 	@$(QUIET) $(VENV_NEWEST)/bin/python -c 'import keras; print("Keras", keras.__version__)'
 	@$(QUIET) $(VENV_NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(ARGS)
 
+test-matrix: ## fast tests with the newest and the oldest of what setup.cfg allows, on each Python (an hour, 20 GB)
+	@bash tests/matrix.sh $(VENV_MATRIX) $(addprefix python,$(PYTHONS)) $(ARGS)
+
 lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_NEWEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_NEWEST) $(VENV_MATRIX) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml

@@ -14,15 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from official.core import exp_factory
-from official.modeling.hyperparams import Config
-
 from tfavmae.config import checks as checks
 from tfavmae.config import matrix, model_options
 from tfavmae.config import yaml_text as text
 from tfavmae.config.transfer import TransferConfig, read_sources
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError, shown
+from tfavmae.model_garden import Config, exp_factory
 from tfavmae.models import presets
 from tfavmae.models.inputs import INPUTS
 
