@@ -1,8 +1,9 @@
 """Collectives of a compiled step on simulated JAX devices, by what they carry.
 
 Run as `KERAS_BACKEND=jax python jax_collectives.py DEVICES`. Prints the most values
-that a gather, an exchange or a permutation carries (sums are those of gradients), and
-how many a global batch of embeddings has.
+that a gather, an exchange or a permutation carries, how many a global batch of
+embeddings has; how many values are summed over the devices, and how many weights learn;
+how many arrays of the state are updated in place; and calls of the host.
 """
 
 import json
@@ -16,7 +17,18 @@ from replicas import BATCH, CASES, OPTIMIZERS, SIZES, batch
 
 from tfavmae.training import distribution, jax_devices
 
-_OTHERS = r"= \(?\w+\[([\d,]*)\].* (all-gather|all-to-all|collective-permute)\("
+_RESULT = r"= (.*) (?:{})(?:-start)?\("
+_SUMS = _RESULT.format("all-reduce")
+_OTHERS = _RESULT.format("all-gather|all-to-all|collective-permute|reduce-scatter")
+
+
+def sizes_of(pattern, text):
+    """Values of each array that a collective gives, of all that fit a pattern."""
+    shapes = [x for found in re.findall(pattern, text) for x in ARRAY.findall(found)]
+    return [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
+
+
+ARRAY = re.compile(r"\w+\[([\d,]*)\]")
 
 
 def main(count):
@@ -36,17 +48,17 @@ def main(count):
             )
             for k, x in batch(0).items()
         }
-        step = jax.jit(model.train_step)
+        # As Keras' `make_train_function` does.
+        step = jax.jit(model.train_step, donate_argnums=0)
         text = step.lower(tuple(state), clips).compile().as_text()
-    sizes = [
-        math.prod(int(n) for n in shape.split(",") if n)
-        for shape, _ in re.findall(_OTHERS, text)
-    ]
     found = {
-        "gathered": max(sizes, default=0),
+        "gathered": max(sizes_of(_OTHERS, text), default=0),
         "embeddings": BATCH * SIZES["hidden_dim"],
-        "all": sorted(sizes),
-        "sums": len(re.findall(r" all-reduce\(", text)),
+        "summed": sum(sizes_of(_SUMS, text)),
+        "weights": sum(math.prod(v.shape) for v in model.trainable_variables),
+        "in_place": len(re.findall(r"(?:may|must)-alias", text)),
+        "state": sum(map(len, state)),
+        "host_calls": len(re.findall(r"callback|infeed|outfeed| send\(", text)),
     }
     print("RESULT", json.dumps(found))
 

@@ -73,11 +73,13 @@ def test_many_devices_are_one_for_every_objective(case, optimizer):
 
 
 def test_no_layer_collects_the_clips_of_all_devices():
-    """Collectives of a step: gradients, contrast's embeddings, and single numbers."""
+    """A step carries gradients, contrast's embeddings, and single numbers."""
     found = result_of(FOLDER / "jax_collectives.py", 2)
-    # The largest of all but the sum of the gradients: embeddings of a global batch.
-    assert found["gathered"] <= found["embeddings"]
-    assert found["gathered"] > 0  # contrast is global
+    assert found["gathered"] == found["embeddings"]  # contrast is global
+    assert found["weights"] <= found["summed"] < found["weights"] + 300
+    # Weights, moments and metrics are updated where they are, without the host.
+    assert found["in_place"] == found["state"]
+    assert found["host_calls"] == 0
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ class ShardedWeights(keras.distribution.DataParallel):
     """
 
     def get_variable_layout(self, variable: Any) -> keras.distribution.TensorLayout:
-        # Metrics and an optimizer's variables may bring their own.
-        if getattr(variable, "_layout", None) is not None:
-            return variable._layout
+        given = super().get_variable_layout(variable)
+        if any(given.axes):  # moments have the layout of their weight
+            return given
         axes: list[str | None] = [None] * len(variable.shape)
         count = self.device_mesh.devices.size
         sizes = {n: i for i, n in enumerate(variable.shape) if n % count == 0}
