@@ -76,6 +76,15 @@ def _on_jax(name: str, timeout_seconds: float) -> Strategy:
             f"trainer.strategy={name} needs Keras on TensorFlow, not on jax; use"
             " data_parallel or fsdp, or unset KERAS_BACKEND."
         )
+    # It only feeds JAX, and would take the memory of all GPUs with its first tensor.
+    if tf.config.get_visible_devices("GPU"):
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError as error:
+            raise UserError(
+                "TensorFlow has used a GPU in this process, and JAX needs its memory;"
+                " train in a process of its own."
+            ) from error
     if name != "none":
         jax_devices.connect(timeout_seconds)
         if name != "auto":
