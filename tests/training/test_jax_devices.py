@@ -24,10 +24,16 @@ JAX = {
 }
 
 
-def result_of(*command):
+def cached(folder):
+    """Runs of one test compile the same steps."""
+    minimum = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), **minimum}
+
+
+def result_of(*command, **environment):
     done = subprocess.run(
         [sys.executable, *map(str, command)],
-        env={**os.environ, **JAX},
+        env={**os.environ, **JAX, **environment},
         capture_output=True,
         text=True,
         timeout=900,
@@ -118,11 +124,12 @@ def port():
         return server.getsockname()[1]
 
 
-def start(process, address, *arguments):
+def start(process, address, *arguments, **environment):
     """One of two processes with two devices each."""
     environment = {
         **os.environ,
         **JAX,
+        **environment,
         "XLA_FLAGS": JAX["XLA_FLAGS"].replace("count=4", "count=2"),
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
         "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
@@ -137,9 +144,9 @@ def start(process, address, *arguments):
     )
 
 
-def both(*arguments):
+def both(*arguments, **environment):
     address = f"localhost:{port()}"
-    processes = [start(i, address, *arguments) for i in range(2)]
+    processes = [start(i, address, *arguments, **environment) for i in range(2)]
     found = []
     try:
         for process in processes:
@@ -157,9 +164,9 @@ def both(*arguments):
 @pytest.mark.parametrize("strategy", sorted(jax_devices.NAMES))
 def test_two_processes_are_one(strategy, tones, tmp_path):
     """A run that stops at step 4 and goes on, with its checkpoints and its history."""
-    script = FOLDER / "jax_run.py"
-    alone = result_of(script, tones, tmp_path / "one", "none")
-    chief, other = both(script, tones, tmp_path / "two", strategy)
+    script, cache = FOLDER / "jax_run.py", cached(tmp_path)
+    alone = result_of(script, tones, tmp_path / "one", "none", **cache)
+    chief, other = both(script, tones, tmp_path / "two", strategy, **cache)
     assert other["history"] == []  # the chief alone writes
     for path, weight in alone["weights"].items():
         for run in (chief, other):
@@ -174,8 +181,9 @@ def test_two_processes_are_one(strategy, tones, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", sorted(jax_devices.NAMES))
 def test_a_run_on_four_devices(strategy, tones, tmp_path):
-    alone = result_of(FOLDER / "jax_run.py", tones, tmp_path / "one", "none")
-    four = result_of(FOLDER / "jax_run.py", tones, tmp_path / "four", strategy)
+    script, cache = FOLDER / "jax_run.py", cached(tmp_path)
+    alone = result_of(script, tones, tmp_path / "one", "none", **cache)
+    four = result_of(script, tones, tmp_path / "four", strategy, **cache)
     for path, weight in alone["weights"].items():
         np.testing.assert_allclose(four["weights"][path], weight, atol=1e-5)
     assert four["sessions"] == [0, 4]
