@@ -34,7 +34,7 @@ def main(data_dir, workdir, strategy):
     values["optimizer"] |= {"name": "sgd", "learning_rate": 0.1, "weight_decay": 1e-4}
     values["data"]["validation_split"] = "validation"
     values["trainer"] |= {"strategy": strategy, "monitor": "val_loss"}
-    values["trainer"]["monitor_mode"] = "min"
+    values["trainer"] |= {"monitor_mode": "min", "peer_timeout_seconds": 60}
     config = config_lib.from_dict(values)
     original = die_at(4)
     try:

@@ -192,7 +192,7 @@ class BestWeights(StepCallback):
             return
         self.best = {"step": self.step, "metric": self.monitor, "value": value}
         # On all processes, which may have to put the weights together.
-        with whole_values(self.model.weights):
+        with whole_values([*self.model.variables, *self.model.optimizer.variables]):
             if self.is_chief:
                 with files.replacing(self.weights_file) as temporary:
                     self.model.save_weights(temporary)

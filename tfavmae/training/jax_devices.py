@@ -97,7 +97,12 @@ def connect(timeout_seconds: float) -> None:
 
     if num_processes_named() < 2 or jax.distributed.is_initialized():
         return
-    found = {"initialization_timeout": max(1, round(timeout_seconds))}
+    seconds = max(1, round(timeout_seconds))
+    # The second is how long a process that ends waits for the others.
+    found: dict[str, Any] = {
+        "initialization_timeout": seconds,
+        "shutdown_timeout_seconds": seconds,
+    }
     if _NUM_PROCESSES in os.environ:
         missing = [x for x in (_ADDRESSES, _PROCESS) if not os.environ.get(x)]
         if missing:
