@@ -115,6 +115,8 @@ def connect(timeout_seconds: float) -> None:
             "num_processes": int(os.environ[_NUM_PROCESSES]),
             "process_id": int(os.environ[_PROCESS]),
         }
+    # On CPUs, programs that run at the same time mix up their messages (Gloo).
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(**found)
     except (RuntimeError, ValueError) as error:
