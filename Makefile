@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-mteb test-newest test-wheel lint docs docs-deploy clean
+.PHONY: help install demo reproduce test test-slow test-io test-beam test-weights test-runtimes test-mteb test-newest test-matrix test-wheel lint docs docs-deploy clean
 
 VENV := .venv
 VENV_IO := .venv-io
@@ -15,6 +15,7 @@ VENV_MTEB := .venv-mteb
 VENV_NEWEST := .venv-newest
 VENV_DOCS := .venv-docs
 VENV_WHEEL := .venv-wheel
+VENV_MATRIX := .venv-matrix
 BIN := $(VENV)/bin
 ARGS ?=
 COMMA := ,
@@ -73,10 +74,10 @@ test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment 
 test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
 	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
 
-# The file by its name: PyTorch (2.14) crashes where TensorFlow was imported first, as
-# other tests do when they are collected.
+# The files by their names: PyTorch (2.14) crashes where TensorFlow was imported first,
+# as other tests do when they are collected.
 test-weights: $(VENV_WEIGHTS)/.installed ## the tests with files of PyTorch and Flax, in an environment of their own
-	@$(QUIET) $(VENV_WEIGHTS)/bin/python -m pytest -m weights tests/weights/test_genuine_files.py $(ARGS)
+	@$(QUIET) $(VENV_WEIGHTS)/bin/python -m pytest -m weights tests/weights/test_genuine_files.py tests/benchmarks/test_torch_step.py $(ARGS)
 
 test-runtimes: $(VENV_RUNTIMES)/.installed ## the exports for ONNX Runtime and OpenVINO, in an environment of their own
 	@$(QUIET) $(VENV_RUNTIMES)/bin/python -m pytest -m runtimes tests/serving/test_runtimes.py $(ARGS)
@@ -91,6 +92,9 @@ test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private ho
 	@$(VENV_NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --pre keras-nightly
 	@$(QUIET) $(VENV_NEWEST)/bin/python -c 'import keras; print("Keras", keras.__version__)'
 	@$(QUIET) $(VENV_NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(ARGS)
+
+test-matrix: ## fast tests with the newest and the oldest of what setup.cfg allows, on each Python (an hour, 20 GB)
+	@bash tests/matrix.sh $(VENV_MATRIX) $(addprefix python,$(PYTHONS)) $(ARGS)
 
 test-wheel: $(VENV)/.installed ## sdist and wheel, installed and tried in an empty environment (PYTHON's version)
 	@rm -rf $(VENV_WHEEL) build/package
@@ -111,7 +115,7 @@ lint: $(VENV)/.installed ## style, format and types, checked only
 	@$(BIN)/mypy $(TYPED)
 
 clean: ## remove environments and build products; runs/ stays
-	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_MTEB) $(VENV_NEWEST) $(VENV_DOCS) $(VENV_WHEEL) build dist site *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_IO) $(VENV_BEAM) $(VENV_WEIGHTS) $(VENV_RUNTIMES) $(VENV_MTEB) $(VENV_NEWEST) $(VENV_MATRIX) $(VENV_DOCS) $(VENV_WHEEL) build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.cfg pyproject.toml

@@ -16,6 +16,7 @@ ROOMS = (
     "files",
     "class_metrics",
     "private_hooks",
+    "model_garden",
     "pages",
     "media",
     "building",
@@ -112,6 +113,19 @@ def test_reading_data_needs_nothing_of_building_it(path):
 )
 def test_building_enters_media_through_one_door(path):
     assert set(names_imported(path, "tfavmae.media")) <= {"tfavmae.media.decode"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*modules_below(PACKAGE), *modules_below(ROOT / "datasets")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_one_file_takes_from_model_garden(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(), str(path))))
+    names = [x.module or "" for x in nodes if isinstance(x, ast.ImportFrom)]
+    names += [a.name for x in nodes if isinstance(x, ast.Import) for a in x.names]
+    uses = [name for name in names if name.split(".")[0] == "official"]
+    assert not uses or path.name == "model_garden.py"
 
 
 @pytest.mark.parametrize(

@@ -305,3 +305,56 @@ def shapes_only() -> Iterator[None]:
             yield
         finally:
             global_state.set_global_attribute(name, waiting)
+
+
+@contextlib.contextmanager
+def whole_values(variables: Any) -> Iterator[None]:
+    """Variables hold their whole values in this process while the block runs.
+
+    For arrays of JAX that span processes; a collective where their parts differ
+    (FSDP), so all processes enter it. Others are left alone. Sets `_value` of Keras'
+    variables (3.15.1, `keras/src/backend/common/variables.py`): `assign` would spread
+    the value again. Can go when Keras saves a model whose weights span processes.
+
+    Args:
+        variables: of Keras, or of TensorFlow.
+    """
+    spread = [v for v in variables if not _is_here(v)]
+    before = [v.value for v in spread]
+    try:
+        for variable, value in zip(spread, before, strict=True):
+            variable._value = _whole(value)
+        yield
+    finally:
+        for variable, value in zip(spread, before, strict=True):
+            variable._value = value
+
+
+def keep_whole(variables: Any) -> None:
+    """Ends the distribution of JAX variables: each process has all of each from now on.
+
+    Collective as `whole_values`. Keras keeps a variable's layout in `_layout`
+    (`keras/src/backend/jax/core.py`) and applies it to every value that is assigned.
+    """
+    import jax.numpy as jnp
+
+    for variable in variables:
+        if getattr(variable, "_layout", None) is not None:
+            value = _whole(variable.value)
+            variable._layout = None
+            variable._value = jnp.asarray(value)
+
+
+def _is_here(variable: Any) -> bool:
+    return getattr(getattr(variable, "value", None), "is_fully_addressable", True)
+
+
+def _whole(value: Any) -> Any:
+    """The whole of a JAX array as a NumPy array."""
+    import numpy as np
+
+    if value.is_fully_addressable or value.is_fully_replicated:
+        return np.asarray(value)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(value, tiled=True)

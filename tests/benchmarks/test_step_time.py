@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "step_time.py"
-ARGUMENTS = ("--preset=mavil_tiny", "--batch=2", "--steps=1", "--matmul-size=64")
+ARGUMENTS = ("--preset=mavil_tiny", "--batch=2", "--steps=1")
 OPTIONS = (
     '--option=audio={"num_frames": 64, "num_mel_bins": 32}',
     '--option=video={"num_frames": 2, "height": 48, "width": 48}',
@@ -33,8 +33,8 @@ def step_time():
     return module
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_the_table_on_jax_without_tensorflow(remat, fresh_python):
+@pytest.mark.parametrize("options", [["--profile"], ["--remat=elementwise"]])
+def test_the_table_on_jax_without_tensorflow(options, fresh_python):
     out = fresh_python(
         "import runpy, sys\n"
         "script, *sys.argv[1:] = sys.argv[1:]\n"
@@ -43,7 +43,7 @@ def test_the_table_on_jax_without_tensorflow(remat, fresh_python):
         SCRIPT,
         *ARGUMENTS,
         *OPTIONS,
-        *(["--remat"] if remat else []),
+        *options,
         blocked=("tensorflow", "tensorflow_datasets", "official"),
         environment={
             "KERAS_BACKEND": "jax",
@@ -53,6 +53,8 @@ def test_the_table_on_jax_without_tensorflow(remat, fresh_python):
     )
     assert all(row in out for row in ROWS)
     assert "on jax" in out
+    kinds = [line for line in out.splitlines() if line.startswith("  ")]
+    assert bool(kinds) == ("--profile" in options)
 
 
 @pytest.mark.slow

@@ -48,6 +48,17 @@ def test_a_backward_pass_costs_twice_a_forward_pass(model):
     assert 2.5 * learned < training - spectrogram <= 3 * learned
 
 
+def test_the_products_of_a_batch_are_those_of_its_clips(model):
+    """As many operations for each clip, in products that say their shapes and type."""
+    of_one, of_three = (flops.training_products(model, n) for n in (1, 3))
+    assert flops.total(of_one) == flops.training_flops(model)[1]
+    # Contrast compares each clip with all: 3 x 3 cosines instead of 1.
+    assert flops.total(of_three) == pytest.approx(3 * flops.total(of_one), rel=1e-3)
+    # The MLP of the audio encoder: both views' kept tokens and class tokens of 3 clips.
+    tokens = 2 * 3 * (model.masking("audio").num_kept + 1)
+    assert of_three[flops.Product(1, tokens, 128, 512, "float32")] >= 1
+
+
 def test_a_product_counts_if_its_result_is_used():
     import tensorflow as tf
 
@@ -57,4 +68,4 @@ def test_a_product_counts_if_its_result_is_used():
         return {"used": tf.ones((5, 3)) @ x, "unused": unused}["used"]
 
     graph = product.get_concrete_function(tf.TensorSpec((3, 7))).graph
-    assert flops.products_of_graph(graph) == 2 * 5 * 3 * 7
+    assert flops.total(flops.products_of_graph(graph)) == 2 * 5 * 3 * 7

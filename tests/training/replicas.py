@@ -94,12 +94,37 @@ def train(
     steps=5,
 ):
     """The losses of `fit` step by step, those of `evaluate`, and all weights."""
+    with distribution.active(strategy):
+        return _train(
+            case,
+            strategy,
+            optimizer,
+            eager,
+            gradient_accumulation_steps,
+            scope,
+            rematerialize,
+            steps,
+        )
+
+
+def _train(
+    case,
+    strategy,
+    optimizer,
+    eager,
+    gradient_accumulation_steps,
+    scope,
+    rematerialize,
+    steps,
+):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = CASES[case]()
         if rematerialize:
             rematerialize_blocks(model)
-        model.compile(OPTIMIZERS[optimizer](), run_eagerly=eager, jit_compile=False)
+        # JAX compiles, or runs operation by operation.
+        jit = keras.backend.backend() == "jax"
+        model.compile(OPTIMIZERS[optimizer](), run_eagerly=eager, jit_compile=jit)
         model.optimizer.build(model.trainable_variables)
     model.set_step_options(
         clip_norm=1.0, gradient_accumulation_steps=gradient_accumulation_steps
@@ -109,6 +134,7 @@ def train(
     run = {"epochs": steps, "steps_per_epoch": 1, "shuffle": False, "verbose": 0}
     history = model.fit(batches(steps, strategy), **run).history
     whole = model.evaluate(batches(2, strategy), steps=2, verbose=0, return_dict=True)
+    distribution.detach(model, strategy)
     return history, whole, {v.path: v.numpy() for v in model.weights}
 
 

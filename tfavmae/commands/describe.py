@@ -45,6 +45,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Runs the command; returns the recipe, and size and cost of its model."""
     from tfavmae.config import experiment as config_lib
+    from tfavmae.private_hooks import shapes_only
     from tfavmae.training import factory
 
     config = recipes.load(args.config, args.workdir, args.set, args.row)
@@ -59,7 +60,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ).labels()
     else:
         labels = factory.Labels(args.classes, multi_label=False, names=None)
-    model = factory.build_model(config, labels)
+    # Its weights have no values: drawing them would take seconds and gigabytes.
+    with shapes_only():
+        model = factory.build_model(config, labels)
     model.summary(expand_nested=False)
     print(f"parameters           {model.count_params():,}")
     tokens = {m: math.prod(x.grid) for m, x in model.inputs_by_modality.items()}

@@ -38,8 +38,11 @@ def add_training_options(parser: CommandParser) -> None:
         "--strategy",
         # Without the metavar, the help would list the choices twice.
         metavar="NAME",
-        choices=("auto", "none", "mirrored", "multi_worker", "tpu"),
-        help="auto, none, mirrored, multi_worker or tpu",
+        choices=(
+            *("auto", "none", "mirrored", "multi_worker", "tpu"),
+            *("data_parallel", "fsdp"),
+        ),
+        help="auto, none, mirrored, multi_worker, tpu; on JAX data_parallel or fsdp",
     )
     add("--tpu", metavar="NAME", help="name or address of the TPU, for --strategy tpu")
     add(

@@ -8,10 +8,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from official.modeling.hyperparams import Config
-
 from tfavmae.data.augment import Augmentation
 from tfavmae.errors import UserError, did_you_mean, shown
+from tfavmae.model_garden import Config
 from tfavmae.models.inputs import AudioInput
 
 # Numbers and nesting that no recipe needs, and that Model Garden or Python fails on.

@@ -14,9 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from official.core import exp_factory
-from official.modeling.hyperparams import Config
-
 from tfavmae.config import checks as checks
 from tfavmae.config import matrix, model_options
 from tfavmae.config import yaml_text as text
@@ -24,6 +21,7 @@ from tfavmae.config.text import TextConfig
 from tfavmae.config.transfer import TransferConfig, read_sources
 from tfavmae.data.clip_spec import SHORT_AUDIO, SHORT_VIDEO
 from tfavmae.errors import UserError, shown
+from tfavmae.model_garden import Config, exp_factory
 from tfavmae.models import presets
 from tfavmae.models.inputs import INPUTS
 
@@ -305,7 +303,12 @@ class TrainerConfig(Config):
     )
     strategy: str = field(
         default="auto",
-        metadata={"choices": ("auto", "none", "mirrored", "multi_worker", "tpu")},
+        metadata={
+            "choices": (
+                *("auto", "none", "mirrored", "multi_worker", "tpu"),
+                *("data_parallel", "fsdp"),
+            )
+        },
     )
     tpu: str | None = None
     peer_timeout_seconds: float = field(default=300.0, metadata={"above": 0.0})

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from official.modeling.hyperparams import Config
-
 from tfavmae.errors import UserError, shown
+from tfavmae.model_garden import Config
 from tfavmae.models.options import MODALITIES
 
 

@@ -52,9 +52,10 @@ def _operations(
     strength: float,
 ) -> list[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
     """Functions of frames and a sign; `strength` is from 0 to 1."""
-    # Imported late: it loads tf_keras, which nothing here uses, and takes two seconds.
-    from official.vision.ops import augment
+    # Imported late: only this needs Model Garden in a room that works without.
+    from tfavmae.model_garden import image_operations
 
+    augment = image_operations()
     factor = 1.8 * strength + 0.1
     slope, pixels = 0.3 * strength, _TRANSLATION_PIXELS * strength
     return [

@@ -14,6 +14,15 @@ from tfavmae.layers.gradients import attend_by_head
 # copies and keeps no matrices. Not measured on GPUs.
 HEAD_BY_HEAD_TOKENS = 256
 
+# On JAX: `auto` is the fused kernel (cuDNN's, or Splash on a TPU) from
+# `FUSED_FROM_TOKENS` on, and XLA's own operations below, where the matrices are small;
+# `fused` and `xla` are one of them for all. Where there is no fused kernel (on a CPU,
+# in float32), Keras takes XLA's. The bound is a guess: `benchmarks/gpu_table.py`
+# measures both kernels for each token count of the presets.
+KERNELS = ("auto", "fused", "xla")
+kernel = "auto"
+FUSED_FROM_TOKENS = 64
+
 
 # Added to the score of a key that nothing may attend to: the exponential is 0 in every
 # precision, and a row of such keys alone stays finite, also in float16.
@@ -43,7 +52,9 @@ def attend(
         # elsewhere it is the plain formula and keeps the attention matrices.
         parts = [_part_heads(x, num_heads) for x in (query, key, value)]
         mask = None if is_absent is None else ops.logical_not(is_absent)[:, None, None]
-        x = ops.dot_product_attention(*parts, mask=mask)
+        # `None`: wherever Keras finds that there is one.
+        fused = None if asks_for_fused(key.shape[1]) else False
+        x = ops.dot_product_attention(*parts, mask=mask, flash_attention=fused)
         return ops.reshape(x, ops.shape(query))
     bias = None
     if is_absent is not None:
@@ -51,6 +62,14 @@ def attend(
     if query.shape[1] > HEAD_BY_HEAD_TOKENS:
         return attend_by_head(query, key, value, num_heads, bias)
     return attend_at_once(query, key, value, num_heads, bias)
+
+
+def asks_for_fused(num_tokens: int) -> bool:
+    """Whether a fused kernel is wanted for keys of so many tokens, on JAX."""
+    if keras.config.is_flash_attention_enabled() is False:  # `None` is Keras' choice
+        return False
+    is_long = num_tokens >= FUSED_FROM_TOKENS
+    return kernel == "fused" or (kernel == "auto" and is_long)
 
 
 def attend_at_once(

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 from keras import KerasTensor, ops
 
 _is_forward_only = contextvars.ContextVar("is_forward_only", default=False)
@@ -144,6 +145,17 @@ def _gradients_of_head(
     )
 
 
+def _after(upstream: KerasTensor, x: KerasTensor) -> KerasTensor:
+    """`x`, but not before `upstream` is known: ties a recomputation to the gradient."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # XLA's word for it. `_zero_after` would read the first clip's number on every
+        # device, which is a collective in each layer where devices share a batch.
+        return jax.lax.optimization_barrier((x, upstream))[0]
+    return x + _zero_after(upstream)
+
+
 def _zero_after(x: KerasTensor) -> KerasTensor:
     """0, but not before `x` is known.
 
@@ -198,7 +210,7 @@ def gelu_dense(
         x: KerasTensor, kernel: KerasTensor, bias: KerasTensor
     ) -> tuple:
         def gradient(upstream: KerasTensor) -> tuple[KerasTensor, ...]:
-            activated, slope = gelu(x + _zero_after(upstream))
+            activated, slope = gelu(_after(upstream, x))
             outer, *of_weights = _gradients_of_dense(activated, kernel, upstream)
             return outer * slope, *of_weights
 
@@ -263,7 +275,7 @@ def layer_norm(
         scale = ops.rsqrt(variance + epsilon)
 
         def gradient(upstream: KerasTensor) -> tuple[KerasTensor, ...]:
-            unit = (x - (mean + _zero_after(upstream))) * scale
+            unit = (x - _after(upstream, mean)) * scale
             # `mean(y * gamma)` over the width is a matmul with gamma / width, which
             # saves an elementwise pass for each of the two means.
             share = gamma[:, None] / gamma.shape[0]

@@ -68,6 +68,10 @@ def gather_tokens(x: KerasTensor, indices: KerasTensor) -> KerasTensor:
     n = indices.shape[1]
     if n == 0:
         return x[:, :0]  # a reshape could not infer the batch size of an empty tensor
+    if keras.backend.backend() == "jax":
+        # Each device then gathers its own clips' tokens. Rows of one matrix, as below,
+        # would first be collected from all devices.
+        return ops.take_along_axis(x, ops.cast(indices, "int32")[..., None], axis=1)
     # Rows of a matrix: `take_along_axis` wants an index for every value of a token.
     offsets = ops.arange(ops.shape(indices)[0], dtype="int32") * tokens
     rows = ops.reshape(ops.cast(indices, "int32") + offsets[:, None], (-1,))

@@ -114,13 +114,13 @@ class TransformerBlock(keras.layers.Layer):
         `(batch, tokens, hidden_dim)`.
 
     Attributes:
-        rematerializes: keep only the inputs of attention and MLP in training, and
-            recompute the rest in the backward pass; see `rematerialize_blocks`.
+        rematerializes: what attention and MLP recompute in the backward pass, `all` or
+            `elementwise`; see `rematerialize_blocks`.
     """
 
     # A class attribute and no argument: how a model is trained is not part of it, so it
     # must not end up in the saved config.
-    rematerializes = False
+    rematerializes: str | None = None
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class TransformerBlock(keras.layers.Layer):
     ) -> KerasTensor:
         branch = lambda x: layer(norm(x))  # noqa: E731
         if self.rematerializes and training:
-            branch = keras.remat(branch)
+            branch = _rematerialized(branch, self.rematerializes)
         # Outside of the rematerialized part, where a second draw would drop other
         # examples than the forward pass did.
         return self.drop_path(branch(x), training=training)
@@ -274,13 +274,34 @@ class TransformerStack(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def rematerialize_blocks(model: keras.Model) -> None:
+def rematerialize_blocks(model: keras.Model, what: str = "all") -> None:
     """Makes transformer blocks recompute their inside in the backward pass.
 
     Saves memory at the price of time; losses, gradients and saved files stay the same.
     `keras.RematScope` would do it from outside, but its layers take no keyword
     arguments in a TensorFlow graph (Keras 3.15), and ours need `stream`.
+
+    Args:
+        model: a built model.
+        what: `all`; or `elementwise`, which keeps the results of products with weights
+            and recomputes attention and what lies between (JAX).
+
+    Raises:
+        ValueError: `what` is unknown, or the backend does not have it.
     """
+    known = ("all", "elementwise") if keras.backend.backend() == "jax" else ("all",)
+    if what not in known:
+        raise ValueError(f"`what` must be one of {known} here. Received: {what!r}.")
     for layer in all_layers(model):
         if isinstance(layer, TransformerBlock):
-            layer.rematerializes = True
+            layer.rematerializes = what
+
+
+def _rematerialized(branch: Callable, what: str) -> Callable:
+    if what == "all":
+        return keras.remat(branch)
+    import jax
+
+    # `keras.remat` is `jax.checkpoint` without its policy (Keras 3.15).
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(branch, policy=policy)

@@ -83,8 +83,8 @@ class AudioVisualEncoder(keras.layers.Layer):
 
     Call arguments:
         tokens: dict of modality to `(batch, tokens, hidden_dim)`.
-        views: the batch holds that many views of every example, all first ones first;
-            only they are fused.
+        views: the batch holds that many views of every example, side by side; only the
+            first ones are fused.
         is_absent: dict of modality to bool `(batch,)`, True for examples that lack it:
             no fusion layer attends to its tokens. `None`: all have all.
         joint_alone: with `multi_stream`, the joint stream runs for one modality alone,
@@ -257,7 +257,7 @@ class AudioVisualEncoder(keras.layers.Layer):
             if is_alone:
                 # A modality alone has a stream of its own, which is the end of its way.
                 tokens = unimodal
-        tokens = {m: first_view(x, views) for m, x in tokens.items()}
+        tokens = {m: separate_views(x, views)[0] for m, x in tokens.items()}
         if self.class_token and not self.fuse_class_token:
             tokens = {m: x[:, 1:] for m, x in tokens.items()}
         if self.num_fusion_layers and not is_alone:
@@ -357,6 +357,8 @@ def separate_class_tokens(
     return separated
 
 
-def first_view(x: keras.KerasTensor, views: int) -> keras.KerasTensor:
-    """The first of `views` equal parts of the batch axis."""
-    return x if views == 1 else ops.split(x, views, axis=0)[0]
+def separate_views(x: keras.KerasTensor, views: int) -> list[keras.KerasTensor]:
+    """Tensors `(batch, ...)` of each view, from all `(batch * views, ...)`."""
+    if views == 1:
+        return [x]
+    return ops.unstack(ops.reshape(x, (-1, views, *x.shape[1:])), views, axis=1)

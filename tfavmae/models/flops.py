@@ -8,13 +8,33 @@ cent of a transformer.
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from tfavmae.layers import attention
+from tfavmae.layers.gradients import forward_only
+
+
+class Product(NamedTuple):
+    """A matrix product: `batch` times `(rows, depth)` by `(depth, columns)`."""
+
+    batch: int
+    rows: int
+    depth: int
+    columns: int
+    dtype: str
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-add."""
+        return 2 * self.batch * self.rows * self.depth * self.columns
+
+
+Products = Counter[Product]
 
 
 def input_shapes(model: keras.Model) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -38,7 +58,8 @@ def forward_flops(model: keras.Model, **options: Any) -> int:
             `private_hooks.shapes_only`.
         **options: of the call, for example `masked=True`.
     """
-    return _count(model, lambda batch: model(batch, training=False, **options))
+    with forward_only():  # or TensorFlow would trace gradients, too
+        return total(_trace(model, lambda x: model(x, training=False, **options)))
 
 
 def training_flops(model: keras.Model) -> tuple[int, int]:
@@ -47,27 +68,45 @@ def training_flops(model: keras.Model) -> tuple[int, int]:
     Args:
         model: a built model with `compute_losses`.
     """
+    return total(_trace(model, _loss_of(model))), total(training_products(model))
 
+
+def training_products(model: keras.Model, batch_size: int = 1) -> Products:
+    """How often each product occurs in a batch's loss and its gradients."""
+    return _trace(model, _loss_of(model), with_gradients=True, batch_size=batch_size)
+
+
+def total(products: Products) -> int:
+    """FLOPs of all of them."""
+    return sum(product.flops * count for product, count in products.items())
+
+
+def _loss_of(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
     def loss(batch: dict[str, Any]) -> Any:
         return model.compute_losses(
             batch, model.forward_for_loss(batch, training=False)
         )["loss"]
 
-    return _count(model, loss), _count(model, loss, with_gradients=True)
+    return loss
 
 
-def _count(model: keras.Model, function: Callable, with_gradients: bool = False) -> int:
-    count = _count_jax if keras.backend.backend() == "jax" else _count_tensorflow
-    return count(model, function, with_gradients)
+def _trace(
+    model: keras.Model,
+    function: Callable,
+    with_gradients: bool = False,
+    batch_size: int = 1,
+) -> Products:
+    trace = _trace_jax if keras.backend.backend() == "jax" else _trace_tensorflow
+    return trace(model, function, with_gradients, batch_size)
 
 
-def _count_tensorflow(
-    model: keras.Model, function: Callable, with_gradients: bool
-) -> int:
+def _trace_tensorflow(
+    model: keras.Model, function: Callable, with_gradients: bool, batch_size: int
+) -> Products:
     import tensorflow as tf
 
     inputs = {
-        modality: tf.TensorSpec((1, *shape), dtype)
+        modality: tf.TensorSpec((batch_size, *shape), dtype)
         for modality, (shape, dtype) in input_shapes(model).items()
     }
 
@@ -106,10 +145,11 @@ def _attention_at_once() -> Iterator[None]:
         attention.HEAD_BY_HEAD_TOKENS = limit
 
 
-def products_of_graph(graph: Any) -> int:
-    """FLOPs of the matrix products on which the outputs of a `tf.Graph` depend."""
+def products_of_graph(graph: Any) -> Products:
+    """The matrix products on which the outputs of a `tf.Graph` depend."""
     left_transposed = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
-    waiting, seen, total = [x.op for x in graph.outputs], set(), 0
+    waiting, seen = [x.op for x in graph.outputs], set()
+    found: Products = Counter()
     while waiting:
         op = waiting.pop()
         if op.name in seen:
@@ -118,15 +158,22 @@ def products_of_graph(graph: Any) -> int:
         waiting += [x.op for x in op.inputs]
         if op.type in left_transposed:
             axis = -2 if op.get_attr(left_transposed[op.type]) else -1
-            total += 2 * op.outputs[0].shape.num_elements() * op.inputs[0].shape[axis]
-    return total
+            *batch, rows, columns = op.outputs[0].shape
+            if math.prod(op.inputs[1].shape[:-2]) == 1:
+                # One right factor for all, such as a kernel: more rows.
+                batch, rows = [], math.prod(batch) * rows
+            depth, dtype = op.inputs[0].shape[axis], op.outputs[0].dtype.name
+            found[Product(math.prod(batch), rows, depth, columns, dtype)] += 1
+    return found
 
 
-def _count_jax(model: keras.Model, function: Callable, with_gradients: bool) -> int:
+def _trace_jax(
+    model: keras.Model, function: Callable, with_gradients: bool, batch_size: int
+) -> Products:
     import jax
 
     inputs = {
-        modality: jax.ShapeDtypeStruct((1, *shape), dtype)
+        modality: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
         for modality, (shape, dtype) in input_shapes(model).items()
     }
     trained, others = model.trainable_variables, model.non_trainable_variables
@@ -152,21 +199,28 @@ def _count_jax(model: keras.Model, function: Callable, with_gradients: bool) -> 
             keras.config.enable_flash_attention()
 
 
-def _products_of_jaxpr(jaxpr: Any) -> int:
+def _products_of_jaxpr(jaxpr: Any) -> Products:
     # From last to first, so that every result is known to be used or not.
     needed = {id(x) for x in jaxpr.outvars}
-    total = 0
+    found: Products = Counter()
     for equation in reversed(jaxpr.eqns):
         if not any(id(x) in needed for x in equation.outvars):
             continue
         needed |= {id(x) for x in equation.invars}
         if equation.primitive.name == "dot_general":
-            ((contracted, _), _) = equation.params["dimension_numbers"]
-            left, output = equation.invars[0].aval, equation.outvars[0].aval
-            depth = math.prod(left.shape[axis] for axis in contracted)
-            total += 2 * math.prod(output.shape) * depth
+            found[_product_of_equation(equation)] += 1
         for inner in equation.params.values():
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
-                total += _products_of_jaxpr(inner)
-    return total
+                found += _products_of_jaxpr(inner)
+    return found
+
+
+def _product_of_equation(equation: Any) -> Product:
+    """The product that a `dot_general` computes."""
+    (contracted, _), (batched, _) = equation.params["dimension_numbers"]
+    left, right = (x.aval for x in equation.invars[:2])
+    batch = math.prod(left.shape[axis] for axis in batched)
+    depth = math.prod(left.shape[axis] for axis in contracted)
+    rows, columns = (x.size // (batch * depth) for x in (left, right))
+    return Product(batch, rows, depth, columns, left.dtype.name)

@@ -16,7 +16,7 @@ from tfavmae.models.composition import (
     check_reconstructs,
 )
 from tfavmae.models.decoders import AudioVisualDecoder
-from tfavmae.models.encoders import AudioVisualEncoder
+from tfavmae.models.encoders import AudioVisualEncoder, separate_views
 from tfavmae.models.transfer import copy_matching_weights
 
 _TARGET_PARTS = ("target", "target_mean", "target_std")
@@ -383,10 +383,15 @@ class MaskedAutoencoder(AudioVisualModel):
 def _stack(
     views: Sequence[Mapping[str, keras.KerasTensor]],
 ) -> Mapping[str, keras.KerasTensor]:
-    """Dicts of modality to tensor as one, stacked on the batch axis."""
+    """Dicts of modality to tensor as one, the views of an example side by side."""
     if len(views) == 1:
         return views[0]
-    return {m: ops.concatenate([v[m] for v in views], axis=0) for m in views[0]}
+    # Not one view after the other: where devices share the batch, each would have to
+    # hand half of its tokens on.
+    return {
+        m: ops.reshape(ops.stack([v[m] for v in views], axis=1), (-1, *x.shape[1:]))
+        for m, x in views[0].items()
+    }
 
 
 def _joint_order(
@@ -408,5 +413,5 @@ def _separate_views(
     separated = dict(outputs)
     for name, x in outputs.items():
         if whole or "_unimodal_" in name or name.endswith("_embedding"):
-            separated[name], separated[f"{name}_2"] = ops.split(x, 2, axis=0)
+            separated[name], separated[f"{name}_2"] = separate_views(x, 2)
     return separated

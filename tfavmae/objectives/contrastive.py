@@ -24,27 +24,29 @@ def info_nce(
     """InfoNCE of each query against all keys (CAV-MAE equation (7), MAViL (2)).
 
     Args:
-        query: `(n, dim)`; the partner of row i is row `first_label + i` of the keys.
-        key: `(m, dim)`, m >= n.
-        keys_valid: float `(m,)`, 0 for keys that are no candidates.
+        query: `(..., n, dim)`; the partner of row i is row `first_label + i` of the
+            keys.
+        key: `(..., m, dim)`, m >= n.
+        keys_valid: float `(..., m)`, 0 for keys that are no candidates.
         temperature: divisor of the cosine similarities.
         first_label: row of the first query's partner.
 
     Returns:
         Losses in nats, and hits: 1 where the partner is the nearest key, else 0; both
-        float32 `(n,)`.
+        float32 `(..., n)`.
     """
     # float32 whatever the policy: cosines over a temperature of 0.05 reach 20, where
     # bfloat16, with its 8 significant bits, has steps of 0.125.
     query = ops.normalize(ops.cast(query, "float32"), axis=-1, epsilon=1e-12)
     key = ops.normalize(ops.cast(key, "float32"), axis=-1, epsilon=1e-12)
-    logits = ops.matmul(query, ops.transpose(key)) / temperature
+    logits = ops.matmul(query, ops.swapaxes(key, -1, -2)) / temperature
     # Not minus infinity: of a batch without any valid key, the softmax would be NaN,
     # and NaN times a weight of 0 stays NaN.
-    logits = ops.where(keys_valid[None, :] > 0, logits, -1e9)
-    labels = ops.arange(ops.shape(query)[0], dtype="int32") + first_label
+    logits = ops.where(keys_valid[..., None, :] > 0, logits, -1e9)
+    labels = ops.arange(ops.shape(query)[-2], dtype="int32") + first_label
+    labels = ops.broadcast_to(labels, ops.shape(query)[:-1])
     losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    hits = ops.equal(ops.cast(ops.argmax(logits, axis=1), "int32"), labels)
+    hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), labels)
     return losses, ops.cast(hits, "float32")
 
 
@@ -61,6 +63,9 @@ class Contrast(Objective):
             strategy.
         first_row: maps the number of rows per replica to the first row of this replica
             among the gathered ones; replaced together with `all_gather`.
+        num_parts: equal parts of the batch, each of which is compared by itself. More
+            than 1 where a tensor spans several devices (JAX) and each keeps to its own
+            clips.
 
     Raises:
         ValueError: the temperature is not positive.
@@ -80,6 +85,7 @@ class Contrast(Objective):
         # end up in a saved config.
         self.all_gather: Callable[[KerasTensor], KerasTensor] = identity
         self.first_row: Callable[[Any], KerasTensor | int] = lambda num_rows: 0
+        self.num_parts = 1
 
     def direction(
         self, query: KerasTensor, key: KerasTensor, valid: KerasTensor
@@ -90,12 +96,17 @@ class Contrast(Objective):
             query, key: `(n, dim)`, this replica's.
             valid: float `(n,)`, 0 for examples that do not take part.
         """
+        if self.num_parts > 1:
+            query, key, valid = (
+                ops.reshape(x, (self.num_parts, -1, *x.shape[1:]))
+                for x in (query, key, valid)
+            )
         losses, hits = info_nce(
             query,
             self.all_gather(key),
             self.all_gather(valid),
             self.temperature,
-            self.first_row(ops.shape(query)[0]),
+            self.first_row(ops.shape(query)[-2]),
         )
         return ops.sum(losses * valid), ops.sum(hits * valid)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfavmae import files
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import whole_values
 from tfavmae.training.callbacks import StepCallback, sync_state
 
 
@@ -43,11 +44,14 @@ class KeptEpochs(StepCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # Keras counts from 0.
-        if self.is_chief and self.first <= epoch + 1 <= self.last:
-            sync_state(self.model)
-            # Not `save_weights`, which adds the moments of the optimizer.
-            averaged = _averaged(self.model).items()
-            values = {a: keras.ops.convert_to_numpy(v) for a, v in averaged}
+        if not self.first <= epoch + 1 <= self.last:
+            return
+        sync_state(self.model)
+        # Not `save_weights`, which adds the moments of the optimizer.
+        averaged = _averaged(self.model)
+        with whole_values(averaged.values()):
+            values = {a: keras.ops.convert_to_numpy(v) for a, v in averaged.items()}
+        if self.is_chief:
             with files.replacing(self._path(epoch + 1)) as temporary:
                 np.savez(temporary, **values)
 

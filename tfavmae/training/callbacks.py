@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfavmae import files
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import whole_values
 from tfavmae.training.plan import TrainingPlan
 
 
@@ -190,10 +191,12 @@ class BestWeights(StepCallback):
         if self.best and self.sign * value <= self.sign * self.best["value"]:
             return
         self.best = {"step": self.step, "metric": self.monitor, "value": value}
-        if self.is_chief:
-            with files.replacing(self.weights_file) as temporary:
-                self.model.save_weights(temporary)
-            files.write_atomically(self.facts_file, json.dumps(self.best) + "\n")
+        # On all processes, which may have to put the weights together.
+        with whole_values([*self.model.variables, *self.model.optimizer.variables]):
+            if self.is_chief:
+                with files.replacing(self.weights_file) as temporary:
+                    self.model.save_weights(temporary)
+                files.write_atomically(self.facts_file, json.dumps(self.best) + "\n")
 
     def finish(self, model: keras.Model) -> tuple[int, str]:
         """Gives a model the best weights.

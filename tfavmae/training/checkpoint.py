@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from tfavmae import files
 from tfavmae.errors import UserError
-from tfavmae.private_hooks import read_tensors, tf_variable
+from tfavmae.private_hooks import read_tensors, tf_variable, whole_values
 
 Variables = dict[str, tf.Variable | keras.Variable]
 
@@ -250,7 +250,8 @@ def _write(directory: pathlib.Path, variables: Variables, state: dict) -> None:
     if _is_tensorflow():
         tf.train.Checkpoint(variables=variables).write(str(directory / _VARIABLES))
     else:
-        values = {a: keras.ops.convert_to_numpy(v) for a, v in variables.items()}
+        with whole_values(variables.values()):
+            values = {a: keras.ops.convert_to_numpy(v) for a, v in variables.items()}
         np.savez(directory / f"{_VARIABLES}.npz", **values)
     state = state | {"variables": _shapes(variables)}
     (directory / _STATE).write_text(json.dumps(state, indent=1))

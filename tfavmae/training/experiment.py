@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 from rich.console import Console
 
 from tfavmae.config import experiment as config_lib
@@ -80,7 +79,8 @@ def run(
         if is_chief:
             workdir.check_config(config)
         try:
-            return _train(config, workdir, strategy, console, make_media)
+            with distribution.active(strategy):
+                return _train(config, workdir, strategy, console, make_media)
         except Stopped as stopped:
             command = workdir.continue_command(config.stage)
             text = f"Stopped at step {stopped.args[0]}; continue with: {command}"
@@ -91,7 +91,7 @@ def run(
 def _train(
     config: ExperimentConfig,
     workdir: Workdir,
-    strategy: tf.distribute.Strategy,
+    strategy: distribution.Strategy,
     console: Console,
     make_media: monitors.MakeMedia | None,
 ) -> Run:
@@ -152,6 +152,7 @@ def _train(
         if rows:
             write_rows(workdir.weights_file, rows)
     chosen = _fit(config, workdir, loop, start, console, make_media)
+    distribution.detach(model, strategy)
     step = _save_results(config, workdir, loop, chosen, say)
     history = read_rows(workdir.history_file) if is_chief else []
     return Run(
@@ -165,7 +166,7 @@ def _compiled_model(
     config: ExperimentConfig,
     labels: Labels | None,
     plan: TrainingPlan,
-    strategy: tf.distribute.Strategy,
+    strategy: distribution.Strategy,
 ) -> keras.Model:
     """The model with its optimizer, both built under the strategy, ready for `fit`."""
     trainer = config.trainer

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
 from tfavmae.data.index import naming_damage
 from tfavmae.data.service import naming_services
@@ -30,7 +29,7 @@ class TrainingLoop:
     data: TrainingData
     plan: TrainingPlan
     store: CheckpointStore
-    strategy: tf.distribute.Strategy
+    strategy: distribution.Strategy
 
     @functools.cached_property
     def variables(self) -> Variables:

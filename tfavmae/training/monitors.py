@@ -22,6 +22,7 @@ from rich.progress import (
     TextColumn,
 )
 
+from tfavmae.private_hooks import whole_values
 from tfavmae.training.callbacks import StepCallback, sync_state
 from tfavmae.training.watch import Row
 from tfavmae.training.workdir import History, Workdir
@@ -105,6 +106,15 @@ def _peak_memory() -> dict[str, float]:
     # Bytes on macOS, KiB elsewhere.
     unit = 1 if sys.platform == "darwin" else 2**10
     peaks = {"device/peak_host_memory_gib": resident * unit / 2**30}
+    if keras.backend.backend() == "jax":
+        import jax
+
+        for device in jax.local_devices():
+            # A CPU has none.
+            if found := device.memory_stats():
+                peak = found["peak_bytes_in_use"] / 2**30
+                peaks[f"device/peak_memory_gib_{device.id}"] = peak
+        return peaks
     for device in tf.config.list_logical_devices("GPU"):
         index = device.name.rpartition(":")[2]
         peak = tf.config.experimental.get_memory_info(f"GPU:{index}")["peak"]
@@ -271,7 +281,9 @@ class Reconstructions(StepCallback):
         if self.step % self.every_steps:
             return
         sync_state(self.model)
-        media = self.make_media(self.model, self.batch)
+        # On this process alone: a model that spans several could not answer it.
+        with whole_values(self.model.variables):
+            media = self.make_media(self.model, self.batch)
         images = {name: x for name, x in media.items() if x.ndim == 4}
         self.tensorboard.add_images(images, self.step)
         if "audio" in self.batch:
@@ -302,7 +314,7 @@ class Profile(StepCallback):
 
     def after_step(self, logs: dict | None) -> None:
         if self.step == self.first:
-            tf.profiler.experimental.start(str(self.directory))
+            self._profiler()[0](str(self.directory))
             self.is_on = True
         elif self.step == self.last:
             self._stop()
@@ -312,5 +324,13 @@ class Profile(StepCallback):
 
     def _stop(self) -> None:
         if self.is_on:
-            tf.profiler.experimental.stop()
+            self._profiler()[1]()
             self.is_on = False
+
+    def _profiler(self) -> tuple[Callable, Callable]:
+        """How the backend starts and stops one that TensorBoard reads."""
+        if keras.backend.backend() == "jax":
+            import jax
+
+            return jax.profiler.start_trace, jax.profiler.stop_trace
+        return tf.profiler.experimental.start, tf.profiler.experimental.stop
