@@ -57,7 +57,7 @@ COMMANDS = dict(commands(build_parser()))
 
 def test_all_commands_are_found():
     assert ("data", "serve") in COMMANDS and ("demo",) in COMMANDS
-    assert len(COMMANDS) == 24
+    assert len(COMMANDS) == 28
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

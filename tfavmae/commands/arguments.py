@@ -45,8 +45,9 @@ class CommandParser(argparse.ArgumentParser):
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         # A fixed width: the pages are the same in every terminal, and a test can check
-        # that they fit a screen of 80 x 24.
-        super().__init__(prog, max_help_position=26, width=80)
+        # that they fit a screen of 80 x 24. The list of commands has short names.
+        position = 26 if " " in prog else 16
+        super().__init__(prog, max_help_position=position, width=80)
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from official.modeling.hyperparams import Config
+from tfavmae.model_garden import Config
 
 
 @dataclass

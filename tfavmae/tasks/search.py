@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfavmae.errors import UserError
+from tfavmae.models.text_aligned import TextAlignedModel
 from tfavmae.tasks import media, vector_store
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.tasks.metrics import normalize
@@ -190,10 +191,13 @@ def query_vector(trained: Trained, query: str) -> Query:
         return _query(query, *mean_directions(found.vectors))
     if path.suffix.lower() in media.EXTENSIONS or os.sep in query:
         raise UserError(f"{query}: no such file")
-    raise UserError(
-        f"words need a text model, which {trained.run.workdir} is not: it has no "
-        f"`text_embedding`. Search with a file instead of {query!r}."
-    )
+    if not isinstance(trained.run.model, TextAlignedModel):
+        raise UserError(
+            f"words need a text model, which {trained.run.workdir} is not. Search with "
+            f"a file instead of {query!r}, or see docs/text.md"
+        )
+    vector = normalize(trained.embed_text([query])[0]).astype("float32")
+    return Query(query, {TEXT: vector}, {TEXT: 1})
 
 
 def query_of_hit(store: VectorStore, hit: "Hit") -> Query:
