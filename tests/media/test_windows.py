@@ -15,7 +15,6 @@ OPTIONS = {"shorter_side": 32, "frame_rate": 5.0}
 FILES = {
     "h264 in mp4": ("film.mp4", {}),
     "vp9 and opus": ("film.webm", {}),
-    "mpeg4 and pcm": ("film.mkv", {"audio": "pcm_s16le"}),
     "live": ("film.ts", {}),
     "avi": ("film.avi", {}),
     "mpeg2": ("film.mpg", {}),

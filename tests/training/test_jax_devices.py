@@ -82,7 +82,8 @@ def test_no_layer_collects_the_clips_of_all_devices():
     """A step carries gradients, contrast's embeddings, and single numbers."""
     found = result_of(FOLDER / "jax_collectives.py", 2)
     assert found["gathered"] == found["embeddings"]  # contrast is global
-    assert found["weights"] <= found["summed"] < found["weights"] + 300
+    # Some gradients are summed in parts; the clips' tokens would be many times that.
+    assert found["weights"] <= found["summed"] < 1.25 * found["weights"]
     # Weights, moments and metrics are updated where they are, without the host.
     assert found["in_place"] == found["state"]
     assert found["host_calls"] == 0

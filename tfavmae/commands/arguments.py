@@ -228,7 +228,7 @@ def add_index(parser: CommandParser, *, required: bool = True) -> None:
         "--index",
         metavar="INDEX",
         required=required,
-        help="an index to search: a folder, or s3://, gs:// and the like",
+        help="index to search: a folder or s3://, gs://, ...",
     )
 
 
@@ -238,7 +238,7 @@ def add_windows(parser: CommandParser) -> None:
         "--windows",
         type=seconds,
         metavar="SECONDS",
-        help="length of a window; default and maximum: the model's clips",
+        help="length of a window; at most the model's clips",
     )
     parser.add_argument(
         "--stride",

@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--output",
         metavar="FILE",
-        help=".npz, .parquet, or .csv with a line per row; default: print a summary",
+        help=".npz, .parquet or .csv; default: print a summary",
     )
     add_index(parser, required=False)
     add(

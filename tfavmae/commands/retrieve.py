@@ -68,7 +68,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--by",
         choices=("audio", "video", "text"),
-        help="what of --query to compare (audio, else video); text: captions",
+        help="of --query (audio, else video); text: captions",
     )
     add(
         "--top",

@@ -42,7 +42,7 @@ def add_training_options(parser: CommandParser) -> None:
             *("auto", "none", "mirrored", "multi_worker", "tpu"),
             *("data_parallel", "fsdp"),
         ),
-        help="auto, none, mirrored, multi_worker, tpu; on JAX data_parallel or fsdp",
+        help="auto, none, mirrored, multi_worker, tpu; JAX: fsdp...",
     )
     add("--tpu", metavar="NAME", help="name or address of the TPU, for --strategy tpu")
     add(

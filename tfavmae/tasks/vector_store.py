@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import json
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -392,7 +393,8 @@ def _damage(address: str) -> Iterator[None]:
     import pyarrow as pa
 
     try:
-        yield
+        with _without_other_datasets():
+            yield
     except UserError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, pa.ArrowException) as error:
@@ -403,6 +405,23 @@ def _damage(address: str) -> Iterator[None]:
             f"{address}: the index cannot be read or written, it may be damaged: "
             f"{first}. Move it away and run `tfavmae index` again."
         ) from error
+
+
+@contextlib.contextmanager
+def _without_other_datasets() -> Iterator[None]:
+    """Hides a loaded module `datasets`, which LanceDB (0.40) takes for Hugging Face's.
+
+    A folder of this name beside a script is a module, as in a checkout of ours.
+    """
+    other = sys.modules.get("datasets")
+    if other is None or hasattr(other, "Dataset"):
+        yield
+        return
+    del sys.modules["datasets"]
+    try:
+        yield
+    finally:
+        sys.modules["datasets"] = other
 
 
 def _quoted(text: str) -> str:
