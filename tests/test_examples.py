@@ -92,6 +92,7 @@ def test_mixed_precision(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALONE)
 def test_an_example_that_needs_a_process_of_its_own(name, fresh_python):
     code = "import runpy, sys; found = runpy.run_path(sys.argv[1])\n"

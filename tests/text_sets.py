@@ -104,13 +104,13 @@ TEXT = dict(
 }
 
 
-def text_model(name="mavil", modality="audio_video", **options):
+def text_model(name="mavil", modality="audio_video", projection_dim=6, **options):
     """A model of text at a size for tests."""
     video = small.PICTURE if name == "cav_mae" else small.CLIP
     sizes = small.ENCODER | {"audio": small.AUDIO, "video": video}
     sizes |= {"num_fusion_layers": 1} if name == "av_mae" else {}
     model = build_text_aligned(
-        name, "tiny", modality, TEXT, **sizes, projection_dim=6, **options
+        name, "tiny", modality, TEXT, **sizes, projection_dim=projection_dim, **options
     )
     return small.with_random_weights(model)
 

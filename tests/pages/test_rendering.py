@@ -52,7 +52,7 @@ def test_names_that_are_not_utf_8_can_be_shown(tmp_path):
 
 
 def test_html_lives_in_templates_only():
-    """No tags in Python strings, but for the SVG that Matplotlib draws and RoBERTa's `</s>`."""
+    """No tags in Python strings, but for Matplotlib's SVG and RoBERTa's `</s>`."""
     for path in FOLDER.parent.rglob("*.py"):
         if path.relative_to(FOLDER.parent).as_posix() == "report/figures.py":
             continue

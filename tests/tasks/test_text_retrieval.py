@@ -181,6 +181,7 @@ def test_captions_are_for_fine_tuning(folder, cli):
     assert done.status == 2 and "data.captions is for fine-tuning" in done.err
 
 
+@pytest.mark.slow
 def test_a_run_that_continues_ends_with_the_same_weights(folder, cli):
     """Dropout and the draw of captions included."""
     constant = "optimizer.schedule=constant"

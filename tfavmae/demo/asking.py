@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shlex
 import time
 from typing import Any
 
@@ -91,9 +90,9 @@ def held_out_file(split: ClipSplit, folder: pathlib.Path) -> tuple[pathlib.Path,
     return path, (classes[row] or "") if classes else ""
 
 
-def command_of(export: pathlib.Path) -> str:
-    """The server's command, for people."""
-    return shlex.join(["tfavmae", "serve", str(export), "--port", "0"])
+def command_of(export: pathlib.Path) -> list[str]:
+    """Arguments of the command that starts the server."""
+    return ["serve", str(export), "--port", "0"]
 
 
 def ask(export: pathlib.Path, file: pathlib.Path, label: str) -> Asked:
