@@ -69,7 +69,7 @@ test-slow: $(VENV)/.installed ## the tests that train, build or compile for minu
 	@$(QUIET) $(BIN)/python -m pytest -m slow $(ARGS)
 
 test-io: $(VENV_IO)/.installed ## the tests of tensorflow-io, in an environment with TensorFlow 2.16
-	@$(QUIET) $(VENV_IO)/bin/python -m pytest -m io $(ARGS)
+	@$(QUIET) $(VENV_IO)/bin/python -m pytest -m io tests/io $(ARGS)
 
 test-beam: $(VENV_BEAM)/.installed ## the tests of Apache Beam, in an environment of their own
 	@$(QUIET) $(VENV_BEAM)/bin/python -m pytest -m beam $(ARGS)
