@@ -82,9 +82,9 @@ test-weights: $(VENV_WEIGHTS)/.installed ## the tests with files of PyTorch and 
 test-runtimes: $(VENV_RUNTIMES)/.installed ## the exports for ONNX Runtime and OpenVINO, in an environment of their own
 	@$(QUIET) $(VENV_RUNTIMES)/bin/python -m pytest -m runtimes tests/serving/test_runtimes.py $(ARGS)
 
-# By its name, as above.
+# By its name, as above; -P, since the folder `datasets` would hide the package of MTEB.
 test-mteb: $(VENV_MTEB)/.installed ## the test of the MTEB model, in an environment of its own
-	@$(QUIET) $(VENV_MTEB)/bin/python -m pytest -m mteb tests/tasks/test_mteb_model.py $(ARGS)
+	@$(QUIET) $(VENV_MTEB)/bin/python -P -m pytest -m mteb tests/tasks/test_mteb_model.py $(ARGS)
 
 # Both packages hold the module `keras`; --no-deps, since setup.cfg does not allow this one.
 test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private hooks with the nightly Keras

@@ -5,8 +5,9 @@ import pytest
 pytestmark = pytest.mark.mteb
 
 # Before TensorFlow, which the fixtures import: PyTorch crashes where that came first.
-mteb = pytest.importorskip("mteb")
-torch = pytest.importorskip("torch")
+_HOW = "run `make test-mteb`, which makes an environment with MTEB and PyTorch"
+mteb = pytest.importorskip("mteb", reason=_HOW)
+torch = pytest.importorskip("torch", reason=_HOW)
 
 import numpy as np  # noqa: E402
 import text_sets  # noqa: E402

@@ -257,10 +257,10 @@ class Frames:
         box, scale, shift = resizing.centre(
             height, width, spec.frame_size, spec.shorter_side
         )
-        top, left, rows, columns = box.numpy()
+        top, left, rows, columns = np.asarray(box)
         part = frames[:, top : top + rows, left : left + columns]
         size, how = spec.frame_size, spec.interpolation
-        return resizing.resample(part, scale, shift, size, how).numpy()
+        return np.asarray(resizing.resample(part, scale, shift, size, how))
 
 
 def _batch(

@@ -76,14 +76,14 @@ class Trained:
         Raises:
             UserError: the file cannot be decoded, or has nothing that the model reads.
         """
-        (read,) = self.embed_files(media.find_files([file]), self.cutting())
-        if not read.places:
-            raise UserError(f"{file}: {read.problems[0]}")
-        mean, found = windows.mean_of(read).vectors, {}
+        # Decoded window by window, as the clips of a data set are.
+        with self.open_files([file]) as clips:
+            vectors = self.embed_split(clips.split)
+        found = {}
         for modality in MODALITIES:
-            name = f"{modality}_embedding"
-            if name in mean and mean[f"{modality}_present"][0]:
-                found[name] = mean[name][0]
+            present, name = vectors[f"{modality}_present"], f"{modality}_embedding"
+            if name in vectors and present.any():
+                found[name] = vectors[name][present].mean(0)
         if not found:
             raise UserError(f"{file}: has nothing that this model reads")
         return found
