@@ -197,9 +197,7 @@ BY_DEFAULT = [
     ("configs/av_mae/finetune_ave.yaml", ("audio",)),
     ("configs/cav_mae/finetune_audioset_20k.yaml", ()),
     ("configs/mavil/finetune_speech_commands.yaml", ()),
-    ("configs/mavil/finetune_text_audiocaps.yaml", ()),
     ("configs/mavil/finetune_text_clotho.yaml", ("fresh_text",)),
-    ("configs/mavil/finetune_text_msr_vtt.yaml", ()),
 ]
 
 
