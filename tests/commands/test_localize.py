@@ -84,6 +84,7 @@ def test_a_film_and_a_picture_show_the_file_under_its_map(
     assert page.read_text().count('class="pair"') == 1
 
 
+@pytest.mark.slow
 def test_a_map_of_each_stored_frame_for_a_model_of_one(shapes_run, video):
     run = tfavmae.load(shapes_run)
     with run.open_files([video]) as clips:

@@ -196,6 +196,7 @@ def test_a_run_that_continues_ends_with_the_same_weights(folder, cli):
         np.testing.assert_array_equal(first, second, err_msg=first.path)
 
 
+@pytest.mark.slow
 def test_a_preset_of_kerashub_gives_sizes_weights_and_vocabulary(folder, cli):
     hub = pytest.importorskip("keras_hub")
     vocabulary = text_sets.small_vocabulary()
