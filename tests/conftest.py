@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("COLUMNS", "80")
 
+import filelock
 import hypothesis
 import pytest
 
@@ -82,9 +84,18 @@ sys.meta_path.insert(0, _Refuse())
 
 @pytest.fixture(scope="session")
 def quick_demo(tmp_path_factory):
-    """The folder of a demo on a toy scale: data, four runs, an export, a report."""
+    """The folder of a demo on a toy scale: data, four runs, an export, a report.
+
+    The workers of one run of the tests make it once; each has a copy of its own.
+    """
     from tfavmae.cli import main
 
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with filelock.FileLock(shared / "demo.lock"):
+        if not (shared / "demo" / "report.html").exists():
+            assert main(["demo", "--quick", "--workdir", str(shared / "demo")]) == 0
     folder = tmp_path_factory.mktemp("demo") / "runs"
-    assert main(["demo", "--quick", "--workdir", str(folder)]) == 0
+    shutil.copytree(shared / "demo", folder)
     return folder

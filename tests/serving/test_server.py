@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import types
 
 import numpy as np
 import pytest
@@ -452,7 +453,15 @@ def test_nothing_is_left_of_a_request(exported, clip, tmp_path, monkeypatch):
 def test_neighbours_join_the_answer_of_embed(exported):
     models = find_models(exported)
     models["ears"].refresh()
-    service = Service(models, nearest=lambda outputs: [{"name": sorted(outputs)[0]}])
-    with TestClient(service.app()) as server:
+    neighbours = types.SimpleNamespace(
+        knows=lambda version: version.number == 2,
+        of=lambda outputs: [{"place": sorted(outputs)[0]}],
+    )
+    with TestClient(Service(models, neighbours=neighbours).app()) as server:
         (answer,) = ask(server, "embed", ("a.wav", wav())).json()["results"]
-    assert answer["nearest"] == [{"name": "audio_embedding"}]
+        assert "data-index" in server.get("/").text
+    assert answer["nearest"] == [{"place": "audio_embedding"}]
+    neighbours.knows = lambda version: False
+    with TestClient(Service(models, neighbours=neighbours).app()) as server:
+        (answer,) = ask(server, "embed", ("a.wav", wav())).json()["results"]
+    assert "nearest" not in answer

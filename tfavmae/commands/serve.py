@@ -1,10 +1,14 @@
 """`tfavmae serve`: a local server of exported models."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands.arguments import add_command, count
 from tfavmae.errors import UserError
+
+if TYPE_CHECKING:
+    from tfavmae.serving.neighbours import Neighbours
+    from tfavmae.serving.versions import Model
 
 
 def add_parser(commands: Any) -> None:
@@ -53,6 +57,11 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="seconds for a request; then it gets status 504 (default: 120)",
     )
+    add(
+        "--index",
+        metavar="INDEX",
+        help="name the nearest places in it; of the run that was exported",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -77,12 +86,14 @@ def run(args: argparse.Namespace) -> None:
             states = model.status()["model_version_status"]
             reason = states[0]["status"]["error_message"]
             raise UserError(f"{model.folder / states[0]['version']}: {reason}")
+    neighbours = _neighbours(args.index, models) if args.index else None
     limits = Limits(
         max_requests=args.max_requests,
         max_bytes=args.max_megabytes * 2**20,
         request_seconds=args.timeout,
     )
-    service = Service(models, limits, batcher=Batcher(args.max_batch))
+    batcher = Batcher(args.max_batch)
+    service = Service(models, limits, batcher=batcher, neighbours=neighbours)
     host, port = listening.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     names = ", ".join(f"{m.name} (version {m.current.number})" for m in models.values())
@@ -92,3 +103,15 @@ def run(args: argparse.Namespace) -> None:
         print(f"Serving {names} at http://{host}:{port}; Ctrl-C ends it", flush=True)
 
     server.run(service, listening, on_ready=say)
+
+
+def _neighbours(index: str, models: "dict[str, Model]") -> "Neighbours":
+    from tfavmae.serving.neighbours import Neighbours
+
+    neighbours = Neighbours(index)
+    if not any(neighbours.knows(m.current) for m in models.values() if m.current):
+        raise UserError(
+            f"{index}: holds the vectors of {neighbours.model}, which is not what was "
+            f"exported. Serve it: tfavmae export --workdir {neighbours.model}"
+        )
+    return neighbours

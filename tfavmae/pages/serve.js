@@ -102,7 +102,7 @@ async function show(file) {
     if (can.includes("embed") && (hasIndex || !can.includes("classify"))) {
       const answer = await ask("embed", file);
       if (!isLast()) return;
-      for (const one of answer.nearest || []) add($("nearest").querySelector("ol"), "li", String(one.name ?? one));
+      for (const one of answer.nearest || []) add($("nearest").querySelector("ol"), "li", `${one.place} (${one.similarity.toFixed(2)})`);
       $("nearest").hidden = !(answer.nearest || []).length;
       if (!can.includes("classify")) {
         const sizes = Object.entries(answer).filter(([k]) => k.endsWith("_embedding"));

@@ -13,8 +13,8 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -35,6 +35,9 @@ from tfavmae.serving.measures import Measures
 from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.protocol import RequestError
 from tfavmae.serving.versions import Model, Version
+
+if TYPE_CHECKING:
+    from tfavmae.serving.neighbours import Neighbours
 
 # As in TF Serving, but for its labels of versions, which it can be told and we cannot.
 _PATH = re.compile(
@@ -65,8 +68,7 @@ class Service:
         batcher: runs the models.
         pool: decodes files; None for one of as many workers as there are cores.
         poll_seconds: between two looks for new versions.
-        nearest: a hook for an index: `(embeddings of a file) -> list of neighbours`,
-            which joins the answers of `:embed`.
+        neighbours: of the index whose nearest places join the answers of `:embed`.
     """
 
     def __init__(
@@ -77,10 +79,10 @@ class Service:
         batcher: Batcher | None = None,
         pool: WorkerPool | None = None,
         poll_seconds: float = 2.0,
-        nearest: Callable[[dict[str, Any]], list[Any]] | None = None,
+        neighbours: "Neighbours | None" = None,
     ) -> None:
         self.models, self.limits = models, limits or Limits()
-        self.poll_seconds, self.nearest = poll_seconds, nearest
+        self.poll_seconds, self.neighbours = poll_seconds, neighbours
         self.batcher = batcher or Batcher()
         seconds = self.limits.request_seconds
         self.pool = pool or WorkerPool(time_limit_seconds=seconds)
@@ -155,7 +157,7 @@ class Service:
             "server alone and not kept.",
             sections=[],
             models=models,
-            has_index=self.nearest is not None,
+            has_index=self.neighbours is not None,
         )
         headers = {
             "Content-Security-Policy": _PAGE_POLICY,
@@ -323,8 +325,11 @@ class Service:
             }
             if windows:
                 answer["windows"] = windows
-            if self.nearest is not None and verb == "embed":
-                answer["nearest"] = self.nearest(outputs)
+            known = self.neighbours
+            if known is not None and verb == "embed" and known.knows(version):
+                answer["nearest"] = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, known.of, outputs
+                )
             yield answer
 
 

@@ -14,6 +14,7 @@ from tfavmae.models import model_card
 from tfavmae.serving.preprocessing import ClipForm
 from tfavmae.serving.signatures import example_inputs, signatures_of
 from tfavmae.serving.stored_weights import StoredWeights
+from tfavmae.tasks import search
 from tfavmae.tasks.forward import forward
 from tfavmae.tasks.trained import Trained
 from tfavmae.training import factory, sharing
@@ -111,4 +112,5 @@ def files_of(
     text += f"\n## Served weights\n\n{weights}"
     text += f": {cost}.\n" if cost else ".\n"
     content = {"name": name, **task, "data": run.data, "served": served}
+    content["fingerprint"] = search.fingerprint(loaded)
     return {"model_card.json": content, "model_card.md": text}

@@ -7,6 +7,7 @@ half-written or damaged, leaves the old one in its place and is tried again when
 changed.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -60,6 +61,10 @@ class Version:
         for file in (path / "assets").glob("labels_*.txt"):
             head = file.stem.removeprefix("labels_")
             self.labels[f"{head}_probabilities"] = read_labels(path, head)
+        card = path / "assets" / "model_card.json"
+        self.fingerprint = (
+            json.loads(card.read_bytes()).get("fingerprint") if card.exists() else None
+        )
 
     def warm_up(self) -> int:
         """Replays the requests of `assets.extra/`; returns how many there were.
