@@ -3,6 +3,9 @@
 import importlib.util
 
 import pytest
+import served_models
+
+from tfavmae.tasks import vector_store
 
 
 def test_missing_packages_are_named(cli, monkeypatch):
@@ -33,3 +36,17 @@ def test_what_cannot_be_served_is_one_line(cli, tmp_path, words, message):
     done = cli("serve", tmp_path / words[0], *words[1:])
     assert done.status == 2 and done.err.count("\n") == 1
     assert message in done.err
+
+
+def test_an_index_of_another_run_is_refused(cli, tmp_path):
+    pytest.importorskip("lancedb")
+    facts = {"model": "runs/other", "fingerprint": "of another"}
+    vector_store.create(str(tmp_path / "index"), facts, {"audio": 4})
+    served_models.save(tmp_path / "ears" / "1")
+    words = ("--port", "0", "--index", tmp_path / "index")
+    done = cli("serve", tmp_path / "ears", *words)
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "holds the vectors of runs/other" in done.err
+    assert "tfavmae export --workdir runs/other" in done.err
+    done = cli("serve", tmp_path / "ears", "--port", "0", "--index", tmp_path / "none")
+    assert done.status == 2 and done.err.count("\n") == 1 and "none" in done.err
