@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> Any:
                 muted.enter_context(contextlib.redirect_stderr(nothing))
         result = args.run(args)
     if is_json:
-        print(json_text(result))
+        print(json_text(args.figures(result) if callable(args.figures) else result))
     return result
 
 

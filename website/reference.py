@@ -45,7 +45,7 @@ def _commands(
 
 
 def _example(parser: argparse.ArgumentParser) -> str:
-    example = (parser.epilog or "").partition("example:\n")[2]
+    example = (parser.epilog or "").partition("example:")[2]
     return inspect.cleandoc(example).replace("\n ", "\n    ")
 
 

@@ -63,6 +63,14 @@ def add_training_options(parser: CommandParser) -> None:
     add_dry_run(parser)
 
 
+def figures(result: Any) -> Any:
+    """What `--json` prints: of a run, its steps and the last row of each kind."""
+    if not hasattr(result, "history"):
+        return result
+    last = {row["kind"]: row for row in result.history}
+    return {"workdir": str(result.workdir), "step": result.step, "last": last}
+
+
 def add_source(parser: CommandParser) -> None:
     """Adds `--from`, what the weights start from."""
     parser.add_argument(
