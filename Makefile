@@ -47,7 +47,7 @@ define make_venv
 	echo "Installing into $(1) with $$("$$chosen" --version) (a few minutes, once)"; \
 	"$$chosen" -m venv $(1)
 	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
+	@PYTHONWARNINGS=ignore $(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
 	@touch $(1)/.installed
 endef
 
