@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,6 +21,10 @@ sys.path.insert(0, str(ROOT / "website"))
 import reference  # noqa: E402
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
+_FOREIGN = re.compile(
+    r"""<(?:script|img|iframe|video|link(?=[^>]*stylesheet))\b[^>]*"""
+    r"""\b(?:src|href)=["']?(https?://[^"'\s>]+)"""
+)
 # Documents of the project that are pages of the site, by their place there.
 _DOCUMENTS = {
     "CONTRIBUTING.md": "contributing.md",
@@ -94,6 +99,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return before + posixpath.relpath(_place(path), start or ".") + after
 
     return _LINK.sub(rewritten, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuses a page that would load something from elsewhere."""
+    if found := _FOREIGN.search(output):
+        raise PluginError(f"{page.file.src_uri}: loads {found[1]} from elsewhere")
+    return output
 
 
 def _repository_path(place: str) -> str:
