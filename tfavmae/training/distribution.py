@@ -60,14 +60,20 @@ def make_strategy(
     if name == "auto":
         name = automatic_name()
     if name == "multi_worker":
-        resolver = cluster.find_workers()
-        cluster.wait_for_peers(resolver, peer_timeout_seconds)
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        return _multi_worker(peer_timeout_seconds)
     if name == "mirrored":
         return _mirrored()
     if name == "tpu":
         return _tpu(tpu, peer_timeout_seconds)
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _multi_worker(peer_timeout_seconds: float) -> tf.distribute.Strategy:
+    """One for the process, whose TensorFlow keeps the worker's port."""
+    resolver = cluster.find_workers()
+    cluster.wait_for_peers(resolver, peer_timeout_seconds)
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
 def _on_jax(name: str, timeout_seconds: float) -> Strategy:
@@ -99,6 +105,15 @@ def automatic_name() -> str:
     if cluster.num_workers_named() > 1:
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
+
+
+def has_workers(name: str) -> bool:
+    """Whether `make_strategy(name)` waits for other workers, on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    return name == "multi_worker" or (
+        name == "auto" and automatic_name() == "multi_worker"
+    )
 
 
 def active(strategy: Strategy) -> contextlib.AbstractContextManager:
