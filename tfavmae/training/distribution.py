@@ -358,7 +358,11 @@ def describe(strategy: Strategy) -> str:
     kinds = {d.device_type for d in tf.config.list_logical_devices()}
     kind = "TPU" if "TPU" in kinds else "GPU" if "GPU" in kinds else "CPU"
     replicas = strategy.num_replicas_in_sync
-    name = type(strategy).__name__ if tf.distribute.has_strategy() else "no strategy"
+    # Outside a scope, that of a process without one.
+    is_default = not tf.distribute.has_strategy() and (
+        strategy is tf.distribute.get_strategy()
+    )
+    name = "no strategy" if is_default else type(strategy).__name__
     return f"{name}, {replicas} replica(s) on {kind}"
 
 
