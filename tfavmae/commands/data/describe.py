@@ -7,7 +7,6 @@ from typing import Any
 from tfavmae.commands.arguments import add_command
 from tfavmae.commands.data import location
 
-
 # Of a build's summary, what its keys alone would not say.
 _WORDS = {"clip_seconds": "seconds of clips", "seconds": "seconds of building"}
 
