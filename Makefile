@@ -47,7 +47,7 @@ define make_venv
 	echo "Installing into $(1) with $$("$$chosen" --version) (a few minutes, once)"; \
 	"$$chosen" -m venv $(1)
 	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
+	@PYTHONWARNINGS=ignore $(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
 	@touch $(1)/.installed
 endef
 
@@ -96,12 +96,8 @@ test-newest: $(VENV_NEWEST)/.installed ## tests of layers, models and private ho
 test-matrix: ## fast tests with the newest and the oldest of what setup.cfg allows, on each Python (an hour, 20 GB)
 	@bash tests/matrix.sh $(VENV_MATRIX) $(addprefix python,$(PYTHONS)) $(ARGS)
 
-test-wheel: $(VENV)/.installed ## sdist and wheel, installed and tried in an empty environment (PYTHON's version)
-	@rm -rf $(VENV_WHEEL) build/package
-	@$(BIN)/python -m build --quiet --outdir build/package .
-	@$(BIN)/python -m venv --clear $(VENV_WHEEL)
-	@$(VENV_WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check build/package/*.whl
-	@cd build/package && $(QUIET) ../../$(VENV_WHEEL)/bin/python -P ../../tests/wheel_smoke.py
+test-wheel: $(VENV)/.installed ## sdist and wheel, tried in an empty environment of each Python that is here, or of PYTHON
+	@$(QUIET) bash tests/wheel.sh $(VENV_WHEEL) $(or $(PYTHON),$(addprefix python,$(PYTHONS)))
 
 docs: $(VENV_DOCS)/.installed ## the site, into site/; a broken link or anchor is an error
 	@NO_MKDOCS_2_WARNING=1 $(QUIET) $(VENV_DOCS)/bin/python -m mkdocs build --quiet --strict $(ARGS)

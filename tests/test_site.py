@@ -161,3 +161,11 @@ def test_the_citation_has_what_its_format_asks_for():
         assert all(
             {"family-names", "given-names"} <= set(x) for x in reference["authors"]
         )
+
+
+def test_every_variable_of_ours_is_listed():
+    sources = [*(ROOT / "tfavmae").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    text = "".join(path.read_text() for path in sources)
+    used = set(re.findall(r"\bTFAVMAE_[A-Z]+(?:_[A-Z]+)*\b", text))
+    page = (ROOT / "docs" / "conventions.md").read_text()
+    assert used == set(re.findall(r"^\| `(TFAVMAE_\w+)`", page, re.M))

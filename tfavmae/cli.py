@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> Any:
                 muted.enter_context(contextlib.redirect_stderr(nothing))
         result = args.run(args)
     if is_json:
-        print(json_text(result))
+        print(json_text(args.figures(result) if callable(args.figures) else result))
     return result
 
 
@@ -227,7 +227,8 @@ def _say(message: str, stream: TextIO | None = None) -> None:
 def _message_for_user(error: Exception) -> tuple[str, int]:
     """One line about an error, and the exit status."""
     if isinstance(error, UserError):
-        return f"error: {error}", error.exit_status
+        # An exception is a sentence; the end of a line in a terminal is not.
+        return f"error: {error}".removesuffix("."), error.exit_status
     if is_disk_full(error):
         name = getattr(error, "filename", None)
         where = f" while writing {name}" if name else ""

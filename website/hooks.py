@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,6 +21,11 @@ sys.path.insert(0, str(ROOT / "website"))
 import reference  # noqa: E402
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
+_NAME_OF_PAGE = re.compile(r"\[[\w/]+\.md\]\(([\w./]+\.md)")
+_FOREIGN = re.compile(
+    r"""<(?:script|img|iframe|video|link(?=[^>]*stylesheet))\b[^>]*"""
+    r"""\b(?:src|href)=["']?(https?://[^"'\s>]+)"""
+)
 # Documents of the project that are pages of the site, by their place there.
 _DOCUMENTS = {
     "CONTRIBUTING.md": "contributing.md",
@@ -82,8 +88,16 @@ def _with_folders(nav: Any, pages: dict[str, list[str]]) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turns links to files of the repository into links to their pages."""
+    """Turns links to files of the repository into links to their pages.
+
+    A link that is called by the name of its file gets the title of the page.
+    """
     here = _repository_path(page.file.src_uri)
+
+    def titled(match: re.Match) -> str:
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(here), match[1]))
+        title = re.match(r"# (.+)\n", (ROOT / place).read_text(encoding="utf-8"))
+        return f"[{title[1]}]({match[1]}" if title else match[0]
 
     def rewritten(match: re.Match) -> str:
         before, target, after = match.groups()
@@ -93,7 +107,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         start = posixpath.dirname(page.file.src_uri)
         return before + posixpath.relpath(_place(path), start or ".") + after
 
-    return _LINK.sub(rewritten, markdown)
+    return _LINK.sub(rewritten, _NAME_OF_PAGE.sub(titled, markdown))
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuses a page that would load something from elsewhere."""
+    if found := _FOREIGN.search(output):
+        raise PluginError(f"{page.file.src_uri}: loads {found[1]} from elsewhere")
+    return output
 
 
 def _repository_path(place: str) -> str:

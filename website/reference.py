@@ -45,13 +45,15 @@ def _commands(
 
 
 def _example(parser: argparse.ArgumentParser) -> str:
-    example = (parser.epilog or "").partition("example:\n")[2]
+    example = (parser.epilog or "").partition("example:")[2]
     return inspect.cleandoc(example).replace("\n ", "\n    ")
 
 
 def _table_of_options(parser: argparse.ArgumentParser) -> str:
     rows = ["| option | |", "| --- | --- |"]
-    for action in parser._actions:
+    # What every command has comes last.
+    of_all = ("debug", "quiet", "json")
+    for action in sorted(parser._actions, key=lambda one: one.dest in of_all):
         if action.dest == "help":
             continue
         value = action.metavar or action.dest.upper()

@@ -23,6 +23,7 @@ from tfavmae.building.annotations import (
 )
 from tfavmae.building.file_templates import templates
 from tfavmae.building.source import Source
+from tfavmae.commands.data import published_data
 from tfavmae.errors import UserError
 from tfavmae.files import exclusive
 
@@ -108,6 +109,16 @@ def audit(folders, out, **options):
 @pytest.fixture(scope="module")
 def audited(folders, tmp_path_factory):
     return audit(folders, tmp_path_factory.mktemp("audit"))
+
+
+def test_the_counts_as_json(folders, audited, cli, monkeypatch, tmp_path):
+    monkeypatch.setattr(published_data, "source_of", lambda name: Clips)
+    annotations, media = folders
+    words = ("--annotations", annotations, "--media", media, "--out", tmp_path)
+    found = json.loads(cli("data", "audit", "clips", *words, "--json").out)
+    assert found["fingerprint"] == audited.fingerprint
+    assert found["splits"] == audited.splits
+    assert found["manifest"] == str(tmp_path / "manifest.csv")
 
 
 def test_every_row_is_there_with_what_is_wrong_with_it(audited):

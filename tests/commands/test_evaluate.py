@@ -71,6 +71,7 @@ def test_the_same_command_continues_with_what_is_missing(folder, cli):
     assert (missing / "model.keras").is_file()
     assert read(folder / "runs" / "folds.json") == before
     assert "mean" in done.out and "fold_2" in done.out and "folds.json" in done.out
+    assert json.loads(cli(*folds_command(folder), "--json").out) == before
 
 
 # --- Figures ---

@@ -103,8 +103,11 @@ def test_a_map_of_each_stored_frame_for_a_model_of_one(shapes_run, video):
 def test_files_that_have_no_map_are_named(shapes_run, video, cli, tmp_path):
     still = tmp_path / "still.png"
     Image.new("RGB", (64, 64)).save(still)
-    done = cli("localize", still, video, "--workdir", shapes_run)
+    done = cli("localize", still, video, "--workdir", shapes_run, "--json")
     assert done.status == 0 and f"skipped {still}: has no audio" in done.err
+    found = json.loads(done.out)
+    assert found[0]["file"] == str(video) and found[0]["start_seconds"] == 0.0
+    assert all(-1 <= x["fit"] <= 1 and 0 <= min(x["peak"]) <= 1 for x in found)
     done = cli("localize", still, "--workdir", shapes_run)
     assert done.status == 2 and "none of the files has both" in done.err
     film = ("--output", tmp_path / "x.mp4")

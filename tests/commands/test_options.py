@@ -69,6 +69,18 @@ def test_every_option_is_read(words):
     assert options == reads(parser.get_default("run")) - shared
 
 
+def test_every_command_with_figures_prints_them_as_json():
+    def has_json(parser):
+        return any("--json" in action.option_strings for action in parser._actions)
+
+    without = {" ".join(words) for words, one in COMMANDS.items() if not has_json(one)}
+    # Of the demo, summary.json has them.
+    assert without == {
+        *("demo", "serve", "data serve"),
+        *("weights import", "weights export"),
+    }
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_no_option_is_hidden_or_has_an_alias(words):
     for action in COMMANDS[words]._actions:

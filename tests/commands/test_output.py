@@ -52,6 +52,23 @@ def test_figures_of_retrieval_as_json(quick_demo, cli, tmp_path):
     assert one["file"] == str(query) and len(one["found"]) == 3
 
 
+def test_a_training_ends_with_figures_as_json(quick_demo, cli):
+    run = quick_demo / "pretrain"
+    found = json.loads(cli("pretrain", "--workdir", run, "--json").out)
+    assert found["step"] == 4 and found["last"]["epoch"]["val_loss"] > 0
+
+
+def test_a_dry_run_of_generated_clips_measures_a_few(cli, tmp_path):
+    words = ("data", "build", "sounding_shapes", "--set", "name=few", "--workers", 1)
+    sizes = ("--set", "num_train_clips=1000", "--set", "num_validation_clips=280")
+    done = cli(*words, *sizes, "--data-dir", tmp_path / "x", "--dry-run", "--json")
+    found = json.loads(done.out)
+    assert found["num_clips"] == 1280 and not (tmp_path / "x").exists()
+    # 4,800 clips of the same kind take 499 MB (docs/data.md).
+    assert found["gigabytes"] == pytest.approx(0.499 * 1280 / 4800, rel=0.15)
+    assert found["gigabytes_while_building"] > found["gigabytes"]
+
+
 def test_a_dry_run_of_a_build_counts_and_writes_nothing(cli, tmp_path):
     videos, data = tmp_path / "videos", tmp_path / "data"
     videos.mkdir()

@@ -55,8 +55,12 @@ def test_one_modality_from_the_other(shapes_run, files, cli, tmp_path):
     done = cli(
         *("reconstruct", files / "own.mp4", "--workdir", shapes_run),
         *("--audio-ratio", 1, "--video-ratio", 0, "--output", tmp_path),
+        "--json",
     )
     assert done.status == 0, done
+    (clip,) = json.loads(done.out)
+    assert clip["audio"]["hidden"] == 1.0 and clip["audio"]["mse"] > 0
+    assert clip["video"] == {"hidden": 0.0, "mse": None}
     (folder,) = tmp_path.iterdir()
     audio = np.asarray(Image.open(folder / "audio_visible.png"))
     video = np.asarray(Image.open(folder / "video_visible.png"))

@@ -1,5 +1,6 @@
 """The commands `index`, `search` and `embed --index`, and what they say."""
 
+import json
 import os
 import re
 import socket
@@ -63,7 +64,10 @@ def test_from_a_folder_to_a_page(files, cli, tmp_path, monkeypatch):
     # The query and two hits, each with its frames and its sound.
     assert len(re.findall(r"--film:url\(data:image/jpeg", text)) == 3
     os.remove(query)
-    done = cli("search", *where, "--query", files / "tone.wav", "--among", "video")
+    words = ("--query", files / "tone.wav", "--among", "video")
+    (first, *_) = json.loads(cli("search", *where, *words, "--json").out)
+    assert first["file"].endswith("film.mp4") and first["is_missing"]
+    done = cli("search", *where, *words)
     assert done.status == 0 and f"{query}: is not there any more" in done.out
     done = cli("index", files, *where, "--remove")
     assert "3 files taken out" in done.out
@@ -78,6 +82,7 @@ def test_from_a_folder_to_a_page(files, cli, tmp_path, monkeypatch):
         (("--serve", "--query", "a"), "search needs either --query FILE or --serve"),
         (("--query", "a", "--port", 80), "--port does not apply"),
         (("--serve", "--html", "a"), "--html does not apply"),
+        (("--serve", "--json"), "--json does not apply"),
     ],
 )
 def test_what_is_refused(cli, tmp_path, words, message):
@@ -130,6 +135,11 @@ def test_embed_windows_and_whole_files(files, cli, tmp_path):
         np.testing.assert_allclose(
             np.linalg.norm(whole["fused_embedding"], axis=1), 1.0, rtol=1e-5
         )
+    found = json.loads(cli("embed", files, *run[:2], "--stride", "0.5", "--json").out)
+    assert found["id"] == ids and found["video_embedding"][3][0] is None
+    np.testing.assert_allclose(found["audio_embedding"][:3], windows, rtol=1e-4)
+    found = json.loads(cli("embed", files, *run, path, "--json").out)
+    assert found == {"num_clips": 3, "output": str(path)}
 
 
 def test_a_clip_becomes_a_file_that_plays(tmp_path):

@@ -175,3 +175,17 @@ def test_settings_that_a_strategy_does_not_allow():
     with pytest.raises(UserError, match=r"jit_compile=on: Keras cannot .*use auto"):
         distribution.check(trainer, Replicas())
     distribution.check(trainer, tf.distribute.get_strategy())
+
+
+def test_the_line_that_names_the_strategy():
+    none = tf.distribute.get_strategy()
+    assert distribution.describe(none).startswith("no strategy, 1 replica(s) on ")
+    one = tf.distribute.OneDeviceStrategy("/cpu:0")
+    assert distribution.describe(one).startswith("OneDeviceStrategy, 1 replica(s)")
+
+
+def test_workers_are_waited_for_where_they_are_named(environment):
+    assert not distribution.has_workers("auto")
+    assert distribution.has_workers("multi_worker")
+    environment(TF_CONFIG=tf_config(["a:1", "b:1"], index=1))
+    assert distribution.has_workers("auto") and not distribution.has_workers("none")

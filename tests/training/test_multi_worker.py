@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import media_files
 import numpy as np
 import pytest
 
@@ -72,6 +73,38 @@ def assert_same(run, one):
     for own, row in zip(run["history"], one["history"], strict=True):
         for key in row.keys() - {"kind", "clips_per_second", "input_wait"}:
             assert own[key] == pytest.approx(row[key], abs=1e-5), key
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_folder_of_videos(tmp_path):
+    videos, cluster = tmp_path / "videos", two_on_loopback()
+    videos.mkdir()
+    for number in range(8):
+        media_files.write_clip(videos / f"{number}.mp4", seconds=2.0)
+    command = [
+        *(sys.executable, "-m", "tfavmae", "pretrain", "--videos", videos),
+        *("--workdir", tmp_path / "run", "--strategy", "multi_worker", "--json"),
+        *("--set", "trainer.num_steps=4", "--set", "trainer.steps_per_epoch=2"),
+        *("--set", "optimizer.warmup_steps=1"),
+    ]
+    workers = [
+        subprocess.Popen(
+            [str(word) for word in command],
+            env=environment(cluster, index),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    try:
+        said = [worker.communicate(timeout=600) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for worker, (out, err) in zip(workers, said, strict=True):
+        assert worker.returncode == 0, err[-4000:]
+        assert json.loads(out)["step"] == 4
 
 
 @pytest.mark.slow

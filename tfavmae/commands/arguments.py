@@ -118,7 +118,7 @@ def add_command(
     *,
     summary: str,
     example: str,
-    figures: bool = False,
+    figures: bool | Callable[[Any], Any] = False,
 ) -> CommandParser:
     """Adds a subcommand.
 
@@ -130,8 +130,8 @@ def add_command(
         run: called with the parsed arguments.
         summary: one line for the list of commands and the help page.
         example: a working command line for the help page.
-        figures: add `--json`: what `run` returns is printed as JSON, and nothing else
-            on standard output. See `json_text`.
+        figures: add `--json`: what `run` returns, or what this makes of it, is printed
+            as JSON, and nothing else on standard output. See `json_text`.
 
     Returns:
         The parser, to which the command adds the options that it acts on.
@@ -140,15 +140,22 @@ def add_command(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"example:\n  {example}",
+        epilog=_example(example),
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, figures=figures)
     add = parser.add_argument
     add("--debug", action="store_true", help="show the traceback of every error")
     add("--quiet", action="store_true", help="print warnings and errors alone")
     if figures:
         add("--json", action="store_true", help="print JSON rather than tables")
     return parser
+
+
+def _example(command: str) -> str:
+    """The end of a help page: on one line, if it fits there."""
+    line = f"example: {command}"
+    fits = "\n" not in line and len(line) <= 80
+    return line if fits else f"example:\n  {command}"
 
 
 def json_text(result: Any) -> str:

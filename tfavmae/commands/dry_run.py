@@ -1,38 +1,101 @@
 """`--dry-run`: what a command would read, compute and write, and what is missing."""
 
+import dataclasses
 import math
 import pathlib
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
+    from tfavmae.building.estimate import Estimate
     from tfavmae.config.experiment import ExperimentConfig
+    from tfavmae_datasets.sounding_shapes.sounding_shapes_dataset_builder import (
+        ShapesConfig,
+    )
 
 # Of the rate of large products, what a training step reaches (docs/speed.md).
 _SHARE_OF_PEAK = 0.8
+# Clips that are generated to measure; the workers' start is a small part of that time.
+_NUM_GENERATED = 64
+_DATA_DIR = "~/tensorflow_datasets"  # that of TFDS
 
 
-def build(builder: Any, data_dir: str | None) -> None:
-    """Prints an estimate of a build.
+def build(builder: Any, data_dir: str | None) -> "Estimate":
+    """Prints and returns an estimate of a build.
 
     Raises:
         UserError: its files are missing, or the disk is too small.
     """
     from tfavmae.building.estimate import estimate
 
-    found = estimate(builder, data_dir or "~/tensorflow_datasets")
+    return _told(estimate(builder, data_dir or _DATA_DIR))
+
+
+def build_generated(
+    config: "ShapesConfig", data_dir: str | None, num_workers: int | None
+) -> "Estimate":
+    """Prints and returns an estimate of a build of SoundingShapes, from a few clips.
+
+    Raises:
+        UserError: the disk is too small.
+    """
+    from tfavmae.building.estimate import estimate
+    from tfavmae_datasets.sounding_shapes import (
+        sounding_shapes_dataset_builder as shapes,
+    )
+
+    wanted = config.settings
+    total = wanted.num_train_clips + wanted.num_validation_clips + wanted.num_test_clips
+    size = min(_NUM_GENERATED, total)
+    few = dataclasses.replace(
+        wanted,
+        name="sample",
+        num_train_clips=size,
+        num_validation_clips=0,
+        num_test_clips=0,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        media = pathlib.Path(folder, "media")
+        builder = shapes.Builder(
+            config=shapes.builder_config(few, config.seed),
+            data_dir=folder,
+            media_dir=media,
+            num_workers=num_workers,
+        )
+        started = time.monotonic()
+        builder.generate_media(media, "train", size)
+        seconds = time.monotonic() - started
+        sample = estimate(builder, data_dir or _DATA_DIR)
+        num_bytes = sum(file.stat().st_size for file in media.rglob("*.mp4"))
+    gigabytes = sample.gigabytes * total / size
+    return _told(
+        dataclasses.replace(
+            sample,
+            num_clips=total,
+            gigabytes=gigabytes,
+            # The media files are kept; see the builder's `prepared_clips`.
+            gigabytes_while_building=gigabytes + num_bytes * total / size / 1e9,
+            hours=(sample.hours + seconds / 3600) * total / size,
+        )
+    )
+
+
+def _told(found: "Estimate") -> "Estimate":
+    """Prints an estimate; an error where the disk is too small for it."""
     print(*found.lines(), sep="\n")
     if found.gigabytes_while_building > found.gigabytes_free:
         raise UserError(
             f"the disk has {found.gigabytes_free:.3g} GB free, and the build needs "
             f"about {found.gigabytes_while_building:.3g} GB; choose another --data-dir"
         )
+    return found
 
 
-def train(config: "ExperimentConfig", workdir: str) -> None:
-    """Prints length, size and cost of a training.
+def train(config: "ExperimentConfig", workdir: str) -> dict[str, float]:
+    """Prints and returns length, size and cost of a training.
 
     Raises:
         UserError: the data set or a source of weights is missing.
@@ -52,6 +115,7 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
     model = factory.build_model(config, labels)
     weights = 4 * sum(math.prod(v.shape) for v in model.weights)  # bytes
     moments = 8 * sum(math.prod(v.shape) for v in model.trainable_weights)
+    found = {"parameters": model.count_params()}
     print(f"model: {model.count_params():,} parameters")
     if data is not None:
         plan = make_plan(
@@ -69,9 +133,11 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
             flops = 3 * forward_flops(model)
         total = flops * plan.batch_size * plan.num_steps
         share = f"{_SHARE_OF_PEAK:.0%} of the rate of its products"
-        seconds = total / (_SHARE_OF_PEAK * matmul_rate())
+        hours = total / (_SHARE_OF_PEAK * matmul_rate()) / 3600
+        found |= {"steps": plan.num_steps, "clips": data.num_examples}
+        found |= {"petaflops": total / 1e15, "hours": hours}
         print(
-            f"time: about {seconds / 3600:.2g} hours on this device, if the input "
+            f"time: about {hours:.2g} hours on this device, if the input "
             f"keeps up ({total / 1e15:.3g} PFLOP at {share})"
         )
     kept = config.trainer.keep_checkpoints
@@ -79,6 +145,7 @@ def train(config: "ExperimentConfig", workdir: str) -> None:
     print(f"disk: about {size / 1e9:.3g} GB in {workdir}, {kept} checkpoints")
     if missing:
         raise UserError(f"missing: {'; '.join(missing)}")
+    return found | {"gigabytes": size / 1e9}
 
 
 def _missing_sources(config: "ExperimentConfig") -> list[str]:

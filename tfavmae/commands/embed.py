@@ -18,6 +18,7 @@ from tfavmae.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from tfavmae.tasks.indexing import Indexed
     from tfavmae.tasks.trained import Trained
 
 _WRITERS = {
@@ -36,6 +37,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="turn clips into vectors",
         example="tfavmae embed my_videos --workdir runs/pretrain --output vectors.npz",
+        figures=True,
     )
     add = parser.add_argument
     add(
@@ -61,8 +63,8 @@ def add_parser(commands: Any) -> None:
     add("--strict", action="store_true", help="a bad file is an error, not skipped")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Runs the command."""
+def run(args: argparse.Namespace) -> "dict[str, Any] | Indexed":
+    """Runs the command; returns the vectors, or where they were written."""
     output = args.output and pathlib.Path(args.output)
     if output and output.suffix not in _WRITERS:
         raise UserError(
@@ -77,8 +79,7 @@ def run(args: argparse.Namespace) -> None:
     if args.index:
         without = ["config", "whole", "output", "tensorboard", "strict"]
         refuse(args, without, "--index, which gets everything that can be read")
-        index.update(args, args.inputs)
-        return
+        return index.update(args, args.inputs)
     loaded = trained.load(args)
     if is_split:
         split = loaded.open_split(first)
@@ -97,6 +98,9 @@ def run(args: argparse.Namespace) -> None:
 
         folder = projector.write(args.tensorboard, ids, vectors, labels)
         print(f"see them with: tensorboard --logdir {shlex.quote(str(folder))}")
+    if output is None:
+        return {"id": ids, **vectors}
+    return {"num_clips": len(ids), "output": str(output)}
 
 
 def _of_files(

@@ -25,6 +25,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="write a SavedModel for TensorFlow Serving and check it",
         example="tfavmae export --workdir runs/finetune --directory export/shapes",
+        figures=True,
     )
     add_trained(parser)
     add = parser.add_argument

@@ -22,8 +22,8 @@ def add_parser(commands: Any) -> None:
         run,
         summary="train a classifier, from a pretrained model or from scratch",
         # One line: with two, the page would be longer than a screen.
-        example="tfavmae finetune --workdir runs/x --config"
-        " configs/mavil/finetune_esc50.yaml",
+        example="tfavmae finetune --videos clips --labels labels.csv --workdir runs/x",
+        figures=training.figures,
     )
     training.add_source(parser)
     parser.add_argument(

@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="make a folder of files searchable",
         example="tfavmae index my_videos --workdir runs/pretrain --index my_index",
+        figures=True,
     )
     add = parser.add_argument
     add("paths", metavar="PATH", nargs="+", help="folders and media files")

@@ -31,6 +31,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="show where in the picture a sound comes from",
         example="tfavmae localize dog.mp4 --workdir runs/pretrain --output dog_map.mp4",
+        figures=True,
     )
     add = parser.add_argument
     add(
@@ -50,8 +51,8 @@ def add_parser(commands: Any) -> None:
     add("--html", metavar="PAGE", help="also write a page")
 
 
-def run(args: argparse.Namespace) -> "LocalizationResult | None":
-    """Runs the command; a measurement returns its figures."""
+def run(args: argparse.Namespace) -> "LocalizationResult | list[dict[str, Any]]":
+    """Runs the command; returns the figures of a split, or of the windows of files."""
     from tfavmae.tasks import heat_maps, localization
 
     output = args.output and pathlib.Path(args.output)
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> "LocalizationResult | None":
             print(output)
         if args.html:
             print(_page(args.html, loaded, clips, maps, skipped))
-    return None
+        return _figures(maps, clips)
 
 
 def find(
@@ -126,6 +127,22 @@ def find(
             lacks = " and ".join(absent) or "at no time both audio and video"
             refused.append((name, f"has no {lacks}"))
     return maps, refused
+
+
+def _figures(
+    maps: "dict[int, list[WindowMaps]]", clips: "MediaClips"
+) -> list[dict[str, Any]]:
+    """File, time, fit and peak `(x, y)` in [0, 1] of each window, for `--json`."""
+    return [
+        {
+            "file": clips.files[index],
+            "start_seconds": float(clips.start_seconds[window.row]),
+            "fit": float(window.score),
+            "peak": [float(x) for x in window.peak],
+        }
+        for index, own in maps.items()
+        for window in own
+    ]
 
 
 def _print_table(maps: "dict[int, list[WindowMaps]]", clips: "MediaClips") -> None:

@@ -19,6 +19,7 @@ def add_parser(commands: Any) -> None:
         summary="train a masked autoencoder without labels, or continue a run",
         example="tfavmae pretrain --workdir runs/pretrain \\\n"
         "      --config configs/cav_mae/pretrain_sounding_shapes_demo.yaml",
+        figures=training.figures,
     )
     training.add_source(parser)
     training.add_training_options(parser)

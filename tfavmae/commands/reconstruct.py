@@ -38,6 +38,7 @@ def add_parser(commands: Any) -> None:
         summary="hide parts of a clip and fill them in",
         example="tfavmae reconstruct dog.mp4 --workdir runs/pretrain --mask time "
         "--ratio 0.7",
+        figures=True,
     )
     add = parser.add_argument
     add("files", metavar="FILE", nargs="*", help="media files; none: measure a split")
@@ -65,8 +66,8 @@ def _add_masks(parser: CommandParser) -> None:
     add("--video-ratio", type=float, metavar="R", help="of video; 1: from audio alone")
 
 
-def run(args: argparse.Namespace) -> "ReconstructionResult | None":
-    """Runs the command; a measurement returns its figures."""
+def run(args: argparse.Namespace) -> "ReconstructionResult | list[dict[str, Any]]":
+    """Runs the command; returns the figures of a split, or of the windows of files."""
     from tfavmae.tasks.trained import load
 
     if args.files:
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> "ReconstructionResult | None":
             args.html, shown_clips, skipped, *_words(loaded)
         )
         print(path)
-    return None
+    return [_figures(clip) for _, clip in found]
 
 
 def masks_of(args: argparse.Namespace, loaded: "Trained") -> "list[Masks]":
@@ -241,6 +242,16 @@ def _write(folder: pathlib.Path, found: "list[tuple[str, Reconstruction]]") -> N
 
     for name, clip in found:
         reconstructions.write_files(folder / name, clip)
+
+
+def _figures(clip: "Reconstruction") -> dict[str, Any]:
+    """Hidden share and mean squared error of each modality, for `--json`."""
+    of_modality = {"audio": clip.audio, "video": clip.video}
+    return {"clip": clip.name} | {
+        name: {"hidden": one.masked_fraction, "mse": one.error}
+        for name, one in of_modality.items()
+        if one is not None
+    }
 
 
 def _print_table(found: "list[tuple[str, Reconstruction]]") -> None:

@@ -29,6 +29,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="find places in indexed files by a file or by words",
         example="tfavmae search --index my_index --query clip.mp4 --html found.html",
+        figures=True,
     )
     add = parser.add_argument
     add_index(parser)
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> "list[Hit] | None":
     if args.serve == bool(args.query):
         raise UserError("search needs either --query FILE or --serve")
     if args.serve:
-        refuse(args, ["by", "among", "html"], "--serve, whose page has them")
+        refuse(args, ["by", "among", "html", "json"], "--serve, whose page has them")
         _check_page()
     else:
         refuse(args, ["port"], "a command without --serve")

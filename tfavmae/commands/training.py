@@ -1,6 +1,7 @@
 """Training from a recipe: what `pretrain` and `finetune` share."""
 
 import argparse
+import contextlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,14 @@ def add_training_options(parser: CommandParser) -> None:
         help="write a TensorBoard profile of these steps",
     )
     add_dry_run(parser)
+
+
+def figures(result: Any) -> Any:
+    """What `--json` prints: of a run, its steps and the last row of each kind."""
+    if not hasattr(result, "history"):
+        return result
+    last = {row["kind"]: row for row in result.history}
+    return {"workdir": str(result.workdir), "step": result.step, "last": last}
 
 
 def add_source(parser: CommandParser) -> None:
@@ -174,7 +183,8 @@ def fit_to_videos(
 
     from tfavmae import own_videos
     from tfavmae.commands.data.build import print_summary
-    from tfavmae.training import runs
+    from tfavmae.files import exclusive
+    from tfavmae.training import distribution, runs
     from tfavmae_datasets.clip_folder import build_clip_folder
 
     inputs = own_videos.inputs_of(runs.read_config(source)) if source else []
@@ -183,7 +193,15 @@ def fit_to_videos(
         args.videos, config, labels, is_length_fixed=bool(source) or recipe is None
     )
     data_dir = args.data_dir or str(pathlib.Path(args.workdir, "data"))
-    builder = build_clip_folder(args.videos, data_dir, **options)
+    turn: contextlib.AbstractContextManager = contextlib.nullcontext()
+    trainer = config.trainer
+    if distribution.has_workers(trainer.strategy):
+        # TensorFlow takes workers only before its first operation; a build has some.
+        distribution.make_strategy(trainer.strategy, None, trainer.peer_timeout_seconds)
+        # The first stores the clips; the others find them.
+        turn = exclusive(pathlib.Path(data_dir, "videos.lock"), wait=True)
+    with turn:
+        builder = build_clip_folder(args.videos, data_dir, **options)
     if recipe is None:
         return []
     choices = own_videos.choose(

@@ -60,14 +60,20 @@ def make_strategy(
     if name == "auto":
         name = automatic_name()
     if name == "multi_worker":
-        resolver = cluster.find_workers()
-        cluster.wait_for_peers(resolver, peer_timeout_seconds)
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        return _multi_worker(peer_timeout_seconds)
     if name == "mirrored":
         return _mirrored()
     if name == "tpu":
         return _tpu(tpu, peer_timeout_seconds)
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _multi_worker(peer_timeout_seconds: float) -> tf.distribute.Strategy:
+    """One for the process, whose TensorFlow keeps the worker's port."""
+    resolver = cluster.find_workers()
+    cluster.wait_for_peers(resolver, peer_timeout_seconds)
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
 def _on_jax(name: str, timeout_seconds: float) -> Strategy:
@@ -99,6 +105,15 @@ def automatic_name() -> str:
     if cluster.num_workers_named() > 1:
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
+
+
+def has_workers(name: str) -> bool:
+    """Whether `make_strategy(name)` waits for other workers, on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    return name == "multi_worker" or (
+        name == "auto" and automatic_name() == "multi_worker"
+    )
 
 
 def active(strategy: Strategy) -> contextlib.AbstractContextManager:
@@ -343,7 +358,11 @@ def describe(strategy: Strategy) -> str:
     kinds = {d.device_type for d in tf.config.list_logical_devices()}
     kind = "TPU" if "TPU" in kinds else "GPU" if "GPU" in kinds else "CPU"
     replicas = strategy.num_replicas_in_sync
-    name = type(strategy).__name__ if tf.distribute.has_strategy() else "no strategy"
+    # Outside a scope, that of a process without one.
+    is_default = not tf.distribute.has_strategy() and (
+        strategy is tf.distribute.get_strategy()
+    )
+    name = "no strategy" if is_default else type(strategy).__name__
     return f"{name}, {replicas} replica(s) on {kind}"
 
 

@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         summary="check which clips of a published data set can be built",
         example="tfavmae data audit vggsound --annotations VGGSound/data \\\n"
         "    --media VGGSound/video --out vggsound_audit",
+        figures=lambda manifest: manifest.facts | {"manifest": manifest.csv_path},
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="see docs/data.md, for example vggsound/retrieval")

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import pathlib
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import dry_run
 from tfavmae.commands.arguments import (
@@ -16,6 +16,9 @@ from tfavmae.commands.arguments import (
 )
 from tfavmae.commands.data import describe, location, published_data, settings
 from tfavmae.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from tfavmae.building.estimate import Estimate
 
 # Options that only some data sets read.
 _OF_SOUNDING_SHAPES = ("seed",)
@@ -31,6 +34,7 @@ def add_parser(commands: Any) -> None:
         run,
         summary="decode media files once, into TFRecords",
         example="tfavmae data build clip_folder --videos my_videos --data-dir data",
+        figures=_figures,
     )
     parser.description = (
         "Decode media files once, into TFRecords.\n"
@@ -58,7 +62,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> Any:
-    """Runs the command; returns the TFDS builder."""
+    """Runs the command; returns the TFDS builder, or the estimate of a dry run."""
     name, data_dir = location.locate(args)
     family, _, selection = name.partition("/")
     makers = dict.fromkeys(published_data.NAMES, _published)
@@ -74,6 +78,20 @@ def run(args: argparse.Namespace) -> Any:
     return builder
 
 
+def _figures(result: Any) -> Any:
+    """What `--json` prints: an estimate, or what is in the data set."""
+    if not hasattr(result, "info"):
+        return result
+    info = result.info
+    return {
+        "name": info.full_name,
+        "folder": str(result.data_dir),
+        "bytes": int(info.dataset_size),
+        "splits": {name: split.num_examples for name, split in info.splits.items()},
+        "summary": dict(info.metadata.get("summary", {})),
+    }
+
+
 def _sounding_shapes(
     args: argparse.Namespace, name: str, selection: str, data_dir: str | None
 ) -> Any:
@@ -82,12 +100,15 @@ def _sounding_shapes(
         sounding_shapes_dataset_builder as shapes,
     )
 
-    refuse(args, (*_OF_CLIP_FOLDER, *_OF_PUBLISHED, "strict", "dry_run"), name)
+    refuse(args, (*_OF_CLIP_FOLDER, *_OF_PUBLISHED, "strict"), name)
     chosen = config.get(selection or "demo")
     changes = settings.read_settings(args.set, type(chosen))
     chosen = dataclasses.replace(chosen, **changes)
+    config = shapes.builder_config(chosen, args.seed or 0)
+    if args.dry_run:
+        return dry_run.build_generated(config, data_dir, args.workers)
     builder = shapes.Builder(
-        config=shapes.builder_config(chosen, args.seed or 0),
+        config=config,
         data_dir=data_dir,
         num_workers=args.workers,
     )
@@ -144,12 +165,10 @@ def _published(
     return builder
 
 
-def _estimated(kind: type, config: Any, data_dir: str | None) -> Any:
+def _estimated(kind: type, config: Any, data_dir: str | None) -> "Estimate":
     """Estimates a build, in a temporary folder: a builder makes its own."""
     with tempfile.TemporaryDirectory() as folder:
-        builder = kind(config=config, data_dir=folder)
-        dry_run.build(builder, data_dir)
-    return builder
+        return dry_run.build(kind(config=config, data_dir=folder), data_dir)
 
 
 def _published_config(

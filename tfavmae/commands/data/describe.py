@@ -7,6 +7,9 @@ from typing import Any
 from tfavmae.commands.arguments import add_command
 from tfavmae.commands.data import location
 
+# Of a build's summary, what its keys alone would not say.
+_WORDS = {"clip_seconds": "seconds of clips", "seconds": "seconds of building"}
+
 
 def add_parser(commands: Any) -> None:
     """Adds `describe` to the subcommands of `data`."""
@@ -70,6 +73,6 @@ def print_summary(metadata: Mapping[str, Any]) -> None:
     """Prints the counts of a build and what it has to say about them."""
     for key, value in metadata.get("summary", {}).items():
         number = f"{value:.1f}" if isinstance(value, float) else value
-        print(f"{key.replace('_', ' ')}: {number}")
+        print(f"{_WORDS.get(key, key.replace('_', ' '))}: {number}")
     for remark in metadata.get("remarks", []):
         print(f"note: {remark}")
