@@ -5,16 +5,18 @@ and inserts the collectives. So losses, contrast and metrics are those of the wh
 batch without a word about replicas in the model.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import placed_without_messages
 
 NAMES = ("data_parallel", "fsdp")
 # Keras' own names (`keras.distribution.initialize`).
@@ -75,9 +77,11 @@ class JaxDevices:
 
         return jax.process_index()
 
-    def scope(self) -> AbstractContextManager:
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
         """Keras lays out what is made, and the batches of `fit`, in this context."""
-        return self.layout.scope()
+        with placed_without_messages(), self.layout.scope():
+            yield
 
 
 def num_processes_named() -> int:
@@ -145,3 +149,12 @@ def gather_numbers(numbers: Any) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+
+
+def checksum(variables: Iterable[Any]) -> int:
+    """A number of 31 bits of all values that every process holds in full."""
+    found = 0
+    for variable in variables:
+        if variable.value.is_fully_replicated:
+            found = zlib.crc32(np.ascontiguousarray(variable.value), found)
+    return found & 0x7FFFFFFF
