@@ -8,6 +8,7 @@ batch without a word about replicas in the model.
 import contextlib
 import dataclasses
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ _ADDRESSES, _NUM_PROCESSES, _PROCESS = (
 )
 # Sharding less than this saves nothing and costs a collective of its own.
 _LEAST_SHARDED_VALUES = 2**12
+# Paths of outputs, which Keras ends so, of layers that give one tensor of clips.
+_DENSE_OUTPUT = re.compile(r"(qkv|projection|head|block_\d+)/output$")
 
 
 class ShardedWeights(keras.distribution.DataParallel):
@@ -35,6 +38,15 @@ class ShardedWeights(keras.distribution.DataParallel):
     axis that the number of devices divides; a weight without one, or a small one, is
     replicated. XLA gathers a weight where a step uses it.
     """
+
+    def get_tensor_layout(self, path: str) -> keras.distribution.TensorLayout | None:
+        # Else XLA leaves what a dense layer gives divided as its kernel is, and
+        # exchanges the tokens of all clips instead of gathering the kernel.
+        if _DENSE_OUTPUT.search(path):
+            return keras.distribution.TensorLayout(
+                [self.batch_dim_name], self.device_mesh
+            )
+        return None
 
     def get_variable_layout(self, variable: Any) -> keras.distribution.TensorLayout:
         given = super().get_variable_layout(variable)
