@@ -278,7 +278,9 @@ def test_values_are_placed_without_messages(monkeypatch):
     def refuse(*args):
         raise AssertionError("a collective")
 
-    made = lambda shape, sharding, part: (shape, part((slice(1, 2),)).tolist())
+    def made(shape, sharding, part):
+        return (shape, part((slice(1, 2),)).tolist())
+
     monkeypatch.setattr(jax, "device_put", refuse)
     monkeypatch.setattr(jax, "make_array_from_callback", made)
     given, layout = distribution_lib.distribute_tensor, OfTwoProcesses()

@@ -5,6 +5,7 @@ device and the variables of `jax_devices.connect`. Prints JSON: bytes received i
 step, and those of the arrays that `benchmarks/scaling.py` counts.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -79,7 +80,7 @@ def main(name):
     totals = steps.totals
     passes = scaling.traffic(work, BATCH, name == "fsdp")
     found = {
-        "received": [b - a for a, b in zip(totals, totals[1:], strict=False)],
+        "received": [b - a for a, b in itertools.pairwise(totals)],
         "modelled": sum(x.sent(2) for part in passes for x in part.values()),
     }
     print("RESULT", json.dumps(found))
