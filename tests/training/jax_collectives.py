@@ -1,9 +1,10 @@
 """Collectives of a compiled step on simulated JAX devices, by what they carry.
 
 Run as `KERAS_BACKEND=jax python jax_collectives.py STRATEGY DEVICES`. Prints JSON:
-values of the arrays that are gathered and summed, by shape; bytes that a device sends,
-and those that `benchmarks/scaling.py` expects; how many weights learn; how many arrays
-of the state are updated in place; and calls of the host.
+values that are gathered and summed; bytes that a device sends, and those that
+`benchmarks/scaling.py` expects; how many weights learn, and how many of them are spread
+over the devices; how many arrays of the state are updated in place; and calls of the
+host.
 """
 
 import collections
@@ -39,7 +40,7 @@ def collectives(text):
 
 
 def compiled_step(strategy):
-    """The model, its state, and the text of its step."""
+    """The model, the number of arrays of its state, and the text of its step."""
     with distribution.active(strategy):
         model = CASES["mavil"]()
         model.compile(OPTIMIZERS["sgd"]())
@@ -56,7 +57,8 @@ def compiled_step(strategy):
         }
         # As Keras' `make_train_function` does.
         step = jax.jit(model.train_step, donate_argnums=0)
-        return model, state, step.lower(tuple(state), clips).compile().as_text()
+        text = step.lower(tuple(state), clips).compile().as_text()
+        return model, sum(map(len, state)), text
 
 
 def main(name, count):
@@ -66,31 +68,34 @@ def main(name, count):
     count = int(count)
     devices = keras.distribution.list_devices()[:count]
     strategy = jax_devices.make_devices(name, devices)
-    model, state, text = compiled_step(strategy)
+    model, num_arrays, text = compiled_step(strategy)
     arrays = list(collectives(text))
     values = collections.Counter()
     for kind, shape, _ in arrays:
         values[f"{kind} {'scalars' if not shape else 'arrays'}"] += math.prod(shape)
-    tokenizers = [
-        math.prod(v.shape) for v in model.trainable_variables if "tokenizer" in v.path
+    sizes = {v.path: math.prod(v.shape) for v in model.trainable_variables}
+    spread = [
+        v.path
+        for v in model.trainable_variables
+        if any(strategy.layout.get_variable_layout(v).axes)
     ]
     work = scaling.work_of_model(CASES["mavil"]())
     passes = scaling.traffic(work, BATCH, name == "fsdp")
     share = (count - 1) / count
     found = {
         "values": values,
-        "largest": max(math.prod(s) for k, s, _ in arrays if k != "all-reduce"),
+        "kinds": sorted({kind for kind, _, _ in arrays}),
         "clips": BATCH,
         "embeddings": BATCH * SIZES["hidden_dim"],
         "weights": work.trainable,
-        "tokenizers": sum(tokenizers),
+        "tokenizers": sum(n for path, n in sizes.items() if "tokenizer" in path),
+        "spread": sum(sizes[path] for path in spread),
+        "spread_in_blocks": sum(sizes[path] for path in spread if "/block_" in path),
         "sent": sum(_ROUNDS[kind] * share * size for kind, _, size in arrays),
         "expected": sum(x.sent(count) for part in passes for x in part.values()),
         "in_place": len(re.findall(r"(?:may|must)-alias", text)),
-        "state": sum(map(len, state)),
+        "state": num_arrays,
         "host_calls": len(re.findall(r"callback|infeed|outfeed| send\(", text)),
-        "paths": [v.path + str(v.shape) for v in model.trainable_variables],
-        "arrays": sorted(collections.Counter(f"{k}{s}" for k, s, _ in arrays).items()),
     }
     print("RESULT", json.dumps(found))
 
