@@ -2,18 +2,22 @@
 
     python benchmarks/scaling.py --preset cav_mae_base --preset mavil_base
     python benchmarks/scaling.py --preset cav_mae_base --share 0.31 --clips-per-core 240
+    python benchmarks/scaling.py --preset cav_mae_base --fsdp --table gpu.json
 
 prints one table per preset. Operations, parameters and bytes are counted from the model
-itself; the speeds of devices and links are assumptions, each of which is an option.
-docs/scaling.md explains the columns and draws conclusions.
+itself; the speeds of devices and links are assumptions, each of which is an option, but
+for the share of the peak that `gpu_table.py` has measured (`--table`). docs/scaling.md
+explains the columns and draws conclusions.
 """
 
 import argparse
 import dataclasses
 import gc
+import json
 import math
 import pathlib
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import step_time
 
 from tfavmae.models import flops
+from tfavmae.private_hooks import shapes_only
 
 GIGA = 1e9
 
@@ -39,6 +44,7 @@ class Setup:
         network: bytes per second between hosts, each way, per host.
         cores_per_host: CPU cores that decode clips.
         price: dollars per device and hour.
+        kind: part of the name that JAX gives to the device.
     """
 
     hosts: int
@@ -48,6 +54,7 @@ class Setup:
     network: float
     cores_per_host: int
     price: float
+    kind: str = ""
 
     @property
     def devices(self) -> int:
@@ -57,9 +64,21 @@ class Setup:
 
 # H100 SXM: 989 TFLOP/s dense, NVLink 450 GB/s each way, eight 400 Gb/s adapters per
 # host. Prices are round numbers.
-_GPU = {"peak": 989e12, "link": 450e9, "network": 400e9, "price": 3.0}
+_GPU: dict[str, Any] = {
+    "peak": 989e12,
+    "link": 450e9,
+    "network": 400e9,
+    "price": 3.0,
+    "kind": "H100",
+}
 # TPU v5e: 197 TFLOP/s, 1,600 Gb/s between chips, hosts of 4 chips on the same mesh.
-_TPU = {"peak": 197e12, "link": 100e9, "network": 400e9, "price": 1.2}
+_TPU: dict[str, Any] = {
+    "peak": 197e12,
+    "link": 100e9,
+    "network": 400e9,
+    "price": 1.2,
+    "kind": "v5 lite",
+}
 SETUPS = {
     "1 GPU": Setup(1, 1, cores_per_host=24, **_GPU),
     "8 GPUs": Setup(1, 8, cores_per_host=96, **_GPU),
@@ -79,6 +98,7 @@ class Work:
 
     Attributes:
         flops: operations per clip, forward and backward.
+        forward: those of the forward pass.
         parameters, trainable: number of all parameters, and of those that are trained.
         gathered: bytes per clip that contrast sends to the other replicas.
         clip_bytes: bytes per clip that go to the device: audio (int16) and video
@@ -87,6 +107,7 @@ class Work:
     """
 
     flops: float
+    forward: float
     parameters: int
     trainable: int
     gathered: int
@@ -96,14 +117,22 @@ class Work:
 
 def work_of(preset: str) -> Work:
     """Counts the `Work` of a preset; a step is traced but not computed."""
-    model = step_time.build(preset, "float32")
+    with shapes_only():
+        model = step_time.build(preset, "float32")
+    return work_of_model(model)
+
+
+def work_of_model(model: keras.Model) -> Work:
+    """Counts the `Work` of a model, whose objectives are not to be used afterwards."""
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
     shapes = flops.input_shapes(model)
     sizes = [
         math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values()
     ]
+    forward, both = flops.training_flops(model)
     return Work(
-        flops.training_flops(model)[1],
+        both,
+        forward,
         model.count_params(),
         trainable,
         gathered_per_clip(model),
@@ -140,6 +169,9 @@ class Assumptions:
     Attributes:
         batch_per_device: clips per replica and step.
         share: fraction of a device's peak that the step reaches.
+        fsdp: whether weights and moments are spread over the devices.
+        overlap: fraction of the communication of a pass that can run beside its
+            computation.
         clips_per_core: clips that a core decodes per second; `None`: as measured.
         disk: bytes per second at which a checkpoint is written, read back and hashed.
         checkpoint_every: steps between checkpoints.
@@ -149,6 +181,8 @@ class Assumptions:
 
     batch_per_device: int
     share: float
+    fsdp: bool
+    overlap: float
     clips_per_core: float | None
     disk: float
     checkpoint_every: int
@@ -156,30 +190,56 @@ class Assumptions:
     epochs: float
 
 
-def two_level(setup: Setup, within: float, between: float) -> float:
-    """Seconds to move bytes within a host (per device), then between (per host)."""
-    return within / setup.link + (between / setup.network if setup.hosts > 1 else 0)
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """A collective over all devices, as a ring carries it.
+
+    Attributes:
+        bytes: of the whole array.
+        rounds: how often all but a device's own part passes it: 1 for an all-gather or
+            a reduce-scatter, 2 for an all-reduce, which is both.
+    """
+
+    bytes: float
+    rounds: int = 1
+
+    def sent(self, devices: int) -> float:
+        """Bytes that each device sends, and receives."""
+        return self.rounds * (devices - 1) / devices * self.bytes
+
+    def seconds(self, setup: Setup) -> float:
+        """Time within the hosts, and then between them."""
+        within = self.sent(setup.devices_per_host) / setup.link
+        return within + self.sent(setup.hosts) / setup.network
 
 
-def all_reduce(work: Work, setup: Setup) -> tuple[float, float]:
-    """Least bytes that a device sends to sum the gradients (float32), and seconds."""
-    # A ring passes every byte around twice (reduce-scatter, all-gather), all but a
-    # device's own part: 2 (n - 1) / n.
-    size, devices = 4 * work.trainable, setup.devices
-    local, hosts = setup.devices_per_host, setup.hosts
-    within = 2 * (local - 1) / local * size
-    between = 2 * (hosts - 1) / hosts * size
-    return 2 * (devices - 1) / devices * size, two_level(setup, within, between)
+def traffic(
+    work: Work, clips: int, fsdp: bool
+) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
+    """Collectives of the forward and of the backward pass, by name.
+
+    Args:
+        work: of the model.
+        clips: of the global batch.
+        fsdp: whether weights are spread over the devices.
+    """
+    weights = 4 * work.trainable
+    # The gradients of the gathered rows are summed over the devices that read them.
+    forward = {"contrast": Traffic(clips * work.gathered)}
+    backward = {"contrast": Traffic(clips * work.gathered, rounds=2)}
+    if fsdp:
+        # Each pass gathers the weights anew: keeping them would save no memory.
+        forward["weights"] = Traffic(4 * work.parameters)
+        backward["weights"] = Traffic(weights)
+        backward["gradients"] = Traffic(weights)
+    else:
+        backward["gradients"] = Traffic(weights, rounds=2)
+    return forward, backward
 
 
-def all_gather(work: Work, setup: Setup, batch_per_device: int) -> tuple[float, float]:
-    """Bytes that a device receives for contrast, and seconds, forward and backward."""
-    # Three times the rows: once in the forward pass and twice in the backward pass,
-    # where TensorFlow all-reduces the gradients of all gathered rows.
-    row = 3 * batch_per_device * work.gathered
-    received = row * (setup.devices - 1)
-    between = row * (setup.devices - setup.devices_per_host)
-    return received, two_level(setup, row * (setup.devices_per_host - 1), between)
+def exposed(communication: float, computation: float, overlap: float) -> float:
+    """Seconds of a pass' communication that its computation does not hide."""
+    return communication - overlap * min(communication, computation)
 
 
 def decoded_per_core(work: Work, assumed: Assumptions) -> float:
@@ -190,12 +250,21 @@ def decoded_per_core(work: Work, assumed: Assumptions) -> float:
 
 def step(work: Work, setup: Setup, assumed: Assumptions) -> dict[str, str]:
     """Columns of the table, by name."""
-    batch = assumed.batch_per_device
-    compute = work.flops * batch / (setup.peak * assumed.share)
-    reduced, reduce_seconds = all_reduce(work, setup)
-    gathered, gather_seconds = all_gather(work, setup, batch)
-    # No overlap: the norm for gradient clipping needs the whole sum first.
-    needed = compute + reduce_seconds + gather_seconds
+    batch, devices = assumed.batch_per_device, setup.devices
+    speed = setup.peak * assumed.share
+    compute = work.flops * batch / speed
+    ahead = work.forward * batch / speed
+    passes = traffic(work, batch * devices, assumed.fsdp)
+    spent = [sum(x.seconds(setup) for x in found.values()) for found in passes]
+    waited = sum(
+        exposed(seconds, busy, assumed.overlap)
+        for seconds, busy in zip(spent, (ahead, compute - ahead), strict=True)
+    )
+    needed = compute + waited
+    sent = {
+        name: sum(x[name].sent(devices) for x in passes if name in x)
+        for name in ("gradients", "weights", "contrast")
+    }
     per_host = batch * setup.devices_per_host
     fed = per_host / (decoded_per_core(work, assumed) * setup.cores_per_host)
     seconds = max(needed, fed)
@@ -203,36 +272,72 @@ def step(work: Work, setup: Setup, assumed: Assumptions) -> dict[str, str]:
     saved = 4 * work.parameters + 8 * work.trainable
     saving = saved / assumed.disk
     seconds_with_saving = seconds + saving / assumed.checkpoint_every
-    rate = batch * setup.devices / seconds_with_saving
+    rate = batch * devices / seconds_with_saving
     hours = assumed.epochs * assumed.clips / rate / 3600
-    parts = {
-        "compute": compute,
-        "all-reduce": reduce_seconds,
-        "all-gather": gather_seconds,
-    }
+    limit = "compute" if compute >= waited else "communication"
     return {
-        "global batch": f"{batch * setup.devices:,}",
+        "global batch": f"{batch * devices:,}",
         "compute ms": f"{1000 * compute:.1f}",
-        "all-reduce MB": f"{reduced / 1e6:,.0f}",
-        "ms": f"{1000 * reduce_seconds:.2f}",
-        "all-gather MB": f"{gathered / 1e6:,.1f}",
-        "ms ": f"{1000 * gather_seconds:.2f}",
+        "gradients MB": f"{sent['gradients'] / 1e6:,.0f}",
+        "weights MB": f"{sent['weights'] / 1e6:,.0f}",
+        "contrast MB": f"{sent['contrast'] / 1e6:,.1f}",
+        "communication ms": f"{1000 * sum(spent):.2f}",
+        "waited ms": f"{1000 * waited:.2f}",
         "clips/s a host": f"{per_host / needed:,.0f}",
         "to device MB/s": f"{per_host / seconds * work.clip_bytes / 1e6:,.0f}",
         "checkpoint s": f"{saving:.1f}",
         "step ms": f"{1000 * seconds:.1f}",
-        "limit": "input" if fed > needed else max(parts, key=parts.get),
+        "limit": "input" if fed > needed else limit,
         "clips/s": f"{rate:,.0f}",
         "hours": f"{hours:,.1f}",
-        "cost $": f"{hours * setup.devices * setup.price:,.0f}",
+        "cost $": f"{hours * devices * setup.price:,.0f}",
     }
 
 
-def table(preset: str, setups: dict[str, Setup], assumed: Assumptions) -> list[str]:
-    """Lines of a Markdown table."""
+def measured_share(
+    rows: list[dict[str, Any]], preset: str, setup: Setup, batch: int
+) -> float | None:
+    """Share of the peak that a preset's step has reached on the device of a setup.
+
+    Args:
+        rows: of a file of `gpu_table.py`.
+        preset, setup: of which.
+        batch: clips; the nearest batch size counts.
+
+    Returns:
+        `None` where no row is of that preset and device.
+    """
+    found = [
+        row
+        for row in rows
+        if row["job"].startswith("jax ")
+        and row.get("preset") == preset
+        and "achieved" in row
+        and not row["remat"]
+        and setup.kind in row["device"]
+    ]
+    if not found:
+        return None
+    nearest = min(found, key=lambda row: abs(row["batch"] - batch))
+    return nearest["achieved"] / setup.peak
+
+
+def table(
+    preset: str,
+    setups: dict[str, Setup],
+    assumed: Assumptions,
+    measured: list[dict[str, Any]],
+) -> list[str]:
+    """Lines of a Markdown table; `measured` are rows of `gpu_table.py`."""
     work = work_of(preset)
     gc.collect()  # the model, before the next preset builds another
-    rows = {name: step(work, setup, assumed) for name, setup in setups.items()}
+    rows = {}
+    for name, setup in setups.items():
+        share = measured_share(measured, preset, setup, assumed.batch_per_device)
+        own = assumed if share is None else dataclasses.replace(assumed, share=share)
+        origin = "assumed" if share is None else "measured"
+        cells = {"share": f"{own.share:.2f} ({origin})"}
+        rows[name] = cells | step(work, setup, own)
     columns = list(next(iter(rows.values())))
     lines = [
         f"{preset}: {work.flops / GIGA:,.1f} GFLOP per clip forward and backward,"
@@ -258,8 +363,12 @@ def parse() -> argparse.Namespace:
         "--share",
         type=float,
         default=0.4,
-        help="fraction of the peak that a step reaches",
+        help="fraction of the peak that a step reaches, where --table has none",
     )
+    add("--table", type=pathlib.Path, metavar="FILE", help="of gpu_table.py")
+    add("--fsdp", action="store_true", help="weights spread over the devices")
+    add("--overlap", type=float, default=0.0, metavar="FRACTION",
+        help="of communication beside computation; default: 0")  # fmt: skip
     add("--clips-per-core", type=float, metavar="N", help="default: as measured")
     add("--cores-per-host", type=int, metavar="N")
     add("--peak", type=float, metavar="TFLOPS", help="per device, bfloat16")
@@ -288,15 +397,18 @@ def main() -> None:
     assumed = Assumptions(
         args.batch_per_device,
         args.share,
+        args.fsdp,
+        args.overlap,
         args.clips_per_core,
         args.disk * GIGA,
         args.checkpoint_every,
         args.clips,
         args.epochs,
     )
+    measured = json.loads(args.table.read_text())["rows"] if args.table else []
     print(f"{assumed}\n")
     for preset in args.preset:
-        print("\n".join(table(preset, setups, assumed)))
+        print("\n".join(table(preset, setups, assumed, measured)))
 
 
 if __name__ == "__main__":

@@ -264,6 +264,38 @@ BELOW_THE_API = re.compile(
 )
 
 
+class OfTwoProcesses:
+    """Stands for a layout, and its sharding, over devices of another process too."""
+
+    is_fully_addressable = False
+    backend_layout = property(lambda self: self)
+
+
+def test_values_are_placed_without_messages(monkeypatch):
+    import jax
+    from keras.src.backend.jax import core, distribution_lib
+
+    def refuse(*args):
+        raise AssertionError("a collective")
+
+    def made(shape, sharding, part):
+        return (shape, part((slice(1, 2),)).tolist())
+
+    monkeypatch.setattr(jax, "device_put", refuse)
+    monkeypatch.setattr(jax, "make_array_from_callback", made)
+    given, layout = distribution_lib.distribute_tensor, OfTwoProcesses()
+    with pytest.raises(AssertionError, match="a collective"):
+        given(np.arange(3.0), layout)  # else the hook can go
+    with private_hooks.placed_without_messages():
+        found = distribution_lib.distribute_tensor(np.arange(3.0), layout)
+    assert found == ((3,), [1.0])
+    assert distribution_lib.distribute_tensor is given
+    # Where Keras looks the function up.
+    assert core.distribution_lib is distribution_lib
+    source = inspect.getsource(core.Variable._direct_assign)
+    assert "distribution_lib.distribute_tensor(" in source
+
+
 @pytest.mark.parametrize(
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
 )

@@ -308,6 +308,41 @@ def shapes_only() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def placed_without_messages() -> Iterator[None]:
+    """Values that are assigned to JAX variables are taken to be those of all processes.
+
+    `jax.device_put` would gather each value from all processes to compare them: as
+    many copies of the weights in memory as there are processes, and a collective
+    wherever one process alone assigns. Replaces `distribute_tensor` of Keras' JAX
+    backend (3.15.1, `keras/src/backend/jax/distribution_lib.py`). Can go when Keras
+    places values by `jax.make_array_from_callback`.
+    """
+    import jax
+    import numpy as np
+    from keras.src.backend.jax import distribution_lib
+
+    given = distribution_lib.distribute_tensor
+
+    def place(tensor: Any, layout: Any) -> Any:
+        sharding = getattr(layout, "backend_layout", layout)
+        is_traced = isinstance(tensor, jax.core.Tracer)
+        if is_traced or sharding.is_fully_addressable or not _is_local(tensor):
+            return given(tensor, layout)
+        value = np.asarray(tensor)
+        return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
+
+    distribution_lib.distribute_tensor = place
+    try:
+        yield
+    finally:
+        distribution_lib.distribute_tensor = given
+
+
+def _is_local(value: Any) -> bool:
+    return getattr(value, "is_fully_addressable", True)
+
+
+@contextlib.contextmanager
 def whole_values(variables: Any) -> Iterator[None]:
     """Variables hold their whole values in this process while the block runs.
 
@@ -346,7 +381,7 @@ def keep_whole(variables: Any) -> None:
 
 
 def _is_here(variable: Any) -> bool:
-    return getattr(getattr(variable, "value", None), "is_fully_addressable", True)
+    return _is_local(getattr(variable, "value", None))
 
 
 def _whole(value: Any) -> Any:

@@ -28,7 +28,6 @@ INPUTS = {
     "video": {"num_frames": 2, "height": 16, "width": 16, "tubelet_size": (1, 8, 8)},
 }
 HALF = {m: {"ratio": 0.5} for m in INPUTS}
-MAVIL = {**SIZES, **DECODER, **INPUTS, "num_fusion_layers": 1, "masking": HALF}
 
 
 def pretraining(name, **options):
@@ -40,13 +39,19 @@ def classifier():
     return presets.build_classifier("cav_mae", "tiny", "audio_video", **options)
 
 
-# Joint reconstruction and both contrasts; distillation; inpainting; classification.
+COMMON = {**SIZES, **DECODER, **INPUTS, "masking": HALF}
+MAVIL = {**COMMON, "num_fusion_layers": 1}
+
+# Reconstruction with both contrasts, of a teacher's tokens, with one contrast and with
+# none; inpainting; classification.
 CASES = {
     "mavil": pretraining("mavil", intra_contrast={"weight": 0.1}, **MAVIL),
     "mavil_stage_2": pretraining("mavil", teacher={}, **MAVIL),
+    "cav_mae": pretraining("cav_mae", contrast={"weight": 0.1}, **COMMON),
+    "av_mae": pretraining("av_mae", num_fusion_layers=1, **COMMON),
     "inpainting": pretraining(
         "av_mae",
-        **{**SIZES, **DECODER, **INPUTS, "masking": HALF},
+        **COMMON,
         reconstruction_weight=0.0,
         inpainting={"weight": 1.0},
         num_fusion_layers=1,

@@ -56,12 +56,7 @@ class TrainStep:
         Returns:
             dict of name to float32 scalar.
         """
-        terms = self.compute_terms(inputs, outputs)
-        losses = {name: term.mean() for name, term in terms.items()}
-        losses["loss"] = sum(
-            term.weight * losses[name] for name, term in terms.items() if term.weight
-        )
-        return losses
+        return _losses(self.compute_terms(inputs, outputs))
 
     def compute_loss(
         self,
@@ -74,7 +69,7 @@ class TrainStep:
         """Keras' hook on backends other than TensorFlow, which train on one device."""
         x = self.with_targets(x, y, sample_weight)
         terms = self.compute_terms(x, y_pred)
-        loss = self.compute_losses(x, y_pred)["loss"]
+        loss = _losses(terms)["loss"]
         self._track(terms, loss, batch=x)
         if training:
             self.training_step.assign(self.training_step + 1)
@@ -165,6 +160,15 @@ class TrainStep:
             )
         # With one device there is no sum over replicas that Keras would clip before.
         self.optimizer.global_clipnorm = clip_norm
+
+
+def _losses(terms: dict[str, Term]) -> dict[str, keras.KerasTensor]:
+    """The mean of every term by name, and their weighted sum as `loss`."""
+    losses = {name: term.mean() for name, term in terms.items()}
+    losses["loss"] = sum(
+        term.weight * losses[name] for name, term in terms.items() if term.weight
+    )
+    return losses
 
 
 class TensorFlowTrainStep(TrainerHooks, TrainStep):

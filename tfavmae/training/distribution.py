@@ -254,6 +254,23 @@ def check_same_step(strategy: Strategy, step: int) -> None:
         )
 
 
+def check_same_weights(strategy: Strategy, model: keras.Model) -> None:
+    """Checks on JAX that all processes have made or read the same weights.
+
+    Raises:
+        UserError: they have not.
+    """
+    if not isinstance(strategy, JaxDevices) or not has_peers(strategy):
+        return
+    own = jax_devices.checksum(model.weights)
+    found = jax_devices.gather_numbers([own])[:, 0].tolist()
+    if len(set(found)) > 1:
+        raise UserError(
+            f"The processes begin with different weights (checksums {found}); files"
+            " that a run starts from must be the same on all machines."
+        )
+
+
 def wish_of_any(strategy: Strategy) -> Callable[..., tuple[bool, ...]] | None:
     """A function from this process' wishes (bools) to those of any; a collective.
 

@@ -130,6 +130,8 @@ def _train(
         # Set when the optimizer was built, to weights that have changed since.
         path_rules(model.optimizer).restart_averages()
         say(summary(rows))
+    with distribution.naming_lost_peers(strategy, store.newest_step):
+        distribution.check_same_weights(strategy, model)
     description = distribution.describe(strategy)
     lines = plan.describe(config.optimizer)
     for line in (f"{description}, {trainer.precision}", *lines):

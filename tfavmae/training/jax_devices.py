@@ -5,16 +5,19 @@ and inserts the collectives. So losses, contrast and metrics are those of the wh
 batch without a word about replicas in the model.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfavmae.errors import UserError
+from tfavmae.private_hooks import placed_without_messages
 
 NAMES = ("data_parallel", "fsdp")
 # Keras' own names (`keras.distribution.initialize`).
@@ -24,6 +27,8 @@ _ADDRESSES, _NUM_PROCESSES, _PROCESS = (
 )
 # Sharding less than this saves nothing and costs a collective of its own.
 _LEAST_SHARDED_VALUES = 2**12
+# Paths of outputs, which Keras ends so, of layers that give one tensor of clips.
+_DENSE_OUTPUT = re.compile(r"(qkv|projection|head|block_\d+)/output$")
 
 
 class ShardedWeights(keras.distribution.DataParallel):
@@ -33,6 +38,15 @@ class ShardedWeights(keras.distribution.DataParallel):
     axis that the number of devices divides; a weight without one, or a small one, is
     replicated. XLA gathers a weight where a step uses it.
     """
+
+    def get_tensor_layout(self, path: str) -> keras.distribution.TensorLayout | None:
+        # Else XLA leaves what a dense layer gives divided as its kernel is, and
+        # exchanges the tokens of all clips instead of gathering the kernel.
+        if _DENSE_OUTPUT.search(path):
+            return keras.distribution.TensorLayout(
+                [self.batch_dim_name], self.device_mesh
+            )
+        return None
 
     def get_variable_layout(self, variable: Any) -> keras.distribution.TensorLayout:
         given = super().get_variable_layout(variable)
@@ -75,9 +89,11 @@ class JaxDevices:
 
         return jax.process_index()
 
-    def scope(self) -> AbstractContextManager:
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
         """Keras lays out what is made, and the batches of `fit`, in this context."""
-        return self.layout.scope()
+        with placed_without_messages(), self.layout.scope():
+            yield
 
 
 def num_processes_named() -> int:
@@ -145,3 +161,12 @@ def gather_numbers(numbers: Any) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+
+
+def checksum(variables: Iterable[Any]) -> int:
+    """A number of 31 bits of all values that every process holds in full."""
+    found = 0
+    for variable in variables:
+        if variable.value.is_fully_replicated:
+            found = zlib.crc32(np.ascontiguousarray(variable.value), found)
+    return found & 0x7FFFFFFF
