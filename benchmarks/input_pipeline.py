@@ -224,6 +224,26 @@ def our_batches(
     return split.training_batches(spec, batch_size, seed=0).as_numpy_iterator()
 
 
+def reading_times(dataset: pathlib.Path, num_records: int) -> dict[str, float]:
+    """Milliseconds of processor time for a record, in the file's order and by index."""
+    import tensorflow as tf
+
+    from tfavmae.data.index import RecordReader
+    from tfavmae.data.pipeline import open_split
+
+    index = open_split(str(dataset), "train").index
+    rows = np.random.default_rng(0).integers(len(index), size=num_records)
+    by_index = tf.data.Dataset.from_tensor_slices(rows).map(RecordReader(index).read)
+    in_order = tf.data.TFRecordDataset(list(index.files)).repeat().take(num_records)
+    times = {}
+    for name, records in (("in order", in_order), ("by index", by_index)):
+        begin = time.process_time()
+        # A sum, so that neither pays for handing records to Python.
+        int(records.reduce(0, lambda total, x: total + tf.strings.length(x)))
+        times[name] = 1000 * (time.process_time() - begin) / num_records
+    return times
+
+
 def clips_per_cpu_second(
     batches: Iterable[dict[str, np.ndarray]], num_batches: int, batch_size: int
 ) -> tuple[float, float, float]:
@@ -282,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--batch", type=int, default=32)
     add("--batches", type=int, default=40, help="of ours to count")
     add("--usual-batches", type=int, default=6, help="of the usual loader")
+    add("--records", type=int, default=2000, help="to read without decoding")
     add("--keep", type=pathlib.Path, help="folder to keep the clips in")
     args = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
@@ -291,6 +312,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, form in FORMS.items():
             results = measure(args, form, form_folder(pathlib.Path(folder), name))
             print_rows(name, results)
+            dataset = form_folder(pathlib.Path(folder), name) / "dataset/clips/1.0.0"
+            for order, milliseconds in reading_times(dataset, args.records).items():
+                print(f"  {f'a record, {order}':40}{milliseconds:8.2f} ms")
             ours = results["tfavmae"][0]
             for loader, (per_core, _, _) in results.items():
                 if loader != "tfavmae":

@@ -6,20 +6,19 @@
 
 reads what the first command kept, without TensorFlow, in two ways:
 
-- `torchaudio`: the usual loader of WAV and JPEG files with torchaudio's filter banks, as
-  in the papers' code.
-- `torchcodec`: the films themselves, whose frames and audio torchcodec decodes as they
-  are asked for, and torchaudio's filter banks.
+- `torchaudio`: the usual loader of WAV and JPEG files with torchaudio's filter banks,
+  as in the papers' code.
+- `torchcodec`: the films themselves, whose frames and audio torchcodec decodes when
+  they are asked for, and torchaudio's filter banks.
 
 Both give float32 filter banks `(1024, 128)` and frames of 224 pixels, and both are read
-by a `torch.utils.data.DataLoader`: without workers for the clips per second of processor
+by a `torch.utils.data.DataLoader`: without workers for clips per second of processor
 time, and with `--workers` for clips per second of wall time.
 """
 
 import argparse
 import pathlib
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -256,9 +256,7 @@ def read_record(file: Any, offset: Any, buffer_size: Any) -> Any:
     nothing = ops.TensorDataset(
         components=[zero, tf.constant(b"")], output_shapes=[[], []]
     )
-    first = ops.ConcatenateDataset(
-        input_dataset=first, another_dataset=nothing, **pair
-    )
+    first = ops.ConcatenateDataset(input_dataset=first, another_dataset=nothing, **pair)
     first = ops.TakeDataset(input_dataset=first, count=1, **pair)
     return ops.DatasetToSingleElement(dataset=first, **pair)[1]
 
