@@ -41,9 +41,10 @@ def build(folder, name, runner=None, beam_options=None, **options):
 
 
 def examples(builder) -> dict[str, set[bytes]]:
+    # Protocol buffers write the features of an example in another order in each process.
     return {
         split: {
-            record
+            tf.train.Example.FromString(record).SerializeToString(deterministic=True)
             for path in builder.data_path.glob(f"*-{split}.tfrecord*")
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
         }
