@@ -41,7 +41,7 @@ def build(folder, name, runner=None, beam_options=None, **options):
 
 
 def examples(builder) -> dict[str, set[bytes]]:
-    # Protocol buffers write the features of an example in another order in each process.
+    # Each process has its own order in which it writes the features of an example.
     return {
         split: {
             tf.train.Example.FromString(record).SerializeToString(deterministic=True)
