@@ -13,6 +13,7 @@ number of threads.
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import tempfile
@@ -223,6 +224,26 @@ def our_batches(
     return split.training_batches(spec, batch_size, seed=0).as_numpy_iterator()
 
 
+def reading_times(dataset: pathlib.Path, num_records: int) -> dict[str, float]:
+    """Milliseconds of processor time for a record, in the file's order and by index."""
+    import tensorflow as tf
+
+    from tfavmae.data.index import RecordReader
+    from tfavmae.data.pipeline import open_split
+
+    index = open_split(str(dataset), "train").index
+    rows = np.random.default_rng(0).integers(len(index), size=num_records)
+    by_index = tf.data.Dataset.from_tensor_slices(rows).map(RecordReader(index).read)
+    in_order = tf.data.TFRecordDataset(list(index.files)).repeat().take(num_records)
+    times = {}
+    for name, records in (("in order", in_order), ("by index", by_index)):
+        begin = time.process_time()
+        # A sum, so that neither pays for handing records to Python.
+        int(records.reduce(0, lambda total, x: total + tf.strings.length(x)))
+        times[name] = 1000 * (time.process_time() - begin) / num_records
+    return times
+
+
 def clips_per_cpu_second(
     batches: Iterable[dict[str, np.ndarray]], num_batches: int, batch_size: int
 ) -> tuple[float, float, float]:
@@ -241,12 +262,18 @@ def clips_per_cpu_second(
     return clips / cpu, clips / clock, size / batch_size
 
 
+def form_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The folder of one of `FORMS` below that of `--keep`."""
+    return folder / name.partition(",")[0].lower()
+
+
 def measure(
     args: argparse.Namespace, form: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, tuple[float, float, float]]:
     """Figures of `clips_per_cpu_second` by loader, ours last."""
     clips = decode_films(folder / "films", args.distinct, form["stored_rate"])
-    store_loose(folder / "loose", clips, args.clips)
+    if not (folder / "loose").exists():
+        store_loose(folder / "loose", clips, args.clips)
     dataset = store_dataset(folder / "dataset", clips, args.clips)
     results = {}
     for name, banks in (
@@ -260,6 +287,13 @@ def measure(
     return results
 
 
+def print_rows(name: str, results: dict[str, tuple[float, float, float]]) -> None:
+    """Prints the figures of `clips_per_cpu_second` by loader."""
+    print(f"{name}\n{'':36}{'clips/s/core':>14}{'kB/clip':>10}{'clips/s':>10}")
+    for loader, (per_core, per_second, size) in results.items():
+        print(f"  {loader:34}{per_core:14.1f}{size / 1000:10.0f}{per_second:10.1f}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -268,17 +302,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--batch", type=int, default=32)
     add("--batches", type=int, default=40, help="of ours to count")
     add("--usual-batches", type=int, default=6, help="of the usual loader")
+    add("--records", type=int, default=2000, help="to read without decoding")
+    add("--keep", type=pathlib.Path, help="folder to keep the clips in")
     args = parser.parse_args(arguments)
-    for name, form in FORMS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            results = measure(args, form, pathlib.Path(folder))
-        ours = results["tfavmae"][0]
-        print(f"{name}\n{'':36}{'clips/s/core':>14}{'kB/clip':>10}{'clips/s':>10}")
-        for loader, (per_core, per_second, size) in results.items():
-            print(f"  {loader:34}{per_core:14.1f}{size / 1000:10.0f}{per_second:10.1f}")
-        for loader, (per_core, _, _) in results.items():
-            if loader != "tfavmae":
-                print(f"  {'over ' + loader:40}{ours / per_core:8.1f}x")
+    with contextlib.ExitStack() as stack:
+        folder = args.keep
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        for name, form in FORMS.items():
+            results = measure(args, form, form_folder(pathlib.Path(folder), name))
+            print_rows(name, results)
+            dataset = form_folder(pathlib.Path(folder), name) / "dataset/clips/1.0.0"
+            for order, milliseconds in reading_times(dataset, args.records).items():
+                print(f"  {f'a record, {order}':40}{milliseconds:8.2f} ms")
+            ours = results["tfavmae"][0]
+            for loader, (per_core, _, _) in results.items():
+                if loader != "tfavmae":
+                    print(f"  {'over ' + loader:40}{ours / per_core:8.1f}x")
 
 
 if __name__ == "__main__":

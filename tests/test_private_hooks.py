@@ -217,10 +217,13 @@ def test_a_record_is_read_at_its_offset(tmp_path):
         writer.write(b"second")
     # A record is its bytes, a length of 8 and two checksums of 4.
     read = tf.function(private_hooks.read_record)
-    found = read(path, tf.constant(5 + 16, tf.int64), tf.constant(100, tf.int64))
-    assert found.numpy() == b"second"
-    with pytest.raises(tf.errors.OpError):
-        read(path, tf.constant(3, tf.int64), tf.constant(100, tf.int64))
+    for buffer_size in (0, 3, 100):
+        size = tf.constant(buffer_size, tf.int64)
+        found = read(path, tf.constant(5 + 16, tf.int64), size)
+        assert found.numpy() == b"second"
+        # Damaged, and a file that is not there.
+        assert read(path, tf.constant(3, tf.int64), size).numpy() == b""
+        assert read(path + "s", tf.constant(0, tf.int64), size).numpy() == b""
 
 
 def test_tensors_are_read_by_name_and_shape(tmp_path):

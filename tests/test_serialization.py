@@ -56,7 +56,11 @@ from tfavmae.training.schedules import (
 
 ROOMS = ("layers", "objectives", "models")
 # A program, and what needs an extra that may not be there.
-NOT_IMPORTED = ("tfavmae.__main__", "tfavmae.building.beam")
+NOT_IMPORTED = (
+    "tfavmae.__main__",
+    "tfavmae.building.beam",
+    "tfavmae.building.dask_runner",
+)
 # Bases that nobody makes an object of.
 BASES = (Objective, Contrast, PaperModel)
 

@@ -268,6 +268,8 @@ class RecordReader:
         self._record = tf.constant(index.record)
         self._offset = tf.constant(index.offset)
         self._length = tf.constant(index.length)
+        # A request to a bucket costs more than a copy in memory.
+        self._is_remote = any("://" in file for file in index.files)
 
     def place(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Path of the row's file, and number of the record in it."""
@@ -276,16 +278,10 @@ class RecordReader:
     def read(self, row: tf.Tensor) -> tf.Tensor:
         """The serialized example of a row, a string scalar."""
         file, record = self.place(row)
-        size = self._length[row] + RECORD_OVERHEAD
-        location = tf.data.Dataset.from_tensors((file, self._offset[row], size))
-        # Errors are ignored here, one level above the reader: a reader that cannot open
-        # its file would fail, and be asked for the next record, without end.
-        serialized = (
-            location.map(read_record)
-            .ignore_errors()
-            .concatenate(tf.data.Dataset.from_tensors(tf.constant(b"")))
-        )
-        serialized = serialized.take(1).get_single_element()
+        buffer_size = tf.constant(0, tf.int64)
+        if self._is_remote:
+            buffer_size = self._length[row] + RECORD_OVERHEAD
+        serialized = read_record(file, self._offset[row], buffer_size)
         # No example has 0 bytes, so these stand for a damaged record.
         is_read = tf.strings.length(serialized) > 0
         problem = "the record is damaged or its file is gone"

@@ -283,6 +283,9 @@ def _batches(clips: tf.data.Dataset, batch_size: int, num_steps: int):
     options.deterministic = True
     # Clips are written to their place in the batch: one copy less.
     options.experimental_optimization.map_and_batch_fusion = True
+    # Clips share the cores; dividing one clip's arithmetic as well costs more than it
+    # brings.
+    options.threading.max_intra_op_parallelism = 1
     # Hosts share by position; tf.distribute must not divide the files once more.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     options.experimental_distribute.auto_shard_policy = policy
