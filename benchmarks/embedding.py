@@ -87,7 +87,9 @@ def loop(source: pathlib.Path, path: pathlib.Path, seconds: float) -> None:
     with av.open(str(source)) as film:
         streams = [film.streams.video[0], film.streams.audio[0]]
         packets = [packet for packet in film.demux(streams) if packet.dts is not None]
+        # Of decoding times, the first of which may be negative.
         length = max((one.dts + one.duration) * one.time_base for one in packets)
+        length -= min(one.dts * one.time_base for one in packets)
         times = [(one.stream.index, one.pts, one.dts) for one in packets]
         partial = path.with_suffix(".part.mp4")
         with av.open(str(partial), "w", format="mp4") as copy:

@@ -17,9 +17,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two films, one silent, and a sound."""
+    """Three films, one of them silent, and a sound."""
     folder = tmp_path_factory.mktemp("files")
-    media_files.write_clip(folder / "film.mp4", seconds=2.0)
+    media_files.write_clip(folder / "film.mp4", seconds=1.0)
+    other = media_files.sine(900.0)
+    media_files.write_clip(folder / "other.mp4", seconds=1.0, sound=other)
     media_files.write_clip(folder / "silent.mp4", seconds=1.0, audio=None)
     media_files.write_clip(folder / "tone.wav", seconds=1.0)
     return folder

@@ -135,6 +135,7 @@ def test_texts_do_not_depend_on_their_neighbours(run):
     assert run.embed_text([]).shape == (0, 12)
 
 
+@pytest.mark.slow
 def test_words_find_places_in_files(folder, run, cli, tmp_path, monkeypatch):
     """Ordered by the cosine similarity of the words and of what is heard and seen."""
     pytest.importorskip("lancedb")
