@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -44,10 +45,11 @@ def table_errors(address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, KeyError, pa.ArrowException) as error:
         if is_disk_full(error):
             raise disk_error(OSError(errno.ENOSPC, ""), address) from error
-        first = " ".join(str(error).split())[:200]
+        # Without the place in Lance's own sources.
+        said = re.sub(r",? /\S+\.rs:\d+(:\d+)?", "", " ".join(str(error).split()))
         raise UserError(
             f"{address}: the index cannot be read or written, it may be damaged: "
-            f"{first}. Move it away and run `tfavmae index` again."
+            f"{said[:200]}. Move it away and run `tfavmae index` again."
         ) from error
 
 
