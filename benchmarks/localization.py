@@ -2,7 +2,7 @@
 
     python benchmarks/localization.py --runs runs/reproduction
     python benchmarks/localization.py --workdir runs/localization
-    python benchmarks/localization.py --workdir runs/localization --only cav_mae/contrast
+    python benchmarks/localization.py --num-steps 800 --only cav_mae/contrast
 
 With `--runs`, the finished runs of `reproduce.py` are measured on their own clips, and
 nothing is written there. Otherwise the same recipe is trained on clips with smaller

@@ -105,9 +105,8 @@ def _remove(store: "VectorStore", paths: list[str]) -> None:
     if not found:
         raise UserError(f"{store.address}: has nothing of {', '.join(paths)}")
     store.remove(found)
-    print(
-        f"{_counted(len(found), 'file')} taken out of {store.address}; the files are untouched"
-    )
+    taken = _counted(len(found), "file")
+    print(f"{taken} taken out of {store.address}; the files are untouched")
 
 
 def _finish(store: "VectorStore", done: "Indexed") -> None:
