@@ -2,6 +2,7 @@
 
     python benchmarks/localization.py --runs runs/reproduction
     python benchmarks/localization.py --workdir runs/localization
+    python benchmarks/localization.py --num-steps 800 --only cav_mae/contrast
 
 With `--runs`, the finished runs of `reproduce.py` are measured on their own clips, and
 nothing is written there. Otherwise the same recipe is trained on clips with smaller
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--runs", type=pathlib.Path, help="workdir of reproduce.py, to measure its runs"
     )
     add("--num-steps", type=int, default=NUM_STEPS)
+    add("--only", choices=NAMES, help="this run alone; default: both")
     add("--json", type=pathlib.Path, metavar="FILE", help="also write the figures")
     args = parser.parse_args(argv)
     try:
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _finished(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Figures of the runs that `reproduce.py` has left."""
-    for name in NAMES:
+    for name in _names(args):
         for seed in range(args.seeds):
             folders = args.runs.glob(
                 f"runs/{name.replace('/', '_')}_{seed}_*/model.keras"
@@ -95,7 +97,7 @@ def _trained(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         config=builder, data_dir=args.workdir / "data"
     ).download_and_prepare()
     runs = experiments_lib.experiments(args.num_steps, 1, with_digits=False)
-    for name in NAMES:
+    for name in _names(args):
         for seed in range(args.seeds):
             values = experiments_lib.config_of(runs[name], runs, seed, args.workdir)
             values["data"]["dataset"] = f"sounding_shapes/{builder.name}"
@@ -105,6 +107,10 @@ def _trained(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if not (folder / "model.keras").exists():
                 experiment.run(config_lib.from_dict(values), folder, progress=False)
             yield _measured(name, seed, folder, args.workdir / "data")
+
+
+def _names(args: argparse.Namespace) -> Sequence[str]:
+    return [args.only] if args.only else NAMES
 
 
 def _measured(

@@ -12,7 +12,6 @@ its windows and of running the model on as many.
 """
 
 import argparse
-import itertools
 import pathlib
 import tempfile
 import time
@@ -123,48 +122,24 @@ def indexing_figures(workdir: str, films: str) -> dict[str, float]:
     Returns:
         Seconds by name, and `ratio`: those of the first two over the third.
     """
-    from tfavmae.building.decoding import WINDOWS, probe_files
-    from tfavmae.building.worker_pool import WorkerPool
-    from tfavmae.media import decode
-    from tfavmae.tasks import forward, indexing, media, search, trained
-    from tfavmae_datasets.clip_folder.listing import cut
+    from embedding import decode_windows, run_model
+
+    from tfavmae.tasks import indexing, media, search, trained
 
     run = trained.load(workdir)
-    cutting, files = run.cutting(), media.find_files([films])
-    seconds, stored_as = cutting.window_seconds, vars(run.stored_as)
-    started, num_windows = time.monotonic(), 0
-    with WorkerPool() as pool:
-        lengths = [x.value for x in probe_files(pool, [f.path for f in files])]
-        requests = [
-            (str(file.path), list(cut(info.duration_seconds, seconds)), stored_as)
-            for file, info in zip(files, lengths, strict=True)
-            if info is not None
-        ]
-        for answers in pool.streams(WINDOWS, requests, decode.Clip):
-            num_windows += sum(one.reason is None for one in answers)
-    figures = {"decode_seconds": time.monotonic() - started}
-    size = min(run.config.data.batch_size, 32)
-    batch = run.noise_batch(size)
-    names = ["audio_embedding", "video_embedding"]
-    num_batches = -(-num_windows // size)
-    batches = itertools.repeat(batch, 1 + num_batches)
-    steps = forward.forward_batches(run.run.model, batches, names)
-    next(steps)  # traces it
-    started = time.monotonic()
-    for _ in steps:
-        pass
-    figures["model_seconds"] = time.monotonic() - started
+    decoding, num_windows = decode_windows(run, media.find_files([films]))
+    figures = {
+        "windows": num_windows,
+        "decode_seconds": decoding,
+        "model_seconds": run_model(run, num_windows),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        store = search.open_or_create(f"{folder}/index", run, cutting)
+        store = search.open_or_create(f"{folder}/index", run, run.cutting())
         started = time.monotonic()
         indexing.add(store, run, indexing.plan(store, [films]))
         figures["index_seconds"] = time.monotonic() - started
     alone = figures["decode_seconds"] + figures["model_seconds"]
-    return {
-        **figures,
-        "windows": num_windows,
-        "ratio": alone / figures["index_seconds"],
-    }
+    return {**figures, "ratio": alone / figures["index_seconds"]}
 
 
 def main() -> None:

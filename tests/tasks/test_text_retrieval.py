@@ -9,7 +9,7 @@ import text_sets
 import tfavmae
 from tfavmae import cli as command_line
 from tfavmae.errors import UserError
-from tfavmae.tasks import text_retrieval
+from tfavmae.tasks import search, text_retrieval
 
 # --- By hand ---
 
@@ -133,6 +133,33 @@ def test_texts_do_not_depend_on_their_neighbours(run):
     for i, text in enumerate(texts):
         np.testing.assert_allclose(run.embed_text([text])[0], together[i], atol=1e-5)
     assert run.embed_text([]).shape == (0, 12)
+
+
+@pytest.mark.slow
+def test_words_find_places_in_files(folder, run, cli, tmp_path, monkeypatch):
+    """Ordered by the cosine similarity of the words and of what is heard and seen."""
+    pytest.importorskip("lancedb")
+    monkeypatch.setenv("COLUMNS", "300")
+    index, words = tmp_path / "index", "a low tone, dark"
+    where = ("--workdir", folder / "run", "--index", index, "--split", "test")
+    done = cli("index", tmp_path / "clips", *where)
+    assert done.status == 0 and "10 files added" in done.out, done
+    done = cli("search", "--index", index, "--query", words, "--top", 4)
+    assert done.status == 0, done
+    assert f"their audio and video beside the text of {words}" in done.out
+    store = search.open_index(str(index), run)
+    hits, _, _ = search.find(store, search.query_vector(run, words), top=20)
+    (asked,) = run.embed_text([words])
+    asked /= np.linalg.norm(asked)
+    expected = {
+        file: asked @ store.vectors_at(file, 0.0)["fused"] for file in store.files()
+    }
+    assert [hit.file for hit in hits] == sorted(expected, key=expected.get)[::-1]
+    shown = [line for line in done.out.splitlines() if ".mp4" in line or ".wav" in line]
+    assert len(shown) == 4 and all(
+        f"{expected[hit.file]:.3f}" in line and hit.file in line
+        for line, hit in zip(shown, hits, strict=False)
+    )
 
 
 def test_an_empty_text_is_refused(run):

@@ -106,7 +106,8 @@ def _remove(store: "VectorStore", paths: list[str]) -> None:
     if not found:
         raise UserError(f"{store.address}: has nothing of {', '.join(paths)}")
     store.remove(found)
-    print(f"{_files(len(found))} taken out of {store.address}; the files are untouched")
+    taken = _counted(len(found), "file")
+    print(f"{taken} taken out of {store.address}; the files are untouched")
 
 
 def _finish(store: "VectorStore", done: "Indexed") -> None:
@@ -119,15 +120,15 @@ def _finish(store: "VectorStore", done: "Indexed") -> None:
             f"finds {made.recall:.1%} of the ten nearest"
         )
     parts = [
-        f"{_files(done.num_added)} added ({done.num_windows:,} windows read)",
+        f"{_counted(done.num_added, 'file')} added "
+        f"({_counted(done.num_windows, 'window')} read)",
         f"{done.num_unchanged:,} unchanged",
         f"{done.num_removed:,} removed",
     ]
-    print(
-        f"{store.address}: {', '.join(parts)}; {store.num_windows():,} windows in all"
-    )
+    in_all = _counted(store.num_windows(), "window")
+    print(f"{store.address}: {', '.join(parts)}; {in_all} in all")
     print(f"search them with: tfavmae search --index {store.address} --query FILE")
 
 
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

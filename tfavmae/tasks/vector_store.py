@@ -7,17 +7,16 @@ as a whole or not at all.
 
 import contextlib
 import dataclasses
-import errno
 import json
 import pathlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfavmae.errors import UserError
-from tfavmae.files import disk_error, exclusive, is_disk_full
+from tfavmae.files import exclusive
+from tfavmae.tasks.lance import connect, is_remote, table_errors
 from tfavmae.tasks.vector_rows import FileState, schema_of
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class VectorStore:
 
     def __init__(self, address: str, table: Any) -> None:
         self.address, self._table = address, table
-        with _damage(address):
+        with table_errors(address):
             self.facts = _facts_of(address, table.schema.metadata or {})
         self.sizes: dict[str, int] = self.facts["sizes"]
 
@@ -88,7 +87,7 @@ class VectorStore:
 
     def refresh(self) -> None:
         """Takes note of what other processes have written."""
-        with _damage(self.address):
+        with table_errors(self.address):
             self._table.checkout_latest()
 
     def files(self) -> dict[str, FileState]:
@@ -107,7 +106,7 @@ class VectorStore:
 
     def num_windows(self) -> int:
         """Windows in the index."""
-        with _damage(self.address):
+        with table_errors(self.address):
             return self._table.count_rows("window >= 0")
 
     def search(
@@ -131,7 +130,7 @@ class VectorStore:
         else:
             query = query.nprobes(approximation.probes).refine_factor(_REFINE)
         names = ["file", "start_seconds", "end_seconds", "content", "_distance"]
-        with _damage(self.address):
+        with table_errors(self.address):
             found = query.select(names).to_arrow().to_pydict()
         rows = zip(*(found[name] for name in names), strict=True)
         return [
@@ -145,7 +144,7 @@ class VectorStore:
         Args:
             file: its path.
         """
-        with _damage(self.address):
+        with table_errors(self.address):
             query = self._table.search().where(f"file = {_quoted(file)}").limit(None)
             names = [field.name for field in schema_of(self.sizes)]
             return query.select(names).to_arrow().sort_by("window")
@@ -171,7 +170,7 @@ class VectorStore:
 
     def count(self, column: str) -> int:
         """Windows that have a vector in a column."""
-        with _damage(self.address):
+        with table_errors(self.address):
             return self._table.count_rows(f"{column} IS NOT NULL")
 
     def approximation(self, column: str) -> Approximation | None:
@@ -181,7 +180,7 @@ class VectorStore:
         return Approximation(**json.loads(text)) if text else None
 
     def _columns(self, names: Sequence[str]) -> list[list[Any]]:
-        with _damage(self.address):
+        with table_errors(self.address):
             query = self._table.search().select(list(names)).limit(None)
             found = query.to_arrow()
         return [found[name].to_pylist() for name in names]
@@ -206,7 +205,7 @@ class VectorStore:
         with self.writing():
             known = set(self._columns(["file"])[0])
             self._delete(sorted(known.intersection(files)))
-            with _damage(self.address):
+            with table_errors(self.address):
                 self._table.add(rows)
 
     def remove(self, files: Iterable[str]) -> None:
@@ -217,7 +216,7 @@ class VectorStore:
     def _delete(self, files: list[str]) -> None:
         for first in range(0, len(files), 500):
             names = ", ".join(map(_quoted, files[first : first + 500]))
-            with _damage(self.address):
+            with table_errors(self.address):
                 self._table.delete(f"file IN ({names})")
 
     @contextlib.contextmanager
@@ -237,7 +236,7 @@ class VectorStore:
 
     def tidy(self) -> None:
         """Merges small files of the table, and what is new into approximate indexes."""
-        with self.writing(), _damage(self.address):
+        with self.writing(), table_errors(self.address):
             self._table.optimize()
 
     def approximate(self, threshold: int = EXACT_BELOW) -> dict[str, Approximation]:
@@ -267,7 +266,7 @@ class VectorStore:
                 sample_rate=64,
                 max_iterations=20,
             )
-            with self.writing(), _damage(self.address):
+            with self.writing(), table_errors(self.address):
                 self._table.create_index(column, config=kind)
             made[column] = self._measure(column, count)
         return made
@@ -284,13 +283,13 @@ class VectorStore:
                 break
         measured = Approximation(probes, recall, count)
         text = json.dumps(dataclasses.asdict(measured))
-        with self.writing(), _damage(self.address):
+        with self.writing(), table_errors(self.address):
             update = {"path": column, "metadata": {_META.decode(): text}}
             self._table.update_field_metadata(update)
         return measured
 
     def _sample(self, column: str) -> list[np.ndarray]:
-        with _damage(self.address):
+        with table_errors(self.address):
             count = self._table.count_rows()
             offsets = np.linspace(0, count - 1, min(_NUM_MEASURED, count)).astype(int)
             query = self._table.take_offsets(offsets.tolist()).select([column])
@@ -306,7 +305,7 @@ class VectorStore:
             query = query.bypass_vector_index()
         else:
             query = query.nprobes(probes).refine_factor(_REFINE)
-        with _damage(self.address):
+        with table_errors(self.address):
             found = query.select(["_rowid", "_distance"]).to_arrow()
         return set(found["_rowid"].to_pylist()[1:])
 
@@ -330,8 +329,8 @@ def create(address: str, facts: dict[str, Any], sizes: dict[str, int]) -> Vector
         if not is_remote(address):
             lock = pathlib.Path(address) / "write.lock"
             stack.enter_context(exclusive(lock, "indexing", wait=True))
-        with _damage(address):
-            database = _connect(address)
+        with table_errors(address):
+            database = connect(address)
             empty = pa.Table.from_pylist([], schema=schema)
             table = database.create_table(_TABLE, empty, exist_ok=True)
     return VectorStore(address, table)
@@ -341,8 +340,8 @@ def exists(address: str) -> bool:
     """Whether there is an index, or what is left of one."""
     if not is_remote(address):
         return (pathlib.Path(address) / f"{_TABLE}.lance").exists()
-    with _damage(address):
-        return _TABLE in _connect(address).table_names()
+    with table_errors(address):
+        return _TABLE in connect(address).table_names()
 
 
 def open_store(address: str) -> VectorStore:
@@ -356,25 +355,9 @@ def open_store(address: str) -> VectorStore:
             f"{address}: no index here; make one with `tfavmae index FOLDER --workdir "
             f"RUN --index {address}`"
         )
-    with _damage(address):
-        table = _connect(address).open_table(_TABLE)
+    with table_errors(address):
+        table = connect(address).open_table(_TABLE)
     return VectorStore(address, table)
-
-
-def is_remote(address: str) -> bool:
-    """Whether an index is not in a directory of this machine."""
-    return "://" in address
-
-
-def _connect(address: str) -> Any:
-    try:
-        import lancedb
-    except ImportError as error:
-        raise UserError(
-            "An index needs LanceDB, which is not installed. Install it with: "
-            "pip install 'tfavmae[search]'"
-        ) from error
-    return lancedb.connect(address)
 
 
 def _facts_of(address: str, metadata: dict[bytes, bytes]) -> dict[str, Any]:
@@ -385,43 +368,6 @@ def _facts_of(address: str, metadata: dict[bytes, bytes]) -> dict[str, Any]:
             f"tfavmae; this one reads {FORMAT}. Index the files again, elsewhere."
         )
     return facts
-
-
-@contextlib.contextmanager
-def _damage(address: str) -> Iterator[None]:
-    """Turns an error of LanceDB into one line."""
-    import pyarrow as pa
-
-    try:
-        with _without_other_datasets():
-            yield
-    except UserError:
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError, pa.ArrowException) as error:
-        if is_disk_full(error):
-            raise disk_error(OSError(errno.ENOSPC, ""), address) from error
-        first = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{address}: the index cannot be read or written, it may be damaged: "
-            f"{first}. Move it away and run `tfavmae index` again."
-        ) from error
-
-
-@contextlib.contextmanager
-def _without_other_datasets() -> Iterator[None]:
-    """Hides a loaded module `datasets`, which LanceDB (0.40) takes for Hugging Face's.
-
-    A folder of this name beside a script is a module, as in a checkout of ours.
-    """
-    other = sys.modules.get("datasets")
-    if other is None or hasattr(other, "Dataset"):
-        yield
-        return
-    del sys.modules["datasets"]
-    try:
-        yield
-    finally:
-        sys.modules["datasets"] = other
 
 
 def _quoted(text: str) -> str:
