@@ -101,7 +101,7 @@ test-wheel: $(VENV)/.installed ## sdist and wheel, tried in an empty environment
 
 docs: $(VENV_DOCS)/.installed ## the site, into site/; a broken link or anchor is an error
 	@NO_MKDOCS_2_WARNING=1 $(QUIET) $(VENV_DOCS)/bin/python -m mkdocs build --quiet --strict $(ARGS)
-	@echo "open site/index.html"
+	@echo "see it, with its search: python -m http.server --directory site"
 
 docs-deploy: $(VENV_DOCS)/.installed ## the site, to the branch gh-pages of origin
 	@NO_MKDOCS_2_WARNING=1 $(QUIET) $(VENV_DOCS)/bin/python -m mkdocs gh-deploy --strict $(ARGS)
