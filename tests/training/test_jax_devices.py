@@ -178,8 +178,8 @@ def start(process, address, *arguments, **environment):
     environment = {
         **os.environ,
         **JAX,
-        **environment,
         "XLA_FLAGS": JAX["XLA_FLAGS"].replace("count=4", "count=2"),
+        **environment,
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
         "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
         "KERAS_DISTRIBUTION_PROCESS_ID": str(process),
@@ -237,3 +237,13 @@ def test_a_run_on_four_devices(strategy, tones, tmp_path):
         np.testing.assert_allclose(four["weights"][path], weight, atol=1e-5)
     assert four["sessions"] == [0, 4]
     assert four["loaded"] == alone["loaded"]
+
+
+@pytest.mark.slow
+def test_bytes_between_two_processes():
+    """Those of the sockets are those of `benchmarks/scaling.py`."""
+    one = {"XLA_FLAGS": JAX["XLA_FLAGS"].replace("count=4", "count=1")}
+    for found in both(FOLDER / "jax_traffic.py", "data_parallel", **one):
+        # More: headers of messages, and gradients of a second view's tokenizers.
+        typical = np.median(found["received"])
+        assert found["modelled"] < typical < 1.06 * found["modelled"]
