@@ -2,11 +2,12 @@
 
 Run as `KERAS_BACKEND=jax python jax_traffic.py STRATEGY` in each process, with one
 device and the variables of `jax_devices.connect`. Prints JSON: bytes received in each
-step, and those of the arrays that `benchmarks/scaling.py` counts.
+step, those of the arrays that `benchmarks/scaling.py` counts, and tokenizers' weights.
 """
 
 import itertools
 import json
+import math
 import os
 import pathlib
 import socket
@@ -82,6 +83,11 @@ def main(name):
     found = {
         "received": [b - a for a, b in itertools.pairwise(totals)],
         "modelled": sum(x.sent(2) for part in passes for x in part.values()),
+        "tokenizers": sum(
+            math.prod(v.shape)
+            for v in model.trainable_variables
+            if "tokenizer" in v.path
+        ),
     }
     print("RESULT", json.dumps(found))
 
