@@ -244,6 +244,6 @@ def test_bytes_between_two_processes():
     """Those of the sockets are those of `benchmarks/scaling.py`."""
     one = {"XLA_FLAGS": JAX["XLA_FLAGS"].replace("count=4", "count=1")}
     for found in both(FOLDER / "jax_traffic.py", "data_parallel", **one):
-        # The gradients of tokenizers are summed for each view; and messages have headers.
+        # Gradients of tokenizers are summed for each view; messages have headers.
         expected = found["modelled"] + 4 * found["tokenizers"]
         assert expected < np.median(found["received"]) < 1.02 * expected
