@@ -28,7 +28,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import step_time
 
 from tfavmae.models import flops
-from tfavmae.private_hooks import shapes_only
 
 GIGA = 1e9
 
@@ -117,9 +116,7 @@ class Work:
 
 def work_of(preset: str) -> Work:
     """Counts the `Work` of a preset; a step is traced but not computed."""
-    with shapes_only():
-        model = step_time.build(preset, "float32")
-    return work_of_model(model)
+    return work_of_model(step_time.build_to_count(preset, "float32"))
 
 
 def work_of_model(model: keras.Model) -> Work:

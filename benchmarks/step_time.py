@@ -9,6 +9,7 @@ TensorFlow is not installed.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import math
@@ -67,6 +68,20 @@ def build(
     if remat:
         rematerialize_blocks(model, remat)
     return model
+
+
+def build_to_count(
+    preset: str,
+    precision: str,
+    options: Iterable[tuple[str, Any]] | dict[str, Any] = (),
+) -> keras.Model:
+    """A model for `flops.training_flops`; without values on JAX.
+
+    TensorFlow's gradients reach nothing but variables.
+    """
+    is_jax = keras.backend.backend() == "jax"
+    with shapes_only() if is_jax else contextlib.nullcontext():
+        return build(preset, precision, options)
 
 
 def compile_model(model: keras.Model, precision: str) -> None:
@@ -299,8 +314,7 @@ def measure(preset: str, batch_size: int, args: argparse.Namespace) -> dict[str,
         "first_step_s": first,
         "peak_memory": peak_memory(),
     }
-    with shapes_only():
-        traced = build(preset, args.precision, options)
+    traced = build_to_count(preset, args.precision, options)
     forward, training = flops.training_flops(traced)
     rate = MatmulRate(flops.training_products(traced, batch_size))
     found = []

@@ -80,7 +80,9 @@ def test_many_devices_are_one_for_every_objective(case, optimizer):
     check(results)
 
 
-@pytest.mark.parametrize("strategy", sorted(jax_devices.NAMES))
+@pytest.mark.parametrize(
+    "strategy", ["data_parallel", pytest.param("fsdp", marks=pytest.mark.slow)]
+)
 def test_collectives_of_a_step(strategy):
     """A step carries gradients, embeddings, single numbers, and weights with `fsdp`."""
     found = result_of(FOLDER / "jax_collectives.py", strategy, 2)
@@ -176,8 +178,8 @@ def start(process, address, *arguments, **environment):
     environment = {
         **os.environ,
         **JAX,
-        **environment,
         "XLA_FLAGS": JAX["XLA_FLAGS"].replace("count=4", "count=2"),
+        **environment,
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
         "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
         "KERAS_DISTRIBUTION_PROCESS_ID": str(process),
@@ -235,3 +237,13 @@ def test_a_run_on_four_devices(strategy, tones, tmp_path):
         np.testing.assert_allclose(four["weights"][path], weight, atol=1e-5)
     assert four["sessions"] == [0, 4]
     assert four["loaded"] == alone["loaded"]
+
+
+@pytest.mark.slow
+def test_bytes_between_two_processes():
+    """Those of the sockets are those of `benchmarks/scaling.py`."""
+    one = {"XLA_FLAGS": JAX["XLA_FLAGS"].replace("count=4", "count=1")}
+    for found in both(FOLDER / "jax_traffic.py", "data_parallel", **one):
+        # Gradients of tokenizers are summed for each view; messages have headers.
+        expected = found["modelled"] + 4 * found["tokenizers"]
+        assert expected < np.median(found["received"]) < 1.02 * expected
