@@ -1,8 +1,8 @@
 """Beam's DaskRunner with what a build of TFDS needs beyond it (extra `beam`).
 
-As run with Beam 2.77, that runner computes nothing but the last transform of a pipeline,
-fails at `Read`, gives each consumer of a transform all of its outputs, drops what a
-`DoFn` emits at the end of a bundle, and leaves reshuffled elements where they are. The
+With Beam 2.77, that runner computes nothing but the last transform of a pipeline, fails
+at `Read`, gives each consumer of a transform all of its outputs, drops what a `DoFn`
+emits at the end of a bundle, and leaves reshuffled elements where they are. The
 translation here does all five; it takes windows to be global, as those of a build are.
 It can go when Beam's does them.
 """
