@@ -144,8 +144,7 @@ class NumpyFilterBanks:
         self.banks = mel_banks(num_bins, RATE, 512).astype(np.float32)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        # torchaudio itself is faster (4 ms a clip against 8), but would bring PyTorch
-        # along; docs/data_figures.md states both.
+        # torchaudio itself is faster, but would bring PyTorch along: torch_input.py.
         frames = np.lib.stride_tricks.sliding_window_view(waveform, 400)[::160]
         frames = frames - frames.mean(axis=1, keepdims=True)
         previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)

@@ -1,6 +1,6 @@
 """Yardstick: loaders of PyTorch for the clips of `input_pipeline.py`.
 
-    pip install torch torchaudio torchcodec keras pillow  # and FFmpeg's libraries
+    pip install torch torchaudio torchcodec keras pillow pyyaml  # and FFmpeg
     python benchmarks/input_pipeline.py --keep FOLDER
     KERAS_BACKEND=torch python benchmarks/torch_input.py FOLDER
 

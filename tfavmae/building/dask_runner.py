@@ -1,11 +1,10 @@
 """Beam's DaskRunner with what a build of TFDS needs beyond it (extra `beam`).
 
-Read in Beam 2.77 (`apache_beam/runners/dask`): that runner computes nothing but the
-last transform of a pipeline, has no `Read`, gives each consumer of a transform all of
-its outputs, drops what a `DoFn` emits at the end of a bundle, computes a side input
-anew in every task, and leaves reshuffled elements where they are. The translation here
-does all six; it takes windows to be global, as those of a build are. It can go when
-Beam's does them.
+With Beam 2.77, that runner computes nothing but the last transform of a pipeline, fails
+at `Read`, gives each consumer of a transform all of its outputs, drops what a `DoFn`
+emits at the end of a bundle, and leaves reshuffled elements where they are. The
+translation here does all five; it takes windows to be global, as those of a build are.
+It can go when Beam's does them.
 """
 
 import dataclasses
@@ -48,7 +47,16 @@ class DaskRunner(dask_runner.DaskRunner):
         pipeline.visit(translation)
         # Everything is computed, also what nothing reads: writing is such a transform.
         ends = [part.map_partitions(_discard) for part in translation.bags.values()]
-        return dask_runner.DaskRunnerResult(client, client.compute(ends))
+        return _Result(client, client.compute(ends))
+
+
+class _Result(dask_runner.DaskRunnerResult):
+    def wait_until_finish(self, duration: int | None = None) -> str:
+        try:
+            return super().wait_until_finish(duration)
+        finally:
+            # Else it would look for a cluster that has gone, and complain.
+            self.client.close()
 
 
 class _Translation(PipelineVisitor):
