@@ -49,7 +49,7 @@ def test_a_wrong_number_of_workers_is_refused(cli, tmp_path, name, num_workers):
     done = cli(*command, "--workers", num_workers)
     assert done.status == 2 and done.err == (
         "tfavmae: error: `num_workers` (--workers) must be at least 1; received "
-        f"{num_workers}.\n"
+        f"{num_workers}\n"
     )
     assert not state_of(tmp_path)
 

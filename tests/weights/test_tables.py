@@ -22,7 +22,7 @@ from tfavmae.weights import (
     video_mae,
     vit,
 )
-from tfavmae.weights.rules import load_weights
+from tfavmae.weights.rules import Rule, convolution, load_weights
 
 SIZES = {"hidden_dim": 24, "num_heads": 3, "mlp_dim": 40, "num_layers": 2}
 DECODER = {"hidden_dim": 12, "num_heads": 2, "mlp_dim": 20, "num_layers": 1}
@@ -115,6 +115,14 @@ def test_export_is_the_way_back(case):
     assert sorted(exported) == sorted(weights)
     for name, x in weights.items():
         np.testing.assert_array_equal(exported[name], x, err_msg=name)
+
+
+def test_patches_of_another_size_are_refused_on_the_way_back():
+    kernel = convolution((2, 3, 1, 0), (16, 16), 3)
+    rule = Rule("kernel", "tokenizer/kernel", kernel)
+    assert rule.undo(np.zeros((16 * 16 * 3, 4))).shape == (4, 3, 16, 16)
+    with pytest.raises(UserError, match=r"shape \(192, 4\).* --names ours"):
+        rule.undo(np.zeros((8 * 8 * 3, 4)))
 
 
 def test_what_cannot_be_undone_is_said():

@@ -109,14 +109,20 @@ class Rule(NamedTuple):
         """The foreign array of ours.
 
         Raises:
-            UserError: the transform cannot be undone.
+            UserError: the transform cannot be undone, or not for this size.
         """
         if self.parts > 1 and self.join == "beside":
             array = np.split(array, self.parts, axis=-1)[self.part]
         if self.transform in (as_is, np.transpose):
             return self.transform(array)
         if isinstance(self.transform, Layout):
-            return self.transform.write(array)
+            try:
+                return self.transform.write(array)
+            except ValueError as error:
+                raise UserError(
+                    f"{self.address} has the shape {array.shape}, which its authors' "
+                    "code does not have; export it with --names ours, or --to hf."
+                ) from error
         raise UserError(
             f"{self.address} has no form of its authors; export it with --names "
             "ours, or --to hf."
