@@ -79,13 +79,12 @@ def test_a_dropped_clip_finds_places_that_play_and_ask_again(
     page.close()
 
 
-def test_words_without_a_text_model_are_refused_on_the_page(chromium, address):
+def test_words_are_not_asked_for_without_a_text_model(chromium, address):
     page = browser.Visit(chromium, address, browser.DESKTOP).page
-    words = page.get_by_label("or words")
-    words.fill("a dog barks")
-    words.press("Enter")
-    page.get_by_text("words need a text model").wait_for()
-    assert page.locator(".hit").count() == 0
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.locator("#said").get_by_text("Drop a file.", exact=True).wait_for()
+    assert page.get_by_label("or words").count() == 0
+    assert page.get_by_role("radio", name="text").count() == 0
     page.close()
 
 

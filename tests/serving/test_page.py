@@ -66,6 +66,19 @@ def test_a_dropped_clip_shows_its_map_and_its_neighbours(
     page.close()
 
 
+def test_a_sound_has_neighbours_and_no_map(chromium, address, folder):
+    visit = browser.Visit(chromium, address, browser.DESKTOP)
+    page = visit.page
+    write_clip(folder / "tone.wav", seconds=1.0)
+    page.set_input_files("#file", str(folder / "tone.wav"))
+    page.locator("#nearest li").first.wait_for()
+    assert page.locator("#status").inner_text() == ""
+    assert page.locator("#heat").is_hidden()
+    assert page.locator("#preview audio").count() == 1
+    assert not visit.errors
+    page.close()
+
+
 def test_a_damaged_clip_is_refused_on_the_page(chromium, address, folder):
     page = browser.Visit(chromium, address, browser.DESKTOP).page
     (folder / "cut.mp4").write_bytes((folder / "film.mp4").read_bytes()[:3000])

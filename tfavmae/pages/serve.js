@@ -93,7 +93,8 @@ async function show(file) {
       showClasses(answer);
       if (answer.num_windows > 1) $("windows").textContent = `mean of ${answer.num_windows} windows`;
     }
-    if (can.includes("similarity")) {
+    const hasBoth = !/^(audio|image)\//.test(file.type);
+    if (can.includes("similarity") && hasBoth) {
       const answer = await ask("similarity", file);
       if (!isLast()) return;
       showHeat(answer.windows || []);

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfavmae.errors import UserError
+from tfavmae.models.text_aligned import TextAlignedModel
 from tfavmae.report import clip_files
 from tfavmae.report.found_clips import FRAME_RATE, clips_at
 from tfavmae.tasks import search
@@ -100,13 +101,23 @@ class _Searcher:
     top: int
     folder: pathlib.Path
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether one can search with words."""
+        return isinstance(self.trained.run.model, TextAlignedModel)
+
+    @property
+    def invitation(self) -> str:
+        """What to do first."""
+        return f"Drop a file{', or type words' if self.knows_words else ''}."
+
     def by_query(
         self, file: str | None, words: str, by: str, among: str
     ) -> tuple[str, list[dict[str, Any]]]:
         """Searches with a file, or else with words: what to say, and the hits."""
         asked = file or words.strip()
         if not asked:
-            return "Drop a file, or type words.", []
+            return self.invitation, []
         return self._answer(lambda: search.query_vector(self.trained, asked), by, among)
 
     def by_hit(
@@ -163,9 +174,12 @@ def _page(searcher: _Searcher) -> Any:
                     type="filepath",
                     height=140,
                 )
-                words = gr.Textbox(label="or words", max_lines=1)
+                words = gr.Textbox(
+                    label="or words", max_lines=1, visible=searcher.knows_words
+                )
+                text = ["text"] if searcher.knows_words else []
                 by = gr.Radio(
-                    ["all", "audio", "video", "both", "text"],
+                    ["all", "audio", "video", "both", *text],
                     value="all",
                     label="Compare of it",
                 )
@@ -176,7 +190,7 @@ def _page(searcher: _Searcher) -> Any:
                 )
                 button = gr.Button("Search", variant="primary")
             with gr.Column(scale=3, min_width=280):
-                said = gr.Markdown("Drop a file, or type words.", elem_id="said")
+                said = gr.Markdown(searcher.invitation, elem_id="said")
 
                 @gr.render(inputs=hits)
                 def show(found: list[dict[str, Any]]) -> None:
