@@ -1,7 +1,6 @@
 """What every test may use."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("COLUMNS", "80")
 
-import filelock
 import hypothesis
 import pytest
 
@@ -84,18 +82,9 @@ sys.meta_path.insert(0, _Refuse())
 
 @pytest.fixture(scope="session")
 def quick_demo(tmp_path_factory):
-    """The folder of a demo on a toy scale: data, four runs, an export, a report.
-
-    The workers of one run of the tests make it once; each has a copy of its own.
-    """
+    """The folder of a demo on a toy scale: data, four runs, an export, a report."""
     from tfavmae.cli import main
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    with filelock.FileLock(shared / "demo.lock"):
-        if not (shared / "demo" / "report.html").exists():
-            assert main(["demo", "--quick", "--workdir", str(shared / "demo")]) == 0
     folder = tmp_path_factory.mktemp("demo") / "runs"
-    shutil.copytree(shared / "demo", folder)
+    assert main(["demo", "--quick", "--workdir", str(folder)]) == 0
     return folder

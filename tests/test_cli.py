@@ -426,6 +426,7 @@ def test_export_does_not_replace_a_version_unasked(quick_demo, cli):
     assert done.status == 0 and "classify_encoded" in done.out, done
 
 
+@pytest.mark.slow
 def test_the_demo_on_own_videos(cli, tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()

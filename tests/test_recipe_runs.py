@@ -174,7 +174,14 @@ RETRIEVAL = [
 
 
 @pytest.mark.parametrize(
-    "recipe, rows, split", RETRIEVAL, ids=[f"{x[0][8:-5]} {x[1]}" for x in RETRIEVAL]
+    "recipe, rows, split",
+    [
+        # The first and the last have two models and two ways to measure between them.
+        pytest.param(*x, id=f"{x[0][8:-5]} {x[1]}", marks=marks)
+        for x, marks in zip(
+            RETRIEVAL, [(), *[pytest.mark.slow] * (len(RETRIEVAL) - 2), ()], strict=True
+        )
+    ],
 )
 def test_two_steps_of_a_recipe_for_retrieval_and_its_figures(
     recipe, rows, split, dummy_data, tmp_path

@@ -33,7 +33,10 @@ def step_time():
     return module
 
 
-@pytest.mark.parametrize("options", [["--profile"], ["--remat=elementwise"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--profile"], pytest.param(["--remat=elementwise"], marks=pytest.mark.slow)],
+)
 def test_the_table_on_jax_without_tensorflow(options, fresh_python):
     out = fresh_python(
         "import runpy, sys\n"

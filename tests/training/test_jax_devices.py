@@ -80,9 +80,8 @@ def test_many_devices_are_one_for_every_objective(case, optimizer):
     check(results)
 
 
-@pytest.mark.parametrize(
-    "strategy", ["data_parallel", pytest.param("fsdp", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["data_parallel", "fsdp"])
 def test_collectives_of_a_step(strategy):
     """A step carries gradients, embeddings, single numbers, and weights with `fsdp`."""
     found = result_of(FOLDER / "jax_collectives.py", strategy, 2)
