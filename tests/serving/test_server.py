@@ -1,5 +1,6 @@
 """The local server: TF Serving's protocol, files, metrics and the page."""
 
+import asyncio
 import base64
 import io
 import json
@@ -12,7 +13,7 @@ from media_files import sine, write_clip
 from starlette.testclient import TestClient
 
 from tfavmae.serving.app import Service
-from tfavmae.serving.limits import Limits
+from tfavmae.serving.limits import Limited, Limits
 from tfavmae.serving.versions import find_models
 
 
@@ -434,6 +435,31 @@ def test_an_answer_has_a_time_limit(tmp_path):
         reply = server.post("/v1/models/slow:predict", json=body)
         assert "not answered within 0.3 s" in error_of(reply, 504)
         assert server.get("/healthz").is_success
+
+
+def test_a_refused_body_is_read_before_the_answer():
+    """A connection that is closed with bytes unread takes the answer with it."""
+    parts = [{"type": "http.request", "body": b"1234", "more_body": True}] * 3
+    parts.append({"type": "http.request", "body": b"", "more_body": False})
+    events = []
+
+    async def receive():
+        events.append("part")
+        return parts[len(events) - 1]
+
+    async def send(message):
+        events.append(message.get("status", message["type"]))
+
+    async def ask(headers):
+        limited = Limited(None, Limits(max_requests=0))
+        scope = {"type": "http", "method": "POST", "headers": headers}
+        await limited(scope, receive, send)
+
+    asyncio.run(ask([]))
+    assert events == ["part"] * 4 + [429, "http.response.body"]
+    events.clear()
+    asyncio.run(ask([(b"expect", b"100-continue")]))
+    assert events == [429, "http.response.body"]
 
 
 def test_nothing_is_left_of_a_request(exported, clip, tmp_path, monkeypatch):

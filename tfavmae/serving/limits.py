@@ -4,6 +4,7 @@ Each limit that is reached is answered, with the status that says which it was.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tfavmae.serving.protocol import RequestError
+
+_DISCARD_SECONDS = 5.0  # for what a refused client still sends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Limited:
                     429, f"Busy with {self.num_running} requests; try again later."
                 )
         except RequestError as error:
+            await request.discard()
             await request.refuse(error)
             return
         self.num_running += 1
@@ -135,6 +139,18 @@ class _Request:
         """Passes a part of the answer on."""
         self._has_begun = True
         await self._send(message)
+
+    async def discard(self) -> None:
+        """Reads what is still arriving of the body, for a while.
+
+        A connection that is closed before takes the answer with it.
+        """
+        if b"expect" in self._headers:
+            return  # the client sends nothing before it is told to
+        with contextlib.suppress(RequestError, TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while (await self.receive()).get("more_body"):
+                    pass
 
     async def refuse(self, error: RequestError) -> None:
         """Answers with an error, unless another answer has begun."""

@@ -6,6 +6,7 @@ connection, answers every request whose headers it has read, and ends.
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -89,6 +90,10 @@ async def _serve(
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
+            # Else a collection walks all of TensorFlow every few seconds, and no
+            # request is answered for half a second.
+            gc.collect()
+            gc.freeze()
             on_ready()
         await task
     finally:
