@@ -20,7 +20,9 @@ SLOW_MODELS = {
     "audio": lambda: small_models.classifier("mavil", "audio"),
     "video": lambda: small_models.classifier("av_mae", "video"),
     "mbt": small_models.mbt,
-    "sync classifier": lambda: small_models.classifier("cav_mae_sync"),
+    "sync classifier": lambda: small_models.classifier(
+        "cav_mae_sync", **small_models.MODELS["cav_mae_sync"]
+    ),
     "mavil classifier": lambda: small_models.classifier("mavil"),
     "av_mae": lambda: small_models.pretraining("av_mae"),
     "av_mae_inpainting": lambda: small_models.pretraining("av_mae_inpainting"),
@@ -39,7 +41,7 @@ SLOW_MODELS = {
 
 
 WITH_DECODER = {
-    *("av_mae", "av_mae_inpainting", "av_siam", "cav_mae_sync"),
+    *("av_mae", "av_mae_inpainting", "av_siam"),
     *("mavil", "student", "one mask"),
 }
 

@@ -26,7 +26,12 @@ _TOLERANCE = 1e-4  # float32 does not hold 0.9
 
 
 def can_reconstruct(model: keras.Model) -> bool:
-    """Whether a model has a decoder that predicts each modality from itself."""
+    """Whether a model has a decoder that predicts each modality from itself.
+
+    CAV-MAE Sync does so by pairs of a segment and a frame, not by clips.
+    """
+    if getattr(model, "num_pairs", 1) > 1:
+        return False
     asked = [name for x in getattr(model, "objectives", ()) for name in x.requires]
     return getattr(model, "decoder", None) is not None and "reconstruction" in asked
 
