@@ -81,6 +81,15 @@ sys.meta_path.insert(0, _Refuse())
 
 
 @pytest.fixture(scope="session")
+def chromium():
+    """A browser without a window."""
+    import browser
+
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def quick_demo(tmp_path_factory):
     """The folder of a demo on a toy scale: data, four runs, an export, a report."""
     from tfavmae.cli import main

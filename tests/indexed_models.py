@@ -5,6 +5,7 @@ import types
 import small_models
 
 from tfavmae.config import experiment as config_lib
+from tfavmae.tasks import indexing, search
 from tfavmae.tasks.trained import Trained
 
 CLIP_SECONDS = 1.0
@@ -31,3 +32,10 @@ def trained(seed=0, clip_seconds=CLIP_SECONDS, stored=()):
         labels=None,
     )
     return Trained(run, config_lib.from_dict(values))
+
+
+def index(model, folder, address):
+    """The files of a folder in an index, a window for each clip of the model."""
+    store = search.open_or_create(str(address), model, model.cutting())
+    indexing.add(store, model, indexing.plan(store, [folder]))
+    return store

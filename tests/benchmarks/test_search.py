@@ -4,11 +4,12 @@ import importlib.util
 import pathlib
 
 import numpy as np
+import optional
 import pytest
 
 PATH = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "search.py"
 
-pytest.importorskip("lancedb")
+optional.need("lancedb")
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,15 @@ import socket
 import indexed_models
 import media_files
 import numpy as np
+import optional
 import pytest
 
 from tfavmae.commands import trained as commands_trained
 from tfavmae.report import clip_files, found_clips
 from tfavmae.report.contents import Clip
-from tfavmae.tasks import search, trained
+from tfavmae.tasks import trained
 
-pytest.importorskip("lancedb")
+optional.need("lancedb")
 
 
 @pytest.fixture(autouse=True)
@@ -158,15 +159,13 @@ def test_a_clip_becomes_a_file_that_plays(tmp_path):
 
 def test_the_page_answers(files, tmp_path):
     """Through the client of gradio: search with a file, with words, and from a hit."""
-    pytest.importorskip("gradio")
+    optional.need("gradio")
     from gradio_client import Client, handle_file
 
     from tfavmae.report import search_page
-    from tfavmae.tasks import indexing
 
     model = indexed_models.trained(0)
-    store = search.open_or_create(str(tmp_path / "index"), model, model.cutting())
-    indexing.add(store, model, indexing.plan(store, [files]))
+    store = indexed_models.index(model, files, tmp_path / "index")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import optional
 import pytest
 import served_models
 
@@ -39,7 +40,7 @@ def test_what_cannot_be_served_is_one_line(cli, tmp_path, words, message):
 
 
 def test_an_index_of_another_run_is_refused(cli, tmp_path):
-    pytest.importorskip("lancedb")
+    optional.need("lancedb")
     facts = {"model": "runs/other", "fingerprint": "of another"}
     vector_store.create(str(tmp_path / "index"), facts, {"audio": 4})
     served_models.save(tmp_path / "ears" / "1")

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import optional
 import pytest
 import small_models as small
 import text_sets
@@ -45,7 +46,7 @@ def test_a_modality_is_embedded_by_itself():
 
 
 def test_the_text_encoder_is_kerashubs_roberta():
-    hub = pytest.importorskip("keras_hub")
+    hub = optional.need("keras_hub")
     model = text_model()
     backbone = hub.models.RobertaBackbone(
         *(len(VOCABULARY.tokens), 1, 2, 8, 12), dropout=0.0, max_sequence_length=20

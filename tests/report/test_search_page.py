@@ -5,13 +5,13 @@ import socket
 import browser
 import indexed_models
 import media_files
+import optional
 import pytest
 
 from tfavmae.report import search_page
-from tfavmae.tasks import indexing, search
 
-pytest.importorskip("gradio", reason="needs gradio: pip install 'tfavmae[search]'")
-pytest.importorskip("lancedb", reason="needs LanceDB: pip install 'tfavmae[search]'")
+optional.need("gradio")
+optional.need("lancedb")
 pytestmark = pytest.mark.slow
 
 
@@ -28,18 +28,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def address(folder, chromium, tmp_path_factory):
     """Of the page of an index of these files, by a model that knows no words."""
-    where = str(tmp_path_factory.mktemp("index") / "index")
     model = indexed_models.trained(0)
-    store = search.open_or_create(where, model, model.cutting())
-    indexing.add(store, model, indexing.plan(store, [folder]))
+    where = tmp_path_factory.mktemp("index") / "index"
+    store = indexed_models.index(model, folder, where)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

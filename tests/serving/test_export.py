@@ -122,6 +122,16 @@ def test_verification_notices_an_answer_too_many(classifier, exported, answers_h
         verify_export(exported, classifier, make_batch())
 
 
+def test_one_bin_of_silence_is_not_a_wrong_target():
+    wanted = np.zeros((1, 4, 25), "float32")
+    silent, shifted = wanted.copy(), wanted + 3e-4
+    silent[0, 0, 0] = 3e-4
+    compare = verification.difference
+    assert compare("reconstruct/audio_target", silent, wanted) == pytest.approx(3e-5)
+    assert compare("reconstruct/audio_target", shifted, wanted) == pytest.approx(3e-4)
+    assert compare("reconstruct/prediction", silent, wanted) == pytest.approx(3e-4)
+
+
 def test_what_stops_the_fresh_process_is_quoted(classifier, exported, monkeypatch):
     def stopped(command, **options):
         return subprocess.CompletedProcess(command, 1, "", "Traceback\nwhy\n")

@@ -4,13 +4,14 @@ import types
 
 import indexed_models
 import numpy as np
+import optional
 import pytest
 from media_files import write_clip
 
 from tfavmae.serving.neighbours import Neighbours
-from tfavmae.tasks import indexing, search
+from tfavmae.tasks import search
 
-pytest.importorskip("lancedb")
+optional.need("lancedb")
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,7 @@ def index(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
     write_clip(folder / "film.mp4", seconds=2.0)
     write_clip(folder / "silent.mp4", seconds=1.0, audio=None)
-    store = search.open_or_create(str(folder / "index"), model, model.cutting())
-    indexing.add(store, model, indexing.plan(store, [folder]))
+    indexed_models.index(model, folder, folder / "index")
     return folder / "index"
 
 

@@ -2,15 +2,16 @@
 
 import browser
 import indexed_models
+import optional
 import pytest
 from media_files import write_clip
 
 from tfavmae.serving import run_card
 from tfavmae.serving.export import export
 from tfavmae.serving.local import local_server
-from tfavmae.tasks import indexing, search
+from tfavmae.tasks import search
 
-pytest.importorskip("lancedb")
+optional.need("lancedb")
 pytestmark = pytest.mark.slow
 
 
@@ -21,18 +22,11 @@ def folder(tmp_path_factory):
     write_clip(folder / "film.mp4", seconds=2.0)
     write_clip(folder / "other.mp4", seconds=1.0)
     model = indexed_models.trained(0)
-    store = search.open_or_create(str(folder / "index"), model, model.cutting())
-    indexing.add(store, model, indexing.plan(store, [folder]))
+    indexed_models.index(model, folder, folder / "index")
     card = {"model_card.json": {"fingerprint": search.fingerprint(model)}}
     form = run_card.form_of(model)
     export(model.run.model, folder / "export" / "ears", form=form, card=card)
     return folder
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 import indexed_models
 import media_files
 import numpy as np
+import optional
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from tfavmae.errors import UserError
 from tfavmae.tasks import indexing, media, search, vector_rows, vector_store
 from tfavmae.tasks.windows import Cutting
 
-pytest.importorskip("lancedb")
+optional.need("lancedb")
 
 
 @pytest.fixture(scope="module")

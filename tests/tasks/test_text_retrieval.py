@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import optional
 import pytest
 import text_sets
 
@@ -138,7 +139,7 @@ def test_texts_do_not_depend_on_their_neighbours(run):
 @pytest.mark.slow
 def test_words_find_places_in_files(folder, run, cli, tmp_path, monkeypatch):
     """Ordered by the cosine similarity of the words and of what is heard and seen."""
-    pytest.importorskip("lancedb")
+    optional.need("lancedb")
     monkeypatch.setenv("COLUMNS", "300")
     index, words = tmp_path / "index", "a low tone, dark"
     where = ("--workdir", folder / "run", "--index", index, "--split", "test")
@@ -225,7 +226,7 @@ def test_a_run_that_continues_ends_with_the_same_weights(folder, cli):
 
 @pytest.mark.slow
 def test_a_preset_of_kerashub_gives_sizes_weights_and_vocabulary(folder, cli):
-    hub = pytest.importorskip("keras_hub")
+    hub = optional.need("keras_hub")
     vocabulary = text_sets.small_vocabulary()
     backbone = hub.models.RobertaBackbone(
         *(len(vocabulary.tokens), 2, 2, 8, 12), max_sequence_length=24

@@ -90,8 +90,8 @@ def export(
         raise UserError("The model must return logits or embeddings to be served.")
     if with_decoder and signatures[-1].name != "reconstruct":
         raise UserError(
-            "with_decoder (--with-decoder): the model has no decoder that predicts "
-            "what is masked; export a pretraining run that reconstructs."
+            "with_decoder (--with-decoder): the model has no decoder that predicts, "
+            "clip by clip, what is masked; export a pretraining run that does."
         )
     texts = assets_of(model, signatures, form, labels, card)
     if isinstance(weights, str):

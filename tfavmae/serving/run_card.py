@@ -112,5 +112,5 @@ def files_of(
     text += f"\n## Served weights\n\n{weights}"
     text += f": {cost}.\n" if cost else ".\n"
     content = {"name": name, **task, "data": run.data, "served": served}
-    content["fingerprint"] = search.fingerprint(loaded)
+    content["fingerprint"] = search.fingerprint(loaded)  # that of its indexes
     return {"model_card.json": content, "model_card.md": text}

@@ -100,7 +100,7 @@ def verify_export(
         for key, value in _on_one_scale(wanted).items():
             # Flags as numbers.
             value = value.astype("float32")
-            differences[key] = _difference(key, answers.pop(key), value)
+            differences[key] = difference(key, answers.pop(key), value)
             # Not `>`: it would be False for NaN.
             if not differences[key] <= tolerance * max(1.0, np.abs(value).max()):
                 failures.append(f"{key} by {differences[key]:.2g}")
@@ -112,7 +112,7 @@ def verify_export(
     return Verification(pathlib.Path(path), differences, tolerance)
 
 
-def _difference(key: str, answer: np.ndarray, wanted: np.ndarray) -> float:
+def difference(key: str, answer: np.ndarray, wanted: np.ndarray) -> float:
     """The largest one; of targets the root mean square.
 
     A target holds the logarithm of what little power a band of silence has, which is
