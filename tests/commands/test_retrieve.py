@@ -1,6 +1,8 @@
 """`retrieve`: subsets, views and pages; figures that no batch size changes."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ def retrieve(shapes_run, cli):
     def command(*words):
         done = cli("retrieve", "--workdir", shapes_run, *words)
         assert done.status == 0, done
-        return json.loads((shapes_run / "retrieval_validation.json").read_text())
+        (path,) = re.findall(r"^.*/retrieval_.*\.json$", done.out, re.MULTILINE)
+        return json.loads(pathlib.Path(path).read_text())
 
     return command
 
@@ -41,6 +44,20 @@ def test_views_are_averaged(shapes_run, split, retrieve):
     np.testing.assert_allclose(four["video_embedding"], views.mean(1), atol=1e-5)
     assert np.abs(one["video_embedding"] - four["video_embedding"]).max() > 1e-3
     assert retrieve("--views", 4)["num_clips"] == retrieve()["num_clips"]
+
+
+def test_a_part_does_not_replace_the_figures_of_the_whole(
+    shapes_run, retrieve, tmp_path
+):
+    whole = retrieve()
+    ids = tmp_path / "mine.txt"
+    ids.write_text("\n".join(tfavmae.load(shapes_run).open_split().ids()[:9]))
+    parts = [retrieve("--gallery", 3), retrieve("--ids", ids), retrieve("--views", 2)]
+    assert parts[0]["num_clips"] == 3
+    names = ["first_3", "of_mine", "2_views", ""]
+    names = [f"retrieval_{n}_validation.json".replace("__", "_") for n in names]
+    found = [json.loads((shapes_run / name).read_text()) for name in names]
+    assert found == [*parts, whole]
 
 
 def test_the_first_of_each_class(split, retrieve):

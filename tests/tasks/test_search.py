@@ -176,6 +176,30 @@ def test_a_file_that_vanished_is_marked_until_it_is_removed(model, files, tmp_pa
     assert not any(path.endswith("silent.mp4") for path in store.files())
 
 
+def test_files_that_go_or_close_while_they_are_looked_at(
+    model, files, tmp_path, monkeypatch
+):
+    """One vanishes after its folder was listed; another may not be read."""
+    real_list, real_hash = media.list_folder, indexing.content_hash
+
+    def list_and_lose(folder):
+        found = real_list(folder)
+        (files / "silent.mp4").unlink()
+        return found
+
+    def refuse(path):
+        if path.endswith("other.mp4"):
+            raise PermissionError(13, "Permission denied", path)
+        return real_hash(path)
+
+    monkeypatch.setattr(media, "list_folder", list_and_lose)
+    monkeypatch.setattr(indexing, "content_hash", refuse)
+    store, done = update(tmp_path / "index", model, files)
+    names = {os.path.basename(path) for path in store.files()}
+    assert names == {"film.mp4", "other.mp4", "tone's.wav", "broken.mp4"}
+    assert [os.path.basename(path) for path, _ in done.problems] == ["broken.mp4"]
+
+
 def test_an_interrupted_indexing_goes_on(model, files, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_ROWS_OF_A_WRITE", 1)
     real, seen = indexing._rows, []

@@ -112,7 +112,7 @@ def test_captions_are_searched_both_ways(folder, cli):
 
 def test_the_figures_are_those_of_the_embeddings(folder, run):
     split = run.open_split("test")
-    result = text_retrieval.measure(run, split)
+    result = text_retrieval.evaluate(text_retrieval.embed(run, split))
     vectors = run.embed_split(split)
     kept = [i for i, x in enumerate(split.ids()) if int(x[5:]) % 5 != 4]
     numbers = [int(split.ids()[i][5:]) for i in kept]
@@ -126,6 +126,34 @@ def test_the_figures_are_those_of_the_embeddings(folder, run):
         found, vectors["audio_embedding"][kept], np.arange(8), (1, 5, 10)
     )
     assert result.directions["text_to_audio"] == expected
+
+
+def test_a_page_of_captions(folder, run, cli, tmp_path):
+    """Its searches are those of the embeddings, and say which results are right."""
+    page = tmp_path / "page.html"
+    done = cli("retrieve", "--by", "text", "--workdir", folder / "run", "--html", page)
+    assert done.status == 0 and str(page) in done.out, done
+    found = text_retrieval.embed(run, run.open_split("test"))
+    searches = text_retrieval.examples(found, num_queries=2, top=8)
+    names = ["text_to_audio", "audio_to_text", "text_to_video", "video_to_text"]
+    assert [one.direction for one in searches] == [n for n in names for _ in range(2)]
+    unit = found.text_vectors / np.linalg.norm(found.text_vectors, axis=1)[:, None]
+    for one in searches:
+        asked_with, among = one.direction.split("_to_")
+        rows, clips = found.clips[among if asked_with == "text" else asked_with]
+        clips = clips / np.linalg.norm(clips, axis=1)[:, None]
+        if asked_with == "text":
+            expected = clips @ unit[one.query]
+            own = [row == found.owners[one.query] for row in one.results]
+        else:
+            texts = np.isin(found.owners, rows)
+            expected = unit[texts] @ clips[rows == one.query][0]
+            own = [found.owners[text] == one.query for text in one.results]
+        np.testing.assert_allclose(one.similarities, np.sort(expected)[::-1], atol=1e-6)
+        assert one.is_right == own and sum(one.is_right) == 1
+    text = page.read_text()
+    assert text.count('class="said') > 12 and "query: its text" in text
+    assert all(one in text for one in set(found.texts[:1])) and "R@1" in text
 
 
 def test_texts_do_not_depend_on_their_neighbours(run):

@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import functools
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import tables, trained
@@ -15,15 +17,13 @@ from tfavmae.commands.arguments import (
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
-    import pathlib
-
     import numpy as np
 
     from tfavmae.data.pipeline import ClipSplit
     from tfavmae.report.contents import Clip
     from tfavmae.tasks.media import MediaClips
     from tfavmae.tasks.retrieval import RetrievalResult
-    from tfavmae.tasks.text_retrieval import TextRetrievalResult
+    from tfavmae.tasks.text_retrieval import Captioned, TextRetrievalResult
     from tfavmae.tasks.trained import Trained
 
 _TOP = 5
@@ -121,8 +121,10 @@ def run(
             return _search(args, loaded, split, vectors, clips)
     with Progress(is_shown=len(vectors["example_index"]) >= _MANY) as progress:
         result = retrieval.evaluate(vectors, files=split.files(), progress=progress)
-    tables.write_npz(trained.path_of(loaded, "embeddings", split, ".npz"), vectors)
-    trained.report(loaded, result, "retrieval", split, rows)
+    name = _subset(args)
+    path = trained.path_of(loaded, f"embeddings{name}", split, ".npz")
+    tables.write_npz(path, vectors)
+    trained.report(loaded, result, f"retrieval{name}", split, rows)
     if args.html:
         print(_page(args.html, loaded, split, vectors, result))
     return result
@@ -133,14 +135,51 @@ def _measure_text(args: argparse.Namespace) -> "TextRetrievalResult":
     from tfavmae.tasks import text_retrieval
 
     args.views = None if args.views == 1 else args.views
-    without = ["query", "top", "html", "views"]
+    without = ["query", "top", "views"]
     refuse(args, without, "--by text, which measures captions")
     loaded = trained.load(args)
     split = loaded.open_split(args.split)
     rows = _gallery(args, split)
-    result = text_retrieval.measure(loaded, split, rows)
-    trained.report(loaded, result, "retrieval_text", split, rows)
+    found = text_retrieval.embed(loaded, split, rows)
+    result = text_retrieval.evaluate(found)
+    trained.report(loaded, result, f"retrieval_text{_subset(args)}", split, rows)
+    if args.html:
+        print(_caption_page(args.html, loaded, split, found, result))
     return result
+
+
+def _caption_page(
+    path: str,
+    loaded: "Trained",
+    split: "ClipSplit",
+    found: "Captioned",
+    result: "TextRetrievalResult",
+) -> "pathlib.Path":
+    """Writes the page of a measurement by captions, with searches of both ways."""
+    from tfavmae.report import answers
+    from tfavmae.report.stored_clips import stored_clip
+    from tfavmae.tasks import text_retrieval
+
+    @functools.cache  # a page holds the sound of the same clip once
+    def clip(row: int) -> "Clip":
+        return stored_clip(split, row)
+
+    shown = {"text": found.texts.__getitem__, "audio": clip, "video": clip}
+    searches = []
+    for one in text_retrieval.examples(found):
+        asked_with, among = one.direction.split("_to_")
+        searches.append(
+            answers.Captioned(
+                shown[asked_with](one.query),
+                asked_with,
+                among,
+                [shown[among](x) for x in one.results],
+                one.similarities,
+                one.is_right,
+            )
+        )
+    model = str(loaded.run.workdir)
+    return answers.write_captions(path, searches, model, result)
 
 
 def _gallery(args: argparse.Namespace, split: "ClipSplit") -> "np.ndarray | None":
@@ -152,6 +191,20 @@ def _gallery(args: argparse.Namespace, split: "ClipSplit") -> "np.ndarray | None
     if args.per_class:
         return subsets.of_each_class(split, args.per_class)
     return subsets.of_ids(split, args.ids) if args.ids else None
+
+
+def _subset(args: argparse.Namespace) -> str:
+    """What sets the files of a measurement apart from those of the whole split's."""
+    parts = []
+    if args.gallery:
+        parts.append(f"_first_{args.gallery}")
+    if args.per_class:
+        parts.append(f"_{args.per_class}_per_class")
+    if args.ids:
+        parts.append(f"_of_{pathlib.Path(args.ids).stem}")
+    if (args.views or 1) > 1:
+        parts.append(f"_{args.views}_views")
+    return "".join(parts)
 
 
 def _page(

@@ -8,13 +8,14 @@ from typing import Any
 
 from tfavmae.pages import rendering
 from tfavmae.report import sections
-from tfavmae.report.cards import AudioLibrary, make_card
+from tfavmae.report.cards import AudioLibrary, Card, make_card
 from tfavmae.report.contents import Clip, Report
 from tfavmae.report.curves import error_chart
 from tfavmae.report.reconstructions import Reconstruction
 from tfavmae.tasks.localization import LocalizationResult
 from tfavmae.tasks.reconstruction import ReconstructionResult
 from tfavmae.tasks.results import Result
+from tfavmae.tasks.text_retrieval import TextRetrievalResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,27 @@ class Found:
     among: str
     results: list[Clip]
     similarities: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioned:
+    """A caption and the clips that it found, or a clip and the captions.
+
+    Args:
+        query: the caption, or the clip.
+        asked_with: of the query, `text` or a modality.
+        among: what it was compared with, the same.
+        results: clips or captions, best first.
+        similarities: their cosine similarities to the query.
+        is_right: of each, whether it belongs to the query.
+    """
+
+    query: Clip | str
+    asked_with: str
+    among: str
+    results: Sequence[Clip | str]
+    similarities: list[float]
+    is_right: list[bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +152,41 @@ def write_search(
         )
     title = "What was found"
     return _write(path, title, f"In {gallery}.", "searches", rows, refused, library)
+
+
+def write_captions(
+    path: str | os.PathLike,
+    searches: Sequence[Captioned],
+    model: str,
+    result: TextRetrievalResult,
+) -> pathlib.Path:
+    """Writes a page of searches with captions; arguments as `write_predictions`.
+
+    Args:
+        path: of the page; its folder is made.
+        searches: to show, in this order.
+        model: the run that was measured.
+        result: figures of all searches.
+    """
+    library = AudioLibrary()
+
+    def shown(one: Clip | str) -> Card | str:
+        return one if isinstance(one, str) else make_card(one, library)
+
+    rows = []
+    for one in searches:
+        results = zip(one.results, one.similarities, one.is_right, strict=True)
+        rows.append(
+            {
+                "asked_with": one.asked_with,
+                "among": one.among,
+                "query": shown(one.query),
+                "results": [(shown(x), value, right) for x, value, right in results],
+            }
+        )
+    title, subtitle = "Clips by their captions", f"Embeddings of {model}."
+    figures = [_measured(result)]
+    return _write(path, title, subtitle, "captions", rows, [], library, figures)
 
 
 def write_localization(

@@ -102,13 +102,17 @@ def plan(
     progress = progress or Progress(is_shown=False)
     for number, path in enumerate(files):
         progress("looking at the files", number + 1, len(files), "files")
-        info, before = os.stat(path), known.get(path)
+        before = known.get(path)
+        try:
+            info = os.stat(path)
+        except FileNotFoundError:
+            continue  # since its folder was listed
         size, modified = info.st_size, info.st_mtime_ns
         if before and (before.size_bytes, before.modified_ns) == (size, modified):
             result.wanted[path] = before
             counted += 1
             continue
-        content = content_hash(path)
+        content = _content_of(path)
         result.wanted[path] = FileState(content, size, modified, 0)
         if before and before.content == content and before.num_windows:
             result.copied[path] = path
@@ -122,6 +126,13 @@ def plan(
     below = files_below(store, [path for path in given if path.is_dir()])
     gone = [path for path in below if path not in result.wanted]
     return dataclasses.replace(result, gone=gone, num_unchanged=counted)
+
+
+def _content_of(path: str) -> str:
+    try:
+        return content_hash(path)
+    except OSError:
+        return f"unread:{path}"  # decoding says why
 
 
 def files_below(store: VectorStore, paths: Iterable[str | os.PathLike]) -> list[str]:

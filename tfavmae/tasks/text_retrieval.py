@@ -14,7 +14,7 @@ from tfavmae.tasks import metrics
 from tfavmae.tasks.forward import MODALITIES
 from tfavmae.tasks.metrics import Ranks
 from tfavmae.tasks.results import Result
-from tfavmae.tasks.retrieval import Direction
+from tfavmae.tasks.retrieval import Direction, search
 from tfavmae.tasks.trained import Trained
 
 _BLOCK = 1024
@@ -67,19 +67,55 @@ class TextRetrievalResult(Result):
         return table
 
 
-def measure(
-    run: Trained,
-    split: ClipSplit,
-    rows: np.ndarray | None = None,
-    ks: Sequence[int] = (1, 5, 10),
-) -> TextRetrievalResult:
-    """Measures a run on the captions of a split, in both directions.
+@dataclasses.dataclass(frozen=True)
+class Captioned:
+    """Embeddings of clips and of their captions.
 
     Args:
-        run: fine-tuned on captions; its recipe names those to measure.
+        feature: of the data set that holds the captions.
+        rows: of the split, in rising order.
+        texts: captions of these clips, one clip's after another's.
+        owners: int `(texts,)`, the clip of each caption, a row of the split.
+        text_vectors: float32 `(texts, dim)`.
+        clips: by modality that the model reads, rows of the clips that have it, and
+            their vectors, `(clips,)` and `(clips, dim)`; those without a caption, and
+            modalities that no clip has, are left out.
+    """
+
+    feature: str
+    rows: np.ndarray
+    texts: list[str]
+    owners: np.ndarray
+    text_vectors: np.ndarray
+    clips: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionSearch:
+    """One search, by the caption of a clip or by the clip among all captions.
+
+    Args:
+        direction: such as `text_to_audio`.
+        query: index of the caption, or row of the clip.
+        results: rows of clips, or indices of captions, best first.
+        similarities: cosine similarities of the results.
+        is_right: of each result, whether clip and caption belong together.
+    """
+
+    direction: str
+    query: int
+    results: list[int]
+    similarities: list[float]
+    is_right: list[bool]
+
+
+def embed(run: Trained, split: ClipSplit, rows: np.ndarray | None = None) -> Captioned:
+    """Embeds the clips of a split and their captions.
+
+    Args:
+        run: fine-tuned on captions; its recipe names those to embed.
         split: clips with captions.
         rows: of the split; all by default.
-        ks: lengths of the result lists.
 
     Raises:
         UserError: the model has no text encoder, the split has no such captions, or no
@@ -89,43 +125,94 @@ def measure(
     if feature is None:
         run.embed_text([])  # says that the model has no text
         raise UserError("data.captions must name the captions of the clips")
-    rows = np.arange(split.num_examples) if rows is None else np.asarray(rows)
+    rows = np.arange(split.num_examples) if rows is None else np.sort(rows)
     captions = captions_of(split, feature, rows)
     texts = [text for own in captions for text in own]
     owners = np.repeat(rows, [len(own) for own in captions])
     vectors = run.embed_split(split, indices=rows)
-    text_vectors = run.embed_text(texts)
-    directions: dict[str, Direction] = {}
-    counts: dict[str, int] = {}
+    index, clips = vectors["example_index"], {}
     for modality in (m for m in MODALITIES if f"{m}_embedding" in vectors):
-        has = vectors[f"{modality}_present"] & np.isin(vectors["example_index"], owners)
-        clips = vectors["example_index"][has]
-        if not len(clips):
-            continue
-        usable = np.isin(owners, clips)
-        found = compare(
-            text_vectors[usable],
-            vectors[f"{modality}_embedding"][has],
-            np.searchsorted(clips, owners[usable]),
-            ks,
-        )
-        names = f"text_to_{modality}", f"{modality}_to_text"
-        directions |= dict(zip(names, found, strict=True))
-        counts |= dict(zip(names, (int(usable.sum()), len(clips)), strict=True))
-    if not directions:
+        has = vectors[f"{modality}_present"] & np.isin(index, owners)
+        if has.any():
+            clips[modality] = index[has], vectors[f"{modality}_embedding"][has]
+    if not clips:
         raise UserError(
             f"{split.info.data_dir}: no clip of {split.name} has {feature} and what the"
             " model reads"
         )
-    num_clips = sum(map(bool, captions))
+    return Captioned(feature, rows, texts, owners, run.embed_text(texts), clips)
+
+
+def evaluate(found: Captioned, ks: Sequence[int] = (1, 5, 10)) -> TextRetrievalResult:
+    """Recall of clips by captions, and of captions by clips, for each modality.
+
+    Args:
+        found: of `embed`.
+        ks: lengths of the result lists.
+
+    Raises:
+        UserError: the embeddings are not finite.
+    """
+    directions: dict[str, Direction] = {}
+    counts: dict[str, int] = {}
+    for modality, (clips, vectors) in found.clips.items():
+        usable = np.isin(found.owners, clips)
+        own = np.searchsorted(clips, found.owners[usable])
+        both = compare(found.text_vectors[usable], vectors, own, ks)
+        names = f"text_to_{modality}", f"{modality}_to_text"
+        directions |= dict(zip(names, both, strict=True))
+        counts |= dict(zip(names, (int(usable.sum()), len(clips)), strict=True))
+    num_clips = len(np.unique(found.owners))
     return TextRetrievalResult(
         num_clips=num_clips,
-        num_captions=len(texts),
-        num_left_out=len(rows) - num_clips,
-        captions=feature,
+        num_captions=len(found.texts),
+        num_left_out=len(found.rows) - num_clips,
+        captions=found.feature,
         directions=directions,
         num_queries=counts,
     )
+
+
+def examples(
+    found: Captioned, *, num_queries: int = 3, top: int = 5, seed: int = 0
+) -> list[CaptionSearch]:
+    """Searches with captions and with clips that are drawn at random.
+
+    Args:
+        found: of `embed`.
+        num_queries: of each direction.
+        top: results of each.
+        seed: of the draw.
+    """
+    rng, searches = np.random.default_rng(seed), []
+    for modality, (clips, vectors) in found.clips.items():
+        texts = np.flatnonzero(np.isin(found.owners, clips))
+        for text in rng.permutation(texts)[:num_queries]:
+            order, values = search(found.text_vectors[text], vectors, top)
+            rows = clips[order]
+            is_right = rows == found.owners[text]
+            searches.append(
+                CaptionSearch(
+                    f"text_to_{modality}",
+                    int(text),
+                    rows.tolist(),
+                    values.tolist(),
+                    is_right.tolist(),
+                )
+            )
+        for place in rng.permutation(len(clips))[:num_queries]:
+            order, values = search(vectors[place], found.text_vectors[texts], top)
+            is_right = found.owners[texts[order]] == clips[place]
+            searches.append(
+                CaptionSearch(
+                    f"{modality}_to_text",
+                    int(clips[place]),
+                    texts[order].tolist(),
+                    values.tolist(),
+                    is_right.tolist(),
+                )
+            )
+    return searches
 
 
 def compare(
