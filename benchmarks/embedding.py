@@ -50,12 +50,13 @@ def decode_windows(run: "Trained", files: Sequence["MediaFile"]) -> tuple[float,
     with WorkerPool() as pool:
         lengths = [x.value for x in probe_files(pool, [f.path for f in files])]
         requests = [
-            (str(file.path), list(cut(info.duration_seconds, seconds)), stored_as)
+            ((str(file.path), places, stored_as), len(places))
             for file, info in zip(files, lengths, strict=True)
             if info is not None
+            and (places := list(cut(info.duration_seconds, seconds)))
         ]
-        for answers in pool.streams(WINDOWS, requests, decode.Clip):
-            num_windows += sum(one.reason is None for one in answers)
+        for _, one in pool.streams(WINDOWS, requests, decode.Clip):
+            num_windows += one is not None and one.reason is None
     return time.monotonic() - started, num_windows
 
 

@@ -78,6 +78,23 @@ def test_windows_have_the_vectors_of_their_clips(model, source, kept):
         )
 
 
+def test_several_films_are_read_at_once(model, files):
+    """As each of them alone, whichever is complete first; the parts are told."""
+    found, told = {}, []
+    films = media.find_files([files / "film.mp4", files / "other.mp4"])
+    cutting = model.cutting(1.0, 0.25)
+    for one in model.embed_files(films, cutting, told.append):
+        found[one.file.name] = one
+    assert set(found) == {film.name for film in films}
+    assert told and told == sorted(told) and 0 < told[0] < 2 and told[-1] <= 2
+    for film in films:
+        (alone,) = model.embed_files([film], cutting)
+        assert alone.places == found[film.name].places and len(alone.places) > 8
+        for name, vectors in alone.vectors.items():
+            together = found[film.name].vectors[name]
+            np.testing.assert_allclose(together, vectors, atol=1e-5)
+
+
 def test_what_is_missing_is_said(source, kept):
     store, done = kept
     states = {os.path.basename(k): state for k, state in store.files().items()}

@@ -27,8 +27,10 @@ class Progress:
         self._is_shown, self._unit = is_shown, ""
         self._step: str | None = None
         self._started = self._said = 0.0
-        self._first = self._done = self._total = 0
-        self._said_done = -1
+        self._first: float = 0
+        self._done: float = 0
+        self._said_done: float = -1
+        self._total: float = 0
         self._bar: Any = None
         self._task: Any = None
 
@@ -55,15 +57,15 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def __call__(self, step: str, done: int, total: int, unit: str = "clips") -> None:
+    def __call__(self, step: str, done: float, total: int, unit: str = "clips") -> None:
         """Takes note that `done` of `total` things of a step are done.
 
         Args:
             step: its name; another one begins when another name is given.
-            done, total: of the things.
+            done, total: of the things; a part of one counts as a fraction.
             unit: what they are.
         """
-        now = time.monotonic()
+        now, done = time.monotonic(), round(done, 2)
         if step != self._step:
             self._end_step()
             self._step, self._first, self._unit = step, done, unit

@@ -38,6 +38,7 @@ sys.path[:], limits = json.loads(sys.argv[1])
 from tfavmae.building.worker_pool import serve
 serve(*limits)
 """
+_NUM_AHEAD = 4  # outcomes of a worker: stored clips, which may have megabytes
 # One thread each: the processes are the parallelism.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -121,35 +122,48 @@ class WorkerPool:
 
     def streams(
         self, function: str, items: Iterable, returns: Any = Any
-    ) -> Iterator["Answers"]:
-        """The outcomes of a function that yields many for one item.
+    ) -> Iterator[tuple[int, Outcome | None]]:
+        """The outcomes of a function that yields many for one item, as they come.
 
-        Each worker is busy with an item of its own and some answers ahead of who reads
-        them, so that memory does not grow with the number of answers.
+        Each worker is busy with an item of its own. They are a few outcomes ahead of
+        who reads them, so that memory does not grow with the number of outcomes.
 
         Args:
             function: `"package.module:name"` of a generator function; an exception that
-                it yields is a failure of one answer, one that it raises ends them.
-            items, returns: as of `map`.
+                it yields is a failure of one outcome, one that it raises ends them.
+            items: of pairs: what `messages.pack` takes, and how many outcomes it has at
+                most; a worker that gives more is killed. Drawn as they are needed.
+            returns: as of `map`.
 
         Yields:
-            For each item, in their order, its outcomes; what of them is not read before
-            the next item is left out.
+            The number of an item, and an outcome; None in its place after the last.
+
+        Raises:
+            RuntimeError: as of `map`.
         """
-        window: collections.deque[Answers] = collections.deque()
-        remaining = iter(items)
-        while True:
-            for item in itertools.islice(remaining, self.num_workers - len(window)):
-                answers = Answers(lambda: self._is_closed)
-                self._submit((function, item, returns, answers))
-                window.append(answers)
-            if not window:
-                return
-            answers = window.popleft()
-            try:
-                yield answers
-            finally:
-                answers.drop()
+        ready: queue.Queue[Any] = queue.Queue(_NUM_AHEAD * self.num_workers)
+        remaining, num_open = enumerate(items), 0
+        is_left = threading.Event()
+
+        def is_unread() -> bool:
+            return is_left.is_set() or self._is_closed
+
+        try:
+            while True:
+                free = self.num_workers - num_open
+                for number, (item, most) in itertools.islice(remaining, free):
+                    answers = Answers(number, most, ready, is_unread)
+                    self._submit((function, item, returns, answers))
+                    num_open += 1
+                if not num_open:
+                    return
+                number, outcome = ready.get()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                num_open -= outcome is None
+                yield number, outcome
+        finally:
+            is_left.set()
 
     def _submit(self, task: tuple[Any, ...]) -> None:
         self._tasks.put(task)
@@ -177,7 +191,7 @@ class WorkerPool:
         worker = None
         while (task := self._tasks.get()) is not None and not self._is_closed:
             function, item, returns, future = task
-            if isinstance(future, Answers) and future.is_dropped:
+            if isinstance(future, Answers) and future.is_unread():
                 continue
             try:
                 if worker is None:
@@ -203,51 +217,41 @@ class WorkerPool:
     def _attend_stream(
         worker: "Worker", function: str, item: Any, returns: Any, answers: "Answers"
     ) -> None:
-        for outcome in worker.ask_all(function, item, returns):
-            if not answers.put(outcome):
+        outcomes = worker.ask_all(function, item, returns)
+        for count, outcome in enumerate(outcomes, start=1):
+            if count > answers.most or not answers.put(outcome):
                 worker.kill()  # in the middle of an item that nobody wants any more
-                return
-        answers.end()
+                break
+        answers.put(None)
 
 
+@dataclasses.dataclass(frozen=True)
 class Answers:
-    """The outcomes of one item, handed from a worker's thread to who reads them.
+    """Where a worker's thread puts the outcomes of one item.
 
     Args:
-        is_closed: whether nobody will read any more.
+        number: of the item.
+        most: outcomes that it may have.
+        ready: outcomes of all items, each with the number of its item.
+        is_unread: whether nobody will read any more.
     """
 
-    _NUM_AHEAD = 4  # of a stored clip, which may have megabytes
+    number: int
+    most: int
+    ready: queue.Queue[Any]
+    is_unread: Callable[[], bool]
 
-    def __init__(self, is_closed: Callable[[], bool]) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(self._NUM_AHEAD)
-        self._is_closed, self.is_dropped = is_closed, False
-
-    def put(self, outcome: Any) -> bool:
+    def put(self, outcome: Outcome | BaseException | None) -> bool:
         """Waits for room; returns False if there is no reader left."""
-        while not (self.is_dropped or self._is_closed()):
+        while not self.is_unread():
             with contextlib.suppress(queue.Full):
-                self._queue.put(outcome, timeout=0.1)
+                self.ready.put((self.number, outcome), timeout=0.1)
                 return True
         return False
-
-    def end(self) -> None:
-        """No further outcome will come."""
-        self.put(None)
 
     def set_exception(self, error: BaseException) -> None:
         """Hands an error to the reader."""
         self.put(error)
-
-    def drop(self) -> None:
-        """No further outcome will be read."""
-        self.is_dropped = True
-
-    def __iter__(self) -> Iterator[Outcome]:
-        while (outcome := self._queue.get()) is not None:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield outcome
 
 
 class Worker:

@@ -115,19 +115,24 @@ def _of_files(
     files = media.find_files(args.inputs)
     found, problems = [], []
     with Progress() as progress:
-        for number, one in enumerate(loaded.embed_files(files, cutting)):
+
+        def tell(num_done: float) -> None:
+            progress("embedding", num_done, len(files), "files")
+
+        for one in loaded.embed_files(files, cutting, tell):
             if one.problems and args.strict:
                 raise UserError(f"{one.file.path}: {one.problems[0]}")
             problems += [(str(one.file.path), reason) for reason in one.problems]
             if one.places:
                 found.append(windows.mean_of(one) if args.whole else one)
-            progress("embedding", number + 1, len(files), "files")
     trained.print_skipped(problems)
     if not found:
         path, reason = problems[0]
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{path}: {reason}{others}")
-    return table_of(found)
+    # As they were named, not as they were done.
+    places = {file.name: place for place, file in enumerate(files)}
+    return table_of(sorted(found, key=lambda one: places[one.file.name]))
 
 
 def _print_summary(ids: list[str], vectors: "dict[str, np.ndarray]") -> None:

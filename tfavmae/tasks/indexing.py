@@ -175,10 +175,13 @@ def add(
     files = [media.MediaFile(path, pathlib.Path(path)) for path in todo.embed]
     held: list[tuple[str, Any]] = []
     since = time.monotonic()
-    progress = progress or Progress(is_shown=False)
-    for number, found in enumerate(trained.embed_files(files, cutting_of(store))):
+    show = progress or Progress(is_shown=False)
+
+    def tell(num_done: float) -> None:
+        show("indexing", num_done, len(files), "files")
+
+    for found in trained.embed_files(files, cutting_of(store), tell):
         held += _rows(store, todo, found, done)
-        progress("indexing", number + 1, len(files), "files")
         num_rows = sum(rows.num_rows for _, rows in held)
         is_late = time.monotonic() - since > _SECONDS_OF_A_WRITE
         if num_rows >= _ROWS_OF_A_WRITE or is_late:

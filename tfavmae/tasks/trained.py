@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,19 +194,26 @@ class Trained:
         return windows.Cutting(window_seconds, stride_seconds or window_seconds)
 
     def embed_files(
-        self, files: Iterable[media.MediaFile], cutting: windows.Cutting
+        self,
+        files: Iterable[media.MediaFile],
+        cutting: windows.Cutting,
+        progress: Callable[[float], None] | None = None,
     ) -> Iterator[windows.FileVectors]:
         """Embeds media files window by window; see `windows.embed_files`.
 
         Args:
             files: from `media.find_files`.
             cutting: from `cutting`.
+            progress: is told how many files are done.
         """
-        size = self.config.data.batch_size
-        model, maker = self.run.model, self.clip_maker
-        step = self._embedding_step
         return windows.embed_files(
-            model, maker, files, cutting, batch_size=size, step=step
+            self.run.model,
+            self.clip_maker,
+            files,
+            cutting,
+            batch_size=self.config.data.batch_size,
+            step=self._embedding_step,
+            progress=progress,
         )
 
     @functools.cached_property

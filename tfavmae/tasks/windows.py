@@ -8,8 +8,8 @@ import collections
 import contextlib
 import dataclasses
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -65,15 +65,25 @@ class FileVectors:
     problems: list[str]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Pending:
-    """A file some of whose windows the model has not seen yet."""
+    """A file some of whose windows the model has not seen yet.
+
+    Attributes:
+        file: the file.
+        wanted: start and end in seconds of the windows that it is cut into.
+        num_read: of these, those that a worker has answered.
+        is_read: no further answer will come.
+        places, rows, problems: as of `FileVectors`; `rows` lags behind `places`.
+    """
 
     file: MediaFile
+    wanted: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    num_read: int = 0
+    is_read: bool = False
     places: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     rows: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
-    is_read: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -93,6 +103,7 @@ def embed_files(
     *,
     batch_size: int = _MAX_BATCH,
     step: Any = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Iterator[FileVectors]:
     """Embeds the windows of media files, in memory that does not grow with them.
 
@@ -103,28 +114,34 @@ def embed_files(
         cutting: into windows.
         batch_size: windows that the model takes at once.
         step: of `forward.step_of` with `OUTPUTS`, if it was traced before.
+        progress: is told after each batch how many files are done, with the parts of
+            those that are being read.
 
     Yields:
-        The embeddings of each file, in the order of the files; those of a file that
-        cannot be decoded have a problem and no window.
+        The embeddings of each file, as they are complete, which need not be the order
+        of the files: several are read at once. Those of a file that cannot be decoded
+        have a problem and no window.
     """
-    pending: collections.deque[_Pending] = collections.deque()
-    size = min(batch_size, _MAX_BATCH)
+    pending: list[_Pending] = []
+    owners: collections.deque[_Pending] = collections.deque()
+    size, num_done = min(batch_size, _MAX_BATCH), 0
     present = [f"{modality}_present" for modality in MODALITIES]
     with WorkerPool() as pool:
-        windows = _windows(pool, maker, files, cutting, pending)
+        windows = _windows(pool, maker, files, cutting, pending, owners)
         batches = _batches(windows, size)
         with naming_damage(), contextlib.closing(windows):
-            # Those of the rows that the model has not answered yet, oldest first.
             for found in forward_batches(model, batches, OUTPUTS, present, step):
-                rows = _rows(found)
-                waiting = (p for p in pending for _ in p.places[len(p.rows) :])
-                for owner, row in zip(list(waiting), rows, strict=False):
-                    owner.rows.append(row)
-                while pending and pending[0].is_complete:
-                    yield pending.popleft().finish()
-    while pending:
-        yield pending.popleft().finish()
+                for row in _rows(found):
+                    owners.popleft().rows.append(row)
+                for done in [one for one in pending if one.is_complete]:
+                    pending.remove(done)
+                    num_done += 1
+                    yield done.finish()
+                if progress:
+                    parts = (len(p.rows) / max(len(p.wanted), 1) for p in pending)
+                    progress(num_done + sum(parts))
+    for done in pending:
+        yield done.finish()
 
 
 def _windows(
@@ -132,35 +149,35 @@ def _windows(
     maker: ClipMaker,
     files: Iterable[MediaFile],
     cutting: Cutting,
-    pending: collections.deque[_Pending],
+    pending: list[_Pending],
+    owners: collections.deque[_Pending],
 ) -> Generator[Batch]:
-    """The windows of all files as inputs of the model, without a batch axis."""
+    """The windows of all files as inputs of the model, without a batch axis.
+
+    Args:
+        pool, maker, files, cutting: as of `embed_files`.
+        pending: each file is added to it before it is read.
+        owners: the file of each window is added to it.
+    """
     stored_as = {**dataclasses.asdict(maker.stored_as), "min_seconds": 0.0}
-    requests = _requests(pool, files, cutting, stored_as, pending)
-    for (owner, places), answers in _paired(pool, requests):
-        for place, outcome in zip(places, answers, strict=False):
-            if outcome.reason is not None:
-                part = "" if len(places) == 1 else f" ({place[0]:g}-{place[1]:g} s)"
-                owner.problems.append(outcome.reason + part)
-                continue
-            clip = outcome.value
-            end = min(place[1], place[0] + clip.duration_seconds)
-            owner.places.append((place[0], end))
-            yield _inputs(clip, maker)
-        owner.is_read = True
-
-
-def _paired(pool: WorkerPool, requests: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    """Requests beside the answers to them, though some are sent ahead."""
-    sent: collections.deque[Any] = collections.deque()
-
-    def items() -> Iterator[Any]:
-        for about, request in requests:
-            sent.append(about)
-            yield request
-
-    for answers in pool.streams(WINDOWS, items(), decode.Clip):
-        yield sent.popleft(), answers
+    asked: list[_Pending | None] = []
+    requests = _requests(pool, files, cutting, stored_as, pending, asked)
+    for number, outcome in pool.streams(WINDOWS, requests, decode.Clip):
+        owner = cast(_Pending, asked[number])
+        if outcome is None:
+            owner.is_read, asked[number] = True, None
+            continue
+        place = owner.wanted[owner.num_read]
+        owner.num_read += 1
+        if outcome.reason is not None:
+            of_several = len(owner.wanted) > 1
+            part = f" ({place[0]:g}-{place[1]:g} s)" if of_several else ""
+            owner.problems.append(outcome.reason + part)
+            continue
+        clip = outcome.value
+        owner.places.append((place[0], min(place[1], place[0] + clip.duration_seconds)))
+        owners.append(owner)
+        yield _inputs(clip, maker)
 
 
 def _requests(
@@ -168,9 +185,16 @@ def _requests(
     files: Iterable[MediaFile],
     cutting: Cutting,
     stored_as: dict[str, Any],
-    pending: collections.deque[_Pending],
-) -> Iterator[tuple[Any, Any]]:
-    """What the workers are asked for each file; nothing of one with a bad header."""
+    pending: list[_Pending],
+    asked: list[_Pending | None],
+) -> Iterator[tuple[Any, int]]:
+    """What the workers are asked for each file; nothing of one with a bad header.
+
+    Args:
+        pool, files, cutting, pending: as of `_windows`.
+        stored_as: fields of `decode.DecodeOptions`.
+        asked: the file of each request is added to it.
+    """
     for file in files:
         pending.append(owner := _Pending(file))
         (outcome,) = probe_files(pool, [file.path])
@@ -179,8 +203,10 @@ def _requests(
             owner.is_read = True
             continue
         duration = outcome.value.duration_seconds or 0.0
-        places = list(cut(duration, cutting.window_seconds, cutting.stride_seconds))
-        yield (owner, places), (str(file.path), places, stored_as)
+        seconds, stride = cutting.window_seconds, cutting.stride_seconds
+        owner.wanted = list(cut(duration, seconds, stride))
+        asked.append(owner)
+        yield (str(file.path), owner.wanted, stored_as), len(owner.wanted)
 
 
 def _inputs(clip: decode.Clip, maker: ClipMaker) -> Batch:
