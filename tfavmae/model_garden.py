@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] != "official":
         raise
     raise UserError(
-        "Recipes need Model Garden's configs, which are not installed: pip install"
+        "recipes need Model Garden's configs, which are not installed: pip install"
         " tf-models-official, with a TensorFlow that it has a release for."
     ) from error
 

@@ -154,7 +154,7 @@ def test_classes_of_another_data_set_are_found_by_name(evaluate, folder, tmp_pat
     [
         ("bell,drumm", "no class 'drumm'; did you mean 'drum'?"),
         ("bell,bell", "at least two different classes"),
-        ("bell", "Data set 'bell' was not found"),
+        ("bell", "data set 'bell' was not found"),
     ],
 )
 def test_wrong_classes_are_one_line(classes, complaint, evaluate):

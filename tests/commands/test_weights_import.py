@@ -140,4 +140,4 @@ def test_a_file_is_exported_without_its_data_set(cli, classifier):
     assert (folder / "saved_model.pb").is_file()
     assert "gives the model's answers in a process without tfavmae" in done.out
     done = cli("export", "--from", path, *HEADS, "--weights", "int8")
-    assert done.status == 2 and "Data set 'vggsound/stat' was not found" in done.err
+    assert done.status == 2 and "data set 'vggsound/stat' was not found" in done.err

@@ -51,10 +51,10 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizr.learning_rate=1", "Unknown key optimizr; did you mean 'optimizer'?"),
+        ("optimizr.learning_rate=1", "unknown key optimizr; did you mean 'optimizer'?"),
         (
             "optimizer.betta_1=1",
-            "Unknown key optimizer.betta_1; did you mean 'optimizer.beta_1'?",
+            "unknown key optimizer.betta_1; did you mean 'optimizer.beta_1'?",
         ),
         (
             "optimizer.learning_rate=fast",
@@ -134,7 +134,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         ("data.augment.crop_scale=3", "data.augment: cannot unpack"),
         (
             "data.augment.flip=1",
-            "Unknown key data.augment.flip; known: crop_scale, crop_aspect,",
+            "unknown key data.augment.flip; known: crop_scale, crop_aspect,",
         ),
         ("data.short_video=pad", "data.short_video must be one of hold, loop"),
         ("model.options.a=[1, [2]]", "model.options.a[1] must be a finite number"),

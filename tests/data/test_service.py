@@ -80,7 +80,7 @@ def test_what_is_no_address(split, address):
 
 def test_a_port_that_is_taken(running):
     port = int(running[0].partition(":")[2])
-    with pytest.raises(UserError, match=f"Port {port} cannot be used.*--port"):
+    with pytest.raises(UserError, match=f"port {port} cannot be used.*--port"):
         service.Dispatcher(port=port, host="localhost", trust_network=True)
 
 

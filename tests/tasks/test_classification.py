@@ -116,7 +116,7 @@ def test_a_clip_that_lacks_one_of_two_modalities_counts_by_the_other():
 
 
 def test_nothing_to_evaluate_is_said():
-    with pytest.raises(UserError, match="None of the 2 clips has audio and a 'label'"):
+    with pytest.raises(UserError, match="none of the 2 clips has audio and a 'label'"):
         classification.evaluate(StandIn(), [batch_of(np.eye(2), [-1, -1])])
 
 
@@ -243,7 +243,7 @@ def test_an_action_is_right_where_verb_and_noun_are():
     result.print(console)
     assert "180 clips evaluated, 20 left out" in console.export_text()
     assert set(json.loads(result.to_json())["accuracy"]) == {"verb", "noun", "action"}
-    with pytest.raises(UserError, match="None of the 200 clips has audio and verb"):
+    with pytest.raises(UserError, match="none of the 200 clips has audio and verb"):
         actions.evaluate(TwoHeads(), [batch | {"noun": np.full(200, -1)}])
-    with pytest.raises(UserError, match="A pair has two labels"):
+    with pytest.raises(UserError, match="a pair has two labels"):
         actions.evaluate(TwoHeads(), [batch], labels=["verb"])

@@ -146,7 +146,7 @@ def test_a_search_looks_through_clips_that_lack_the_modality_of_the_query():
     values, index = retrieval.gallery(embeddings, "video")
     assert index.tolist() == [100, 102, 103, 104] and np.isfinite(values).all()
     embeddings["video_present"][:] = False
-    with pytest.raises(UserError, match="None of the 5 clips to search has video"):
+    with pytest.raises(UserError, match="none of the 5 clips to search has video"):
         retrieval.gallery(embeddings, "video")
 
 
@@ -160,7 +160,7 @@ def test_a_model_of_one_modality_is_refused():
 def test_a_split_without_pairs_is_refused():
     embeddings = made_embeddings()
     embeddings["audio_present"][:] = False
-    with pytest.raises(UserError, match="None of the 40 clips has both"):
+    with pytest.raises(UserError, match="none of the 40 clips has both"):
         retrieval.evaluate(embeddings)
 
 

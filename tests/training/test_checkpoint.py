@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(store, trained):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     message = str(error.value)
     assert "\n" not in message
-    assert "Cannot write the checkpoint of step 2" in message
+    assert "cannot write the checkpoint of step 2" in message
     assert "the newest complete one is of step 1" in message
     assert sorted(os.listdir(store.directory)) == ["latest", "step-00000001"]
     assert store.restore(collect_variables(trained))["step"] == 1

@@ -123,7 +123,7 @@ def test_a_peer_that_does_not_answer(environment):
         distribution.make_strategy("multi_worker", peer_timeout_seconds=1.0)
     assert time.monotonic() - begin < 10
     text = str(error.value)
-    assert text.startswith(f"No answer within 1 s from 1 of 1 other workers: {silent}")
+    assert text.startswith(f"no answer within 1 s from 1 of 1 other workers: {silent}")
     assert "Connection refused" in text
     assert "trainer.peer_timeout_seconds" in text
 
@@ -158,7 +158,7 @@ def no_tpu(resolver):
 
 def test_a_tpu_that_is_not_there(environment, monkeypatch):
     address = f"grpc://localhost:{free_port()}"
-    with pytest.raises(UserError, match="The TPU does not answer at localhost:"):
+    with pytest.raises(UserError, match="the TPU does not answer at localhost:"):
         distribution.make_strategy("tpu", address, peer_timeout_seconds=0.5)
     monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", no_tpu)
     message = r"trainer\.tpu=local: no such TPU here \(TPUs not found .* None\.\)"

@@ -189,4 +189,4 @@ def test_workers_that_do_not_share_their_workdir(tones, tmp_path):
     for worker in workers:
         _, err = worker.communicate(timeout=300)
         assert worker.returncode != 0
-        assert "The workers would continue from different steps ([8, 0])" in err
+        assert "the workers would continue from different steps ([8, 0])" in err

@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite(small_config, tmp_path):
     report = json.loads((tmp_path / "nonfinite.json").read_text())
     first, step = report["steps"]
     assert first == step > 1
-    assert f"The loss is not finite at step {step} (" in message
+    assert f"the loss is not finite at step {step} (" in message
     assert f"step-{step - 1:08}" in message
     assert report["terms"]["loss"] in ("nan", "inf")
     (clips,) = report["batches"].values()
@@ -192,7 +192,7 @@ def test_a_step_that_is_not_finite_may_be_skipped(small_config, tmp_path, monkey
         return clips | {"colour": clips["colour"] + bad}
 
     monkeypatch.setattr(toy_data, "_batch", batch)
-    with pytest.raises(UserError, match="The loss is not finite at step 4 "):
+    with pytest.raises(UserError, match="the loss is not finite at step 4 "):
         experiment.run(small_config(), tmp_path / "stop", progress=False)
     config = small_config(**{"trainer.nonfinite": "skip"})
     run = experiment.run(config, tmp_path / "skip", progress=False)
@@ -261,7 +261,7 @@ def test_a_full_disk_at_a_checkpoint(
         patch.setattr(checkpoint, "_flush", full)
         with pytest.raises(UserError) as error:
             experiment.run(small_config(), tmp_path, progress=False)
-    assert "Cannot write the checkpoint of step 4" in str(error.value)
+    assert "cannot write the checkpoint of step 4" in str(error.value)
     assert "the disk is full; the newest complete one is of step 2" in str(error.value)
     resumed = experiment.run(small_config(), tmp_path, progress=False)
     assert_same_weights(resumed.model, whole.model)

@@ -73,7 +73,7 @@ def test_sources_in_yaml_and_back(value, expected, small_config, tmp_path):
         (
             "initialize_from",
             [{"from": "a", "mode": 1}],
-            r"Unknown key initialize_from\[0\]\.mode; known: from, modality, model",
+            r"unknown key initialize_from\[0\]\.mode; known: from, modality, model",
         ),
         (
             "initialize_from",

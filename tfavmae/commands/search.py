@@ -85,7 +85,7 @@ def _check_page() -> None:
     import importlib.util
 
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("The search page needs gradio: pip install 'tfavmae[search]'")
+        raise UserError("the search page needs gradio: pip install 'tfavmae[search]'")
 
 
 def _print(name: str, hits: "list[Hit]", by: str, among: str) -> None:

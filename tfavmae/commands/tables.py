@@ -56,7 +56,7 @@ def write_parquet(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            "A .parquet file needs pyarrow, which is not installed. Install it with: "
+            "a .parquet file needs pyarrow, which is not installed. Install it with: "
             "pip install 'tfavmae[search]'"
         ) from error
     columns = {}

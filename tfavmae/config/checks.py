@@ -50,7 +50,7 @@ def checked(kind: type[Config], values: Any, prefix: str) -> dict[str, Any]:
         if key not in fields:
             known = [f"{prefix}{name}" for name in fields]
             hint = did_you_mean(f"{prefix}{key}"[:200], known)
-            raise UserError(f"Unknown key {prefix}{_shown_key(key)}; {hint}")
+            raise UserError(f"unknown key {prefix}{_shown_key(key)}; {hint}")
         name, annotation = f"{prefix}{key}", annotations[key]
         if "read" in fields[key].metadata:
             result[key] = fields[key].metadata["read"](name, value)
@@ -316,7 +316,7 @@ def _check_augmentation(options: Mapping[str, Any]) -> None:
     for key in options:
         if key not in known:
             near = did_you_mean(key, known)
-            raise UserError(f"Unknown key data.augment.{_shown_key(key)}; {near}")
+            raise UserError(f"unknown key data.augment.{_shown_key(key)}; {near}")
     try:
         Augmentation(**options)
     except (TypeError, ValueError) as error:

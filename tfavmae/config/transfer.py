@@ -108,7 +108,7 @@ def _read_source(name: str, value: Any) -> SourceConfig:
         )
     if unknown := sorted(map(str, given.keys() - set(_KEYS))):
         known = ", ".join(_KEYS)
-        raise UserError(f"Unknown key {name}.{unknown[0][:80]}; known: {known}.")
+        raise UserError(f"unknown key {name}.{unknown[0][:80]}; known: {known}.")
     model = given.get("model")
     if model is not None and not isinstance(model, Mapping):
         raise UserError(f"{name}.model must be a mapping. Received: {shown(model)}.")

@@ -133,11 +133,11 @@ def parse_override(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"Override {shown(text)}: write it as section.key=value.")
+        raise UserError(f"override {shown(text)}: write it as section.key=value.")
     value = parse_yaml(value, f"Override {shown(text)}")
     parts = key.strip().split(".")
     if len(parts) > _MAX_DEPTH:
-        raise UserError(f"Override {shown(text)}: the key has {len(parts)} parts.")
+        raise UserError(f"override {shown(text)}: the key has {len(parts)} parts.")
     for part in reversed(parts):
         value = {part: value}
     return value

@@ -336,7 +336,7 @@ def naming_damage() -> Iterator[None]:
         is_graph_error = isinstance(error, tf.errors.InvalidArgumentError)
         if is_graph_error and "Invalid JPEG" in str(error):
             raise UserError(
-                "A stored JPEG frame cannot be decoded although its record is as it "
+                "a stored JPEG frame cannot be decoded although its record is as it "
                 "was written; build the data set again."
             ) from error
         raise

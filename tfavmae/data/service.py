@@ -37,7 +37,7 @@ class _Server:
         # reach it.
         if not trust_network:
             raise UserError(
-                f"Refused: {EXPOSURE}. On a private network or in a tunnel, give "
+                f"refused: {EXPOSURE}. On a private network or in a tunnel, give "
                 "--trust-network; see SECURITY.md."
             )
 
@@ -132,7 +132,7 @@ class Worker(_Server):
             self._server = _CONFIGS.WorkerServer(config)
         except RuntimeError as error:
             raise UserError(
-                f"The dispatcher {dispatcher} does not take {address} as a worker "
+                f"the dispatcher {dispatcher} does not take {address} as a worker "
                 f"({str(error).splitlines()[0]}); name it among its --workers."
             ) from error
 
@@ -145,7 +145,7 @@ def _free(port):
             return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"Port {port} cannot be used ({error}); choose another with --port."
+            f"port {port} cannot be used ({error}); choose another with --port."
         ) from error
 
 

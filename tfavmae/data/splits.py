@@ -91,7 +91,7 @@ def find_dataset(dataset: str, data_dir: str | None = None) -> str:
         if found:
             return found
     raise UserError(
-        f"Data set {dataset!r} was not found (looked in {' and '.join(candidates)}); "
+        f"data set {dataset!r} was not found (looked in {' and '.join(candidates)}); "
         f"make it with `tfavmae data build {dataset}`, or name its folder with "
         "data_dir."
     )

@@ -87,7 +87,7 @@ def export(
     inputs = blank_inputs(model, form) if batch is None else example_inputs(batch)
     signatures = signatures_of(model, inputs, with_decoder)
     if not signatures:
-        raise UserError("The model must return logits or embeddings to be served.")
+        raise UserError("the model must return logits or embeddings to be served.")
     if with_decoder and signatures[-1].name != "reconstruct":
         raise UserError(
             "with_decoder (--with-decoder): the model has no decoder that predicts, "
@@ -152,7 +152,7 @@ def _check_size(form: ClipForm, batch: Batch | None) -> None:
     length = np.shape(batch["audio"])[1]
     if length > form.spec.num_samples:
         raise UserError(
-            f"The clips of the batch have {length} samples, those of the export "
+            f"the clips of the batch have {length} samples, those of the export "
             f"{form.spec.num_samples}; export with the form of the batch."
         )
 
@@ -181,12 +181,12 @@ def _label_files(
             continue
         if len(names) != num_classes:
             raise UserError(
-                f"Received {len(names)} labels for {num_classes} classes; give one per "
+                f"received {len(names)} labels for {num_classes} classes; give one per "
                 "class, in the order of the data set that the model was fine-tuned on."
             )
         for label in names:
             if "\n" in label:
-                raise UserError(f"A label must be one line; received {shown(label)}.")
+                raise UserError(f"a label must be one line; received {shown(label)}.")
         file = f"labels_{head}.txt" if head else "labels.txt"
         texts[file] = "".join(f"{label}\n" for label in names)
     return texts

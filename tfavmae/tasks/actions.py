@@ -142,7 +142,7 @@ def measure(scores: Scores, files: np.ndarray | None = None) -> ActionResult:
 
 def _check_pair(labels: Sequence[str]) -> None:
     if len(labels) != 2:
-        raise UserError(f"A pair has two labels; received {', '.join(labels)}.")
+        raise UserError(f"a pair has two labels; received {', '.join(labels)}.")
 
 
 def _score(

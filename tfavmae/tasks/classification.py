@@ -320,7 +320,7 @@ def score(
     names = list(class_names or [f"class {i}" for i in range(num_classes)])
     if len(names) != num_classes:
         raise UserError(
-            f"Received {len(names)} class names for a model with {num_classes} "
+            f"received {len(names)} class names for a model with {num_classes} "
             "classes; evaluate it on the data set that it was fine-tuned on."
         )
     is_single = targets.ndim == 1

@@ -44,7 +44,7 @@ def forward(
         for name, value in rows.items():
             chunks.setdefault(name, []).append(value)
     if not chunks:
-        raise UserError("There are no clips to evaluate; check the name of the split.")
+        raise UserError("there are no clips to evaluate; check the name of the split.")
     return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
 
@@ -106,7 +106,7 @@ def only_with(
     """
     if modality not in modalities or len(modalities) < 2:
         raise UserError(
-            f"One of two modalities can be hidden from a model that reads both; this "
+            f"one of two modalities can be hidden from a model that reads both; this "
             f"one reads {' and '.join(modalities)}."
         )
     # What is marked as absent is not read: the other modality may stay in the batch.

@@ -215,7 +215,7 @@ def _rows(
         has = np.any([found.vectors[f"{m}_present"] for m in of_name], axis=0)
         if not np.isfinite(values[has]).all():
             raise UserError(
-                f"The {name} embeddings are not finite: the training diverged. Lower "
+                f"the {name} embeddings are not finite: the training diverged. Lower "
                 "optimizer.learning_rate and train again."
             )
     problem = "; ".join(found.problems)

@@ -26,7 +26,7 @@ def connect(address: str) -> Any:
         import lancedb
     except ImportError as error:
         raise UserError(
-            "An index needs LanceDB, which is not installed. Install it with: "
+            "an index needs LanceDB, which is not installed. Install it with: "
             "pip install 'tfavmae[search]'"
         ) from error
     return lancedb.connect(address)

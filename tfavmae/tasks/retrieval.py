@@ -229,7 +229,7 @@ def paired(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     both &= ~_misses(embeddings)
     if not both.any():
         raise UserError(
-            f"None of the {len(both)} clips has both audio and video, which retrieval "
+            f"none of the {len(both)} clips has both audio and video, which retrieval "
             "compares; use another split."
         )
     # In the order of the split, whatever that of the rows: no figure depends on it.
@@ -259,7 +259,7 @@ def gallery(
     present = embeddings[f"{modality}_present"]
     if not present.any():
         raise UserError(
-            f"None of the {len(present)} clips to search has {modality}; use another "
+            f"none of the {len(present)} clips to search has {modality}; use another "
             "split, or search --by it."
         )
     values = _embeddings_of(embeddings, modality, present)
@@ -270,7 +270,7 @@ def _check_has_both(embeddings: dict[str, np.ndarray]) -> None:
     missing = [m for m in MODALITIES if f"{m}_embedding" not in embeddings]
     if missing:
         raise UserError(
-            f"Retrieval needs embeddings of both modalities, {missing[0]} is absent; "
+            f"retrieval needs embeddings of both modalities, {missing[0]} is absent; "
             "use a model that was pretrained on both."
         )
 
@@ -282,7 +282,7 @@ def _embeddings_of(
     values = embeddings[f"{modality}_embedding"][rows]
     if not np.isfinite(values).all():
         raise UserError(
-            f"The {modality} embeddings are not finite: the training diverged. "
+            f"the {modality} embeddings are not finite: the training diverged. "
             "Lower optimizer.learning_rate and train again."
         )
     return values

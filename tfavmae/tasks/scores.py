@@ -97,7 +97,7 @@ class Scores:
             one = f"a {self.labels[0]!r}"
             labels = one if len(self.labels) == 1 else " and ".join(self.labels)
             raise UserError(
-                f"None of the {len(found)} clips has {has} and {labels}, so nothing "
+                f"none of the {len(found)} clips has {has} and {labels}, so nothing "
                 "can be evaluated; check the labels of the split."
             )
         return found

@@ -231,7 +231,7 @@ def compare(
     """
     if not (np.isfinite(texts).all() and np.isfinite(clips).all()):
         raise UserError(
-            "The embeddings are not finite: the training diverged. Lower "
+            "the embeddings are not finite: the training diverged. Lower "
             "optimizer.learning_rate and train again."
         )
     texts, clips = metrics.normalize(texts), metrics.normalize(clips)

@@ -150,7 +150,7 @@ class CheckpointStore:
             if newest := self.newest_step():
                 left = f"the newest complete one is of step {newest}"
             raise UserError(
-                f"Cannot write the checkpoint of step {step} to {self.directory}:"
+                f"cannot write the checkpoint of step {step} to {self.directory}:"
                 f" {reason}; {left}. Free some space and run the same command again."
             ) from error
 
@@ -201,7 +201,7 @@ def _naming_checkpoint(path: pathlib.Path) -> Iterator[None]:
         text = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(error))
         reason = f"{type(error).__name__}: {text.split(chr(10))[0]}"
         raise UserError(
-            f"Checkpoint {path} cannot be read ({reason}); delete it to go back to the "
+            f"checkpoint {path} cannot be read ({reason}); delete it to go back to the "
             "one before."
         ) from error
 
@@ -303,6 +303,6 @@ def _check_same_variables(
     if lines:
         more = f"; and {len(lines) - 10} more" if len(lines) > 10 else ""
         raise UserError(
-            f"Checkpoint {path} is of another model: {'; '.join(lines[:10])}{more}."
+            f"checkpoint {path} is of another model: {'; '.join(lines[:10])}{more}."
             " Use another --workdir."
         )

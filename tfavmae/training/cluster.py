@@ -79,7 +79,7 @@ def wait_for_peers(resolver: _Resolver, timeout_seconds: float) -> None:
     silent = [f"{peer} ({why})" for peer, why in reasons.items() if why]
     if silent:
         raise UserError(
-            f"No answer within {timeout_seconds:g} s from {len(silent)} of"
+            f"no answer within {timeout_seconds:g} s from {len(silent)} of"
             f" {len(workers)} other workers: {', '.join(silent)}. Start them all with"
             " the same command, check the addresses and firewalls, or wait longer"
             " with trainer.peer_timeout_seconds."
@@ -106,7 +106,7 @@ def _addresses(resolver: _Resolver) -> dict[tuple[str, int], str]:
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"Worker address {address!r} must be host:port.")
+        raise UserError(f"worker address {address!r} must be host:port.")
     return host, int(port)
 
 
@@ -119,7 +119,7 @@ def _listening(address: str) -> Iterator[None]:
         server = socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise UserError(
-            f"This worker's port {port} (of {address}) is taken: {error.strerror}; end"
+            f"this worker's port {port} (of {address}) is taken: {error.strerror}; end"
             " the job that holds it or choose another port."
         ) from error
     with server:
@@ -183,7 +183,7 @@ def _kubernetes() -> _Resolver:
     )
     if not selector or not host:
         raise UserError(
-            "In Kubernetes set TF_CONFIG, or TFAVMAE_POD_SELECTOR (labels of the"
+            "in Kubernetes set TF_CONFIG, or TFAVMAE_POD_SELECTOR (labels of the"
             " workers' pods) and TFAVMAE_HOST_IP (status.hostIP of this one)."
         )
     # The resolver's own client is for machines outside the cluster.
@@ -198,7 +198,7 @@ def _kubernetes() -> _Resolver:
         raise UserError(f"{error}; start when all workers are running.") from error
     if f"{host}:{_KUBERNETES_PORT}" not in addresses:
         raise UserError(
-            f"No pod of {selector!r} is on this node ({host}); there are: {addresses}."
+            f"no pod of {selector!r} is on this node ({host}); there are: {addresses}."
         )
     resolver.task_type = "worker"
     resolver.task_id = addresses.index(f"{host}:{_KUBERNETES_PORT}")
@@ -210,7 +210,7 @@ def _kubernetes_client() -> Any:
         import kubernetes
     except ImportError as error:
         raise UserError(
-            "Finding workers by TFAVMAE_POD_SELECTOR needs `pip install kubernetes`."
+            "finding workers by TFAVMAE_POD_SELECTOR needs `pip install kubernetes`."
         ) from error
     kubernetes.config.load_incluster_config()
     return kubernetes.client.CoreV1Api()

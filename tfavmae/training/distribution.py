@@ -249,7 +249,7 @@ def check_same_step(strategy: Strategy, step: int) -> None:
         steps = strategy.experimental_local_results(found)[0].numpy().tolist()
     if len(set(steps)) > 1:
         raise UserError(
-            f"The workers would continue from different steps ({steps}); all must see"
+            f"the workers would continue from different steps ({steps}); all must see"
             " the same --workdir, on a shared file system."
         )
 
@@ -266,7 +266,7 @@ def check_same_weights(strategy: Strategy, model: keras.Model) -> None:
     found = jax_devices.gather_numbers([own])[:, 0].tolist()
     if len(set(found)) > 1:
         raise UserError(
-            f"The processes begin with different weights (checksums {found}); files"
+            f"the processes begin with different weights (checksums {found}); files"
             " that a run starts from must be the same on all machines."
         )
 
@@ -307,7 +307,7 @@ def naming_lost_peers(
             raise
         reason = str(error).splitlines()[0][:200]
         raise PeerLost(
-            f"Another worker is gone ({type(error).__name__}: {reason}). The same"
+            f"another worker is gone ({type(error).__name__}: {reason}). The same"
             f" command on all workers continues from step {newest_step()}."
         ) from error
 
@@ -408,7 +408,7 @@ def _tpu(name: str | None, timeout_seconds: float) -> tf.distribute.TPUStrategy:
     scheme, _, address = (name or "").rpartition("://")
     if scheme:
         # TensorFlow itself would wait for an address that does not answer.
-        cluster.check_answers(address, timeout_seconds, "The TPU")
+        cluster.check_answers(address, timeout_seconds, "the TPU")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)

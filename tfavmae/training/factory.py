@@ -48,7 +48,7 @@ def clip_spec(data: DataConfig, model: ModelConfig, train: bool) -> ClipSpec:
             sample_rate_hz=model.audio.sample_rate_hz,
         )
     except (TypeError, ValueError) as error:
-        raise UserError(f"Config section data: {error}") from error
+        raise UserError(f"config section data: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +279,6 @@ def build_model(config: ExperimentConfig, labels: Labels | None = None) -> keras
             **options,
         )
     except ValueError as error:
-        raise UserError(f"Config section model: {error}") from error
+        raise UserError(f"config section model: {error}") from error
     finally:
         keras.config.set_dtype_policy(precision)

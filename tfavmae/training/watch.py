@@ -240,7 +240,7 @@ class NonFiniteReport:
         good = self.store.path(newest) if newest else "none"
         where = f"step {last}" if first == last else f"steps {first} to {last}"
         raise UserError(
-            f"The loss is not finite at {where} ({bad}). The clips are listed in"
+            f"the loss is not finite at {where} ({bad}). The clips are listed in"
             f" {self.path}; the last good checkpoint: {good}. Lower"
             " optimizer.learning_rate, set optimizer.clip_norm, or look at the clips."
         )

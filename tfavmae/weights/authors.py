@@ -36,7 +36,7 @@ def authors_table(model: keras.Model, section: Section) -> WeightTable:
     table = _TABLES.get((name, isinstance(model, AudioVisualClassifier)))
     if table is None:
         raise UserError(
-            f"No code of the authors of {name} is known that would load this model; "
+            f"no code of the authors of {name} is known that would load this model; "
             "export it with --names ours, or --to hf."
         )
     return table(model, section)
@@ -46,7 +46,7 @@ def _mavil(model: keras.Model, section: Section) -> WeightTable:
     """MAE, Audio-MAE or VideoMAE: MAViL's own pretraining code is not published."""
     if len(model.inputs_by_modality) > 1:
         raise UserError(
-            "The authors of MAViL have published no code of its pretraining; export it "
+            "the authors of MAViL have published no code of its pretraining; export it "
             "with --names ours, or --to hf."
         )
     ((modality, shape),) = model.inputs_by_modality.items()

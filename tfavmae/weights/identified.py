@@ -105,7 +105,7 @@ class Identified:
             )
         except ValueError as error:
             raise UserError(
-                f"The weights seem to be {self.title}, which cannot be built: {error}"
+                f"the weights seem to be {self.title}, which cannot be built: {error}"
             ) from error
 
 

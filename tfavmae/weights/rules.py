@@ -176,7 +176,7 @@ class WeightTable(NamedTuple):
                     for x in same
                 ]
         raise UserError(
-            f"The checkpoint's weight {name} has no rule: the checkpoint is of another "
+            f"the checkpoint's weight {name} has no rule: the checkpoint is of another "
             "model. Choose the importer of its model."
         )
 
@@ -212,7 +212,7 @@ class WeightTable(NamedTuple):
                     yield ours, _joined(rule, parts.pop(ours))
         for ours, found in parts.items():
             raise UserError(
-                f"The checkpoint holds {sum(x is not None for x in found)} of the "
+                f"the checkpoint holds {sum(x is not None for x in found)} of the "
                 f"{len(found)} weights that make up {ours}."
             )
 
@@ -254,7 +254,7 @@ class WeightTable(NamedTuple):
                 _check_constant(ours, values[ours], self.constants[ours])
             elif ours not in used and not self.is_ours_alone(ours):
                 raise UserError(
-                    f"Weight {ours} has no name among its authors': they cannot load "
+                    f"weight {ours} has no name among its authors': they cannot load "
                     "this model; export it with --names ours, or --to hf."
                 )
         return {
@@ -268,7 +268,7 @@ def _transformed(rule: Rule, name: str, array: np.ndarray) -> np.ndarray:
         return rule.transform(array)
     except (ValueError, IndexError) as error:
         raise UserError(
-            f"The checkpoint's weight {name} has the shape {array.shape}, which "
+            f"the checkpoint's weight {name} has the shape {array.shape}, which "
             f"{rule.address} cannot have; the checkpoint is of another model."
         ) from error
 
@@ -285,7 +285,7 @@ def _check_constant(ours: str, variable: Any, constant: np.ndarray) -> None:
     value = np.asarray(keras.ops.convert_to_numpy(variable))
     if not np.allclose(value, constant, atol=1e-6):
         raise UserError(
-            f"Weight {ours} has been trained, and its authors' code computes it; export"
+            f"weight {ours} has been trained, and its authors' code computes it; export"
             " it with --names ours, or --to hf."
         )
 
@@ -322,7 +322,7 @@ def load_weights(model: keras.Model, table: WeightTable, tensors: Tensors) -> No
             *unknown[:3],
         ]
         raise UserError(
-            f"Checkpoint and model differ: {len(missing)} weights are only in the "
+            f"checkpoint and model differ: {len(missing)} weights are only in the "
             f"model, {len(unknown)} only in the checkpoint, e.g. {', '.join(shown)}. "
             "Build the model with the checkpoint's settings."
         )
@@ -338,7 +338,7 @@ def assign(variable: Any, ours: str, array: np.ndarray) -> None:
     """
     if tuple(variable.shape) != array.shape:
         raise UserError(
-            f"Weight {ours} must have the shape {tuple(variable.shape)} of the "
+            f"weight {ours} must have the shape {tuple(variable.shape)} of the "
             f"model; received {array.shape}. Build the model with the checkpoint's "
             "settings."
         )

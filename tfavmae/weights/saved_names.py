@@ -46,7 +46,7 @@ def named(tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
         if _fit(names, axes, shapes):
             return {n: tensors[there] for n, there in zip(names, order, strict=True)}
     raise UserError(
-        f"A SavedModel of {len(order)} numbered variables, which are those of none of "
+        f"a SavedModel of {len(order)} numbered variables, which are those of none of "
         "AV-MAE's released models. Take its `checkpoint` file, which has names."
     )
 
