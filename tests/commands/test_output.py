@@ -11,6 +11,7 @@ import media_files
 import pytest
 
 from tfavmae import cli as cli_module
+from tfavmae.building import progress as progress_lib
 from tfavmae.commands.completion import SHELLS
 
 RECIPE = "configs/cav_mae/pretrain_sounding_shapes_demo.yaml"
@@ -141,6 +142,24 @@ def test_colours_are_off_where_no_color_is_set():
     plain = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
     assert colour.search(on_a_terminal(_PROGRESS, **plain))
     assert not colour.search(on_a_terminal(_PROGRESS, NO_COLOR="1"))
+
+
+def test_the_rate_of_a_step_ends_with_its_last_thing(monkeypatch, capsys):
+    """What follows before the next step begins is not its time; parts count."""
+    now = [0.0]
+    monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now[0])
+    with progress_lib.Progress() as progress:
+        for done in (0, 2.004, 4):
+            progress("looking", done, 4, "files")
+            now[0] += 2.0
+        now[0] += 100.0
+        progress("reading", 0.25, 4, "files")
+        now[0] += 10.0
+        progress("reading", 1.5, 4, "files")
+    assert capsys.readouterr().err.splitlines() == [
+        "looking: 4/4 files, 1.0 files/s",
+        "reading: 1.5/4 files, 0.1 files/s, 0:00:20 left",
+    ]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -152,7 +152,7 @@ def test_a_page_of_captions(folder, run, cli, tmp_path):
         np.testing.assert_allclose(one.similarities, np.sort(expected)[::-1], atol=1e-6)
         assert one.is_right == own and sum(one.is_right) == 1
     text = page.read_text()
-    assert text.count('class="said') > 12 and "query: its text" in text
+    assert text.count('class="said') > 12 and "query: a caption" in text
     assert all(one in text for one in set(found.texts[:1])) and "R@1" in text
 
 

@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, *, is_shown: bool = True) -> None:
         self._is_shown, self._unit = is_shown, ""
         self._step: str | None = None
-        self._started = self._said = 0.0
+        self._started = self._said = self._updated = 0.0
         self._first: float = 0
         self._done: float = 0
         self._said_done: float = -1
@@ -73,7 +73,7 @@ class Progress:
             self._said_done = -1
             if self._bar:
                 self._bar.reset(self._task, description=step, visible=True)
-        self._done, self._total = done, max(done, total)
+        self._done, self._total, self._updated = done, max(done, total), now
         if self._bar:
             self._bar.update(
                 self._task, completed=done, total=self._total, rate=self._rate(now)
@@ -100,5 +100,5 @@ class Progress:
     def _end_step(self) -> None:
         is_new = self._done != self._said_done
         if self._is_shown and self._step and is_new and not self._bar:
-            self._say(time.monotonic())
+            self._say(self._updated)
         self._step = None

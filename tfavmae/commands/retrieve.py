@@ -156,13 +156,16 @@ def _caption_page(
     result: "TextRetrievalResult",
 ) -> "pathlib.Path":
     """Writes the page of a measurement by captions, with searches of both ways."""
+    import numpy as np
+
     from tfavmae.report import answers
     from tfavmae.report.stored_clips import stored_clip
     from tfavmae.tasks import text_retrieval
 
     @functools.cache  # a page holds the sound of the same clip once
     def clip(row: int) -> "Clip":
-        return stored_clip(split, row)
+        own = found.texts[int(np.searchsorted(found.owners, row))]
+        return dataclasses.replace(stored_clip(split, row), label=own)
 
     shown = {"text": found.texts.__getitem__, "audio": clip, "video": clip}
     searches = []

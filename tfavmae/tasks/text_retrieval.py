@@ -55,8 +55,9 @@ class TextRetrievalResult(Result):
             *[f"R@{k}" for k in ks],
             "median rank",
             title="retrieval by captions",
-            caption=f"{self.num_captions} {self.captions} of {self.num_clips} clips, "
-            f"{self.num_left_out} left out (no caption); 95 % intervals over clips",
+            caption=f"{self.num_captions} captions ({self.captions}) of "
+            f"{self.num_clips} clips, {self.num_left_out} left out (no caption); 95 % "
+            "intervals over clips",
         )
         for name, one in self.directions.items():
             cells = [str(one.recall[k]) for k in ks]

@@ -140,8 +140,11 @@ def embed_files(
                 if progress:
                     parts = (len(p.rows) / max(len(p.wanted), 1) for p in pending)
                     progress(num_done + sum(parts))
-    for done in pending:
+    for done in pending:  # whose end came behind the last batch
+        num_done += 1
         yield done.finish()
+        if progress:
+            progress(num_done)
 
 
 def _windows(
