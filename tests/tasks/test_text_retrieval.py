@@ -152,7 +152,7 @@ def test_a_page_of_captions(folder, run, cli, tmp_path):
         np.testing.assert_allclose(one.similarities, np.sort(expected)[::-1], atol=1e-6)
         assert one.is_right == own and sum(one.is_right) == 1
     text = page.read_text()
-    assert text.count('class="said') > 12 and "query: a caption" in text
+    assert text.count('class="said') > 12 and "query: words" in text
     assert all(one in text for one in set(found.texts[:1])) and "R@1" in text
 
 
@@ -173,8 +173,10 @@ def test_words_find_places_in_files(folder, run, cli, tmp_path, monkeypatch):
     where = ("--workdir", folder / "run", "--index", index, "--split", "test")
     done = cli("index", tmp_path / "clips", *where)
     assert done.status == 0 and "10 files added" in done.out, done
-    done = cli("search", "--index", index, "--query", words, "--top", 4)
+    page = ("--html", tmp_path / "page.html")
+    done = cli("search", "--index", index, "--query", words, "--top", 4, *page)
     assert done.status == 0, done
+    assert f"<blockquote>{words}</blockquote>" in page[1].read_text()
     assert f"their audio and video beside the text of {words}" in done.out
     store = search.open_index(str(index), run)
     hits, _, _ = search.find(store, search.query_vector(run, words), top=20)

@@ -172,7 +172,7 @@ def _caption_page(
     for one in text_retrieval.examples(found):
         asked_with, among = one.direction.split("_to_")
         searches.append(
-            answers.Captioned(
+            answers.Found(
                 shown[asked_with](one.query),
                 asked_with,
                 among,

@@ -33,42 +33,23 @@ class Classified:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A media file, and the clips that a search with it found.
+    """A clip, or words, and what a search with it found.
 
     Args:
-        query: the file.
-        modality: what of the query was compared, such as `audio`.
-        among: of the clips that it was compared with.
-        results: clips, best first.
-        similarities: their cosine similarities to the query.
-    """
-
-    query: Clip
-    modality: str
-    among: str
-    results: list[Clip]
-    similarities: list[float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Captioned:
-    """A caption and the clips that it found, or a clip and the captions.
-
-    Args:
-        query: the caption, or the clip.
-        asked_with: of the query, `text` or a modality.
-        among: what it was compared with, the same.
+        query: the clip or the words.
+        by: what of the query was compared, such as `audio`.
+        among: what it was compared with.
         results: clips or captions, best first.
         similarities: their cosine similarities to the query.
-        is_right: of each, whether it belongs to the query.
+        is_right: of each, whether it belongs to the query, where that is known.
     """
 
     query: Clip | str
-    asked_with: str
+    by: str
     among: str
     results: Sequence[Clip | str]
-    similarities: list[float]
-    is_right: list[bool]
+    similarities: Sequence[float]
+    is_right: Sequence[bool] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,25 +119,14 @@ def write_search(
         gallery: what was searched.
     """
     library = AudioLibrary()
-    rows = []
-    for one in searches:
-        cards = [make_card(clip, library) for clip in one.results]
-        pairs = zip(cards, one.similarities, strict=True)
-        rows.append(
-            {
-                "modality": one.modality,
-                "among": one.among,
-                "query": make_card(one.query, library),
-                "results": [{"card": c, "similarity": value} for c, value in pairs],
-            }
-        )
+    rows = [_search(one, library) for one in searches]
     title = "What was found"
     return _write(path, title, f"In {gallery}.", "searches", rows, refused, library)
 
 
 def write_captions(
     path: str | os.PathLike,
-    searches: Sequence[Captioned],
+    searches: Sequence[Found],
     model: str,
     result: TextRetrievalResult,
 ) -> pathlib.Path:
@@ -169,24 +139,31 @@ def write_captions(
         result: figures of all searches.
     """
     library = AudioLibrary()
-
-    def shown(one: Clip | str) -> Card | str:
-        return one if isinstance(one, str) else make_card(one, library)
-
-    rows = []
-    for one in searches:
-        results = zip(one.results, one.similarities, one.is_right, strict=True)
-        rows.append(
-            {
-                "asked_with": one.asked_with,
-                "among": one.among,
-                "query": shown(one.query),
-                "results": [(shown(x), value, right) for x, value, right in results],
-            }
-        )
+    rows = [_search(one, library) for one in searches]
     title, subtitle = "Clips by their captions", f"Embeddings of {model}."
     figures = [_measured(result)]
-    return _write(path, title, subtitle, "captions", rows, [], library, figures)
+    return _write(path, title, subtitle, "searches", rows, [], library, figures)
+
+
+def _search(one: Found, library: AudioLibrary) -> dict[str, Any]:
+    """A search as the template shows it: words stay words, clips become cards."""
+
+    def shown(said: Clip | str) -> Card | str:
+        return said if isinstance(said, str) else make_card(said, library)
+
+    marks = ["right" if right else "other" for right in one.is_right]
+    results = zip(
+        map(shown, one.results),
+        one.similarities,
+        marks or [""] * len(one.results),
+        strict=True,
+    )
+    return {
+        "by": one.by,
+        "among": "captions" if one.among == "text" else one.among,
+        "query": shown(one.query),
+        "results": list(results),
+    }
 
 
 def write_localization(

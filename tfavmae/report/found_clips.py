@@ -45,7 +45,7 @@ def write(
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    asked = Clip(query.name)
+    asked: Clip | str = query.name
     if os.path.isfile(query.name):
         (clip,) = clips_at([(query.name, 0.0, MAX_SECONDS)])
         asked = dataclasses.replace(clip, name=os.path.basename(query.name))
