@@ -4,10 +4,13 @@ import pytest
 
 pytestmark = pytest.mark.mteb
 
-# Before TensorFlow, which the fixtures import: PyTorch crashes where that came first.
 _HOW = "run `make test-mteb`, which makes an environment with MTEB and PyTorch"
 mteb = pytest.importorskip("mteb", reason=_HOW)
 torch = pytest.importorskip("torch", reason=_HOW)
+
+from tfavmae.tasks import mteb_model  # noqa: E402
+
+mteb_model.import_first()  # before the fixtures import TensorFlow
 
 import numpy as np  # noqa: E402
 import text_sets  # noqa: E402
@@ -17,7 +20,6 @@ from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from tfavmae import cli  # noqa: E402
 from tfavmae.errors import UserError  # noqa: E402
-from tfavmae.tasks import mteb_model  # noqa: E402
 
 RATE = 16_000
 

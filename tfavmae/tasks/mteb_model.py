@@ -12,6 +12,7 @@ whose batches are dicts of lists by modality.
 """
 
 import dataclasses
+import importlib.util
 import itertools
 import math
 import os
@@ -39,12 +40,25 @@ def load(address: str | os.PathLike) -> "MTEBModel":
     Raises:
         UserError: there is none of them, or `mteb` is not installed.
     """
-    # Before TensorFlow: PyTorch (2.14) crashes where that was imported first.
-    extras.load("torch", "mteb", "MTEB")
-    extras.load("mteb", "mteb", "MTEB")
+    import_first()
     from tfavmae.tasks import trained
 
     return MTEBModel(trained.load(address))
+
+
+def import_first() -> None:
+    """Imports MTEB, and what crashes where TensorFlow was imported before it.
+
+    That are PyTorch (2.14) and the Triton of its builds for CUDA, which nobody needs
+    before MTEB has PyTorch compile something.
+
+    Raises:
+        UserError: `mteb` is not installed.
+    """
+    extras.load("torch", "mteb", "MTEB")
+    if importlib.util.find_spec("triton"):
+        importlib.import_module("triton")
+    extras.load("mteb", "mteb", "MTEB")
 
 
 @dataclasses.dataclass(frozen=True)
