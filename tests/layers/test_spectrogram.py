@@ -216,7 +216,9 @@ def test_the_same_on_jax(tmp_path, fresh_python):
         ours = log_mel(signals(), num_frames=frames, variant=name)
         difference = np.abs(ours - theirs[name])
         assert difference.mean() < 1e-4 and difference[[0, 2]].max() < 1e-3
-        assert difference.max() < 2e-2
+        # Of a pure tone, bins far from it hold the rounding of its 60 dB; how much
+        # differs with the processor's vectors (0.029 without AVX-512).
+        assert difference.max() < 5e-2
 
 
 @pytest.mark.parametrize("is_portable", [False, True])

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfavmae.commands import tables, trained
@@ -17,6 +16,8 @@ from tfavmae.commands.arguments import (
 from tfavmae.errors import UserError
 
 if TYPE_CHECKING:
+    import pathlib
+
     import numpy as np
 
     from tfavmae.data.pipeline import ClipSplit
@@ -121,10 +122,10 @@ def run(
             return _search(args, loaded, split, vectors, clips)
     with Progress(is_shown=len(vectors["example_index"]) >= _MANY) as progress:
         result = retrieval.evaluate(vectors, files=split.files(), progress=progress)
-    name = _subset(args)
-    path = trained.path_of(loaded, f"embeddings{name}", split, ".npz")
+    part = _part(args)
+    path = trained.path_of(loaded, f"embeddings{part}", split, ".npz")
     tables.write_npz(path, vectors)
-    trained.report(loaded, result, f"retrieval{name}", split, rows)
+    trained.report(loaded, result, f"retrieval{part}", split, rows)
     if args.html:
         print(_page(args.html, loaded, split, vectors, result))
     return result
@@ -142,7 +143,7 @@ def _measure_text(args: argparse.Namespace) -> "TextRetrievalResult":
     rows = _gallery(args, split)
     found = text_retrieval.embed(loaded, split, rows)
     result = text_retrieval.evaluate(found)
-    trained.report(loaded, result, f"retrieval_text{_subset(args)}", split, rows)
+    trained.report(loaded, result, f"retrieval_text{_part(args)}", split, rows)
     if args.html:
         print(_caption_page(args.html, loaded, split, found, result))
     return result
@@ -196,18 +197,10 @@ def _gallery(args: argparse.Namespace, split: "ClipSplit") -> "np.ndarray | None
     return subsets.of_ids(split, args.ids) if args.ids else None
 
 
-def _subset(args: argparse.Namespace) -> str:
-    """What sets the files of a measurement apart from those of the whole split's."""
-    parts = []
-    if args.gallery:
-        parts.append(f"_first_{args.gallery}")
-    if args.per_class:
-        parts.append(f"_{args.per_class}_per_class")
-    if args.ids:
-        parts.append(f"_of_{pathlib.Path(args.ids).stem}")
-    if (args.views or 1) > 1:
-        parts.append(f"_{args.views}_views")
-    return "".join(parts)
+def _part(args: argparse.Namespace) -> str:
+    from tfavmae.tasks import subsets
+
+    return subsets.part_of_name(args.gallery, args.per_class, args.ids, args.views or 1)
 
 
 def _page(

@@ -36,6 +36,16 @@ class Options:
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
 
+    @property
+    def gallery_size(self) -> int | None:
+        """Clips in which retrieval is measured; None for all that a split has.
+
+        Fixed, to compare runs by their recall: the more clips, the harder.
+        """
+        if self.videos:
+            return None
+        return 16 if self.is_quick else 500
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:

@@ -19,7 +19,7 @@ from tfavmae.demo.journal import Journal, Options
 from tfavmae.report import page
 from tfavmae.report.reconstructions import Reconstruction, reconstruct
 from tfavmae.report.stored_clips import stored_clip
-from tfavmae.tasks import retrieval
+from tfavmae.tasks import retrieval, subsets
 from tfavmae.training import experiment, factory
 from tfavmae.training.runs import Run
 
@@ -54,7 +54,8 @@ def write(
     config = config_lib.load(folder / "config.yaml")
     splits = open_splits(config.data)
     shown = splits.get("validation", splits["train"])
-    with np.load(folder / f"embeddings_{shown.name}.npz") as arrays:
+    part = subsets.part_of_name(options.gallery_size)
+    with np.load(folder / f"embeddings{part}_{shown.name}.npz") as arrays:
         vectors = dict(arrays)
     examples = retrieval.examples(vectors, num_queries=_NUM_QUERIES)
     rows = {row for one in examples for row in (one.query, *one.results)}

@@ -16,8 +16,6 @@ from tfavmae.demo.journal import Journal, Options, Step
 from tfavmae.files import exclusive
 
 _WORDS = {"audio": "sound", "video": "picture", "audio_video": "sound and picture"}
-# Fixed, to compare runs by their recall: the more clips in a gallery, the harder.
-GALLERY_SIZE = 500
 NUM_VIEWS = 5  # frames of a clip over which a classifier's probabilities are averaged
 _SHAPES = "sounding_shapes/demo"
 
@@ -33,7 +31,6 @@ _QUICK_TRAINING = (
     "model.options.num_layers=2",
 )
 _QUICK_PRETRAINING = ("model.options.decoder.num_layers=1",)
-_QUICK_GALLERY_SIZE = 16
 
 
 def run(options: Options, run_command: Callable[[list[str]], Any]) -> pathlib.Path:
@@ -107,8 +104,7 @@ def sounding_shapes(options: Options, results: dict[str, Any]) -> Iterator[Step]
     name = results["data"].info.full_name.rsplit("/", 1)[0]
     data = [f"data.dataset={name}", f"data.data_dir={folder}/data"]
     yield _pretrain(options, data)
-    gallery = _QUICK_GALLERY_SIZE if options.is_quick else GALLERY_SIZE
-    yield _retrieve(folder, "--gallery", str(gallery))
+    yield _retrieve(folder, "--gallery", str(options.gallery_size))
     for modality, words in _WORDS.items():
         yield from _classifier(options, modality, words, data)
     yield _export(folder, "finetune_audio_video", "sounding_shapes")

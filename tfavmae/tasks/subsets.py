@@ -16,6 +16,29 @@ from tfavmae.tasks.forward import MODALITIES
 LABELS = ("label", "events", "category")
 
 
+def part_of_name(
+    gallery: int | None = None,
+    per_class: int | None = None,
+    ids: str | os.PathLike | None = None,
+    num_views: int = 1,
+) -> str:
+    """What sets the files of a measurement apart from those of the whole split's.
+
+    >>> part_of_name(gallery=500, num_views=4)
+    '_first_500_4_views'
+    """
+    parts = []
+    if gallery:
+        parts.append(f"_first_{gallery}")
+    if per_class:
+        parts.append(f"_{per_class}_per_class")
+    if ids:
+        parts.append(f"_of_{pathlib.Path(ids).stem}")
+    if num_views > 1:
+        parts.append(f"_{num_views}_views")
+    return "".join(parts)
+
+
 def first_complete(split: ClipSplit, size: int) -> np.ndarray:
     """Rows of the first `size` clips that have audio and video.
 
