@@ -1,6 +1,7 @@
 """The demo's record: finished steps, their time and their memory."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -82,6 +83,8 @@ def test_labels_add_a_classifier_of_each_modality(options, tmp_path, monkeypatch
         def present(self, modality):
             return np.array([modality == "audio"])
 
+    # A module that is first imported now would keep the patch for later tests.
+    importlib.import_module("tfavmae.own_videos")
     monkeypatch.setattr("tfavmae.data.pipeline.open_split", lambda *_: Split())
     media_files.write_clip(tmp_path / "a.wav")
     chosen = dataclasses.replace(options, videos=str(tmp_path), labels="labels.csv")
