@@ -50,7 +50,7 @@ def decode_windows(run: "Trained", files: Sequence["MediaFile"]) -> tuple[float,
     with WorkerPool() as pool:
         lengths = [x.value for x in probe_files(pool, [f.path for f in files])]
         requests = [
-            ((str(file.path), places, stored_as), len(places))
+            (file, (str(file.path), places, stored_as), len(places))
             for file, info in zip(files, lengths, strict=True)
             if info is not None
             and (places := list(cut(info.duration_seconds, seconds)))

@@ -10,7 +10,8 @@ def read(items, num_workers=2):
     """Outcomes by item: a number, the reason of a failure, `None` for the end."""
     found = {number: [] for number in range(len(items))}
     with WorkerPool(num_workers) as pool:
-        for number, one in pool.streams("streaming_worker:numbers", items, int):
+        asked = [(number, *item) for number, item in enumerate(items)]
+        for number, one in pool.streams("streaming_worker:numbers", asked, int):
             said = one and (one.value if one.reason is None else one.reason)
             found[number].append(said)
     return found
@@ -46,4 +47,4 @@ def test_a_worker_that_says_too_much_is_cut_off():
 
 def test_a_function_that_is_not_there_is_an_error():
     with WorkerPool(1) as pool, pytest.raises(RuntimeError, match="no_such"):
-        list(pool.streams("streaming_worker:no_such", [("", 1)]))
+        list(pool.streams("streaming_worker:no_such", [(0, "", 1)]))

@@ -122,7 +122,7 @@ class WorkerPool:
 
     def streams(
         self, function: str, items: Iterable, returns: Any = Any
-    ) -> Iterator[tuple[int, Outcome | None]]:
+    ) -> Iterator[tuple[Any, Outcome | None]]:
         """The outcomes of a function that yields many for one item, as they come.
 
         Each worker is busy with an item of its own. They are a few outcomes ahead of
@@ -131,18 +131,19 @@ class WorkerPool:
         Args:
             function: `"package.module:name"` of a generator function; an exception that
                 it yields is a failure of one outcome, one that it raises ends them.
-            items: of pairs: what `messages.pack` takes, and how many outcomes it has at
-                most; a worker that gives more is killed. Drawn as they are needed.
+            items: what the caller knows it by, what `messages.pack` takes, and how many
+                outcomes it has at most; a worker that gives more is killed. Drawn as
+                they are needed.
             returns: as of `map`.
 
         Yields:
-            The number of an item, and an outcome; None in its place after the last.
+            What an item is known by, and an outcome; None in its place after the last.
 
         Raises:
             RuntimeError: as of `map`.
         """
         ready: queue.Queue[Any] = queue.Queue(_NUM_AHEAD * self.num_workers)
-        remaining, num_open = enumerate(items), 0
+        remaining, num_open = iter(items), 0
         is_left = threading.Event()
 
         def is_unread() -> bool:
@@ -151,17 +152,17 @@ class WorkerPool:
         try:
             while True:
                 free = self.num_workers - num_open
-                for number, (item, most) in itertools.islice(remaining, free):
-                    answers = Answers(number, most, ready, is_unread)
+                for about, item, most in itertools.islice(remaining, free):
+                    answers = Answers(about, most, ready, is_unread)
                     self._submit((function, item, returns, answers))
                     num_open += 1
                 if not num_open:
                     return
-                number, outcome = ready.get()
+                about, outcome = ready.get()
                 if isinstance(outcome, BaseException):
                     raise outcome
                 num_open -= outcome is None
-                yield number, outcome
+                yield about, outcome
         finally:
             is_left.set()
 
@@ -230,13 +231,13 @@ class Answers:
     """Where a worker's thread puts the outcomes of one item.
 
     Args:
-        number: of the item.
+        about: what the item is known by.
         most: outcomes that it may have.
-        ready: outcomes of all items, each with the number of its item.
+        ready: outcomes of all items, each with what its item is known by.
         is_unread: whether nobody will read any more.
     """
 
-    number: int
+    about: Any
     most: int
     ready: queue.Queue[Any]
     is_unread: Callable[[], bool]
@@ -245,7 +246,7 @@ class Answers:
         """Waits for room; returns False if there is no reader left."""
         while not self.is_unread():
             with contextlib.suppress(queue.Full):
-                self.ready.put((self.number, outcome), timeout=0.1)
+                self.ready.put((self.about, outcome), timeout=0.1)
                 return True
         return False
 

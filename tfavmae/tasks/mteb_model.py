@@ -49,8 +49,8 @@ def load(address: str | os.PathLike) -> "MTEBModel":
 def import_first() -> None:
     """Imports MTEB, and what crashes where TensorFlow was imported before it.
 
-    That are PyTorch (2.14) and the Triton of its builds for CUDA, which nobody needs
-    before MTEB has PyTorch compile something.
+    These are PyTorch (2.14), and the Triton that its builds for CUDA import when MTEB
+    first loads a part of theirs.
 
     Raises:
         UserError: `mteb` is not installed.

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ class FileVectors:
     problems: list[str]
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass
 class _Pending:
     """A file some of whose windows the model has not seen yet.
 
@@ -122,94 +122,96 @@ def embed_files(
         of the files: several are read at once. Those of a file that cannot be decoded
         have a problem and no window.
     """
-    pending: list[_Pending] = []
-    owners: collections.deque[_Pending] = collections.deque()
     size, num_done = min(batch_size, _MAX_BATCH), 0
     present = [f"{modality}_present" for modality in MODALITIES]
     with WorkerPool() as pool:
-        windows = _windows(pool, maker, files, cutting, pending, owners)
+        reading = _Reading(pool, maker, files, cutting)
+        windows = reading.windows()
         batches = _batches(windows, size)
         with naming_damage(), contextlib.closing(windows):
             for found in forward_batches(model, batches, OUTPUTS, present, step):
-                for row in _rows(found):
-                    owners.popleft().rows.append(row)
-                for done in [one for one in pending if one.is_complete]:
-                    pending.remove(done)
+                for done in reading.take(_rows(found)):
                     num_done += 1
-                    yield done.finish()
+                    yield done
                 if progress:
-                    parts = (len(p.rows) / max(len(p.wanted), 1) for p in pending)
-                    progress(num_done + sum(parts))
-    for done in pending:  # whose end came behind the last batch
+                    progress(num_done + reading.share_done())
+    for done in reading.take([]):  # whose end came behind the last batch
         num_done += 1
-        yield done.finish()
+        yield done
         if progress:
             progress(num_done)
 
 
-def _windows(
-    pool: WorkerPool,
-    maker: ClipMaker,
-    files: Iterable[MediaFile],
-    cutting: Cutting,
-    pending: list[_Pending],
-    owners: collections.deque[_Pending],
-) -> Generator[Batch]:
-    """The windows of all files as inputs of the model, without a batch axis.
+class _Reading:
+    """The files that are being read, and the windows that the model has of them.
 
     Args:
-        pool, maker, files, cutting: as of `embed_files`.
-        pending: each file is added to it before it is read.
-        owners: the file of each window is added to it.
+        pool: the workers.
+        maker, files, cutting: as of `embed_files`.
     """
-    stored_as = {**dataclasses.asdict(maker.stored_as), "min_seconds": 0.0}
-    asked: list[_Pending | None] = []
-    requests = _requests(pool, files, cutting, stored_as, pending, asked)
-    for number, outcome in pool.streams(WINDOWS, requests, decode.Clip):
-        owner = cast(_Pending, asked[number])
-        if outcome is None:
-            owner.is_read, asked[number] = True, None
-            continue
-        place = owner.wanted[owner.num_read]
-        owner.num_read += 1
-        if outcome.reason is not None:
-            of_several = len(owner.wanted) > 1
-            part = f" ({place[0]:g}-{place[1]:g} s)" if of_several else ""
-            owner.problems.append(outcome.reason + part)
-            continue
-        clip = outcome.value
-        owner.places.append((place[0], min(place[1], place[0] + clip.duration_seconds)))
-        owners.append(owner)
-        yield _inputs(clip, maker)
 
+    def __init__(
+        self,
+        pool: WorkerPool,
+        maker: ClipMaker,
+        files: Iterable[MediaFile],
+        cutting: Cutting,
+    ) -> None:
+        self._pool, self._maker = pool, maker
+        self._files, self._cutting = files, cutting
+        self._pending: list[_Pending] = []
+        # The file of each window that the model has not answered yet.
+        self._owners: collections.deque[_Pending] = collections.deque()
 
-def _requests(
-    pool: WorkerPool,
-    files: Iterable[MediaFile],
-    cutting: Cutting,
-    stored_as: dict[str, Any],
-    pending: list[_Pending],
-    asked: list[_Pending | None],
-) -> Iterator[tuple[Any, int]]:
-    """What the workers are asked for each file; nothing of one with a bad header.
+    def windows(self) -> Generator[Batch]:
+        """The windows of all files as inputs of the model, without a batch axis."""
+        for owner, outcome in self._pool.streams(WINDOWS, self._asked(), decode.Clip):
+            if outcome is None:
+                owner.is_read = True
+                continue
+            start, end = owner.wanted[owner.num_read]
+            owner.num_read += 1
+            if outcome.reason is not None:
+                part = f" ({start:g}-{end:g} s)" if len(owner.wanted) > 1 else ""
+                owner.problems.append(outcome.reason + part)
+                continue
+            clip = outcome.value
+            owner.places.append((start, min(end, start + clip.duration_seconds)))
+            self._owners.append(owner)
+            yield _inputs(clip, self._maker)
 
-    Args:
-        pool, files, cutting, pending: as of `_windows`.
-        stored_as: fields of `decode.DecodeOptions`.
-        asked: the file of each request is added to it.
-    """
-    for file in files:
-        pending.append(owner := _Pending(file))
-        (outcome,) = probe_files(pool, [file.path])
-        if outcome.reason is not None:
-            owner.problems.append(outcome.reason)
-            owner.is_read = True
-            continue
-        duration = outcome.value.duration_seconds or 0.0
-        seconds, stride = cutting.window_seconds, cutting.stride_seconds
-        owner.wanted = list(cut(duration, seconds, stride))
-        asked.append(owner)
-        yield (str(file.path), owner.wanted, stored_as), len(owner.wanted)
+    def _asked(self) -> Iterator[tuple[_Pending, Any, int]]:
+        """What the workers are asked for each file; nothing if its header is bad."""
+        stored_as = {**dataclasses.asdict(self._maker.stored_as), "min_seconds": 0.0}
+        seconds, stride = self._cutting.window_seconds, self._cutting.stride_seconds
+        for file in self._files:
+            self._pending.append(owner := _Pending(file))
+            (outcome,) = probe_files(self._pool, [file.path])
+            if outcome.reason is not None:
+                owner.problems.append(outcome.reason)
+                owner.is_read = True
+                continue
+            duration = outcome.value.duration_seconds or 0.0
+            owner.wanted = list(cut(duration, seconds, stride))
+            request = (str(file.path), owner.wanted, stored_as)
+            yield owner, request, len(owner.wanted)
+
+    def take(self, rows: Iterable[dict[str, np.ndarray]]) -> Iterator[FileVectors]:
+        """Hands the model's answers to their files; yields the files that are complete.
+
+        Args:
+            rows: answers of `_rows`, in the order of `windows`.
+        """
+        for row in rows:
+            self._owners.popleft().rows.append(row)
+        complete = [one for one in self._pending if one.is_complete]
+        self._pending = [one for one in self._pending if not one.is_complete]
+        for one in complete:
+            yield one.finish()
+
+    def share_done(self) -> float:
+        """The sum over the files of the part of each that the model has answered."""
+        return sum(len(p.rows) / max(len(p.wanted), 1) for p in self._pending)
 
 
 def _inputs(clip: decode.Clip, maker: ClipMaker) -> Batch:
