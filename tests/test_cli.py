@@ -414,14 +414,18 @@ def test_export_does_not_replace_a_version_unasked(quick_demo, cli):
     words = ("export", "--workdir", run, "--directory", folder)
     found = json.loads(cli(*words, "--json").out)
     assert found["path"] == str(folder / "1")
-    assert max(found["max_abs_difference"].values()) < 1e-3
+    assert max(found["max_abs_difference"].values()) < 1e-3 and found["cost"] is None
     done = cli(*words, "--version", "1")
     assert done.status == 2 and str(folder / "1") in done.err
-    done = cli(*words, "--weights", "int8")
-    assert done.status == 0 and "agreement" in done.out, done
+    done = cli(*words, "--weights", "int8", "--json")
+    assert done.status == 0, done
+    found = json.loads(done.out)
     card = json.loads((folder / "2" / "assets" / "model_card.json").read_text())
-    assert card["served"]["weights"] == "int8"
-    assert card["served"]["cost"]["num_clips"] == 24
+    assert card["served"] == {"weights": "int8", "cost": found["cost"]}
+    assert found["cost"]["num_clips"] == 24
+    assert 0.8 <= found["cost"]["agreement"] <= 1.0
+    done = cli(*words, "--weights", "int8", "--overwrite")
+    assert done.status == 0 and "agreement" in done.out, done
     done = cli("serve-check", folder)
     assert done.status == 0 and "classify_encoded" in done.out, done
 

@@ -1,6 +1,7 @@
 """`tfavmae export`: a SavedModel for TensorFlow Serving, or a file of a runtime."""
 
 import argparse
+import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> "Verification | RuntimeExport":
-    """Runs the command."""
+    """Runs the command; returns how the export compares with the model."""
     if args.format != "saved_model":
         refuse(args, ["version", "weights", "with_decoder"], f"--format {args.format}")
         from tfavmae.serving import runtimes
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> "Verification | RuntimeExport":
         f"{path}: gives the model's answers in a process without tfavmae "
         f"(largest difference {checked.worst:.1e})"
     )
-    return checked
+    return dataclasses.replace(checked, cost=cost)
 
 
 def _for_runtime(args: argparse.Namespace, loaded: "Trained") -> "RuntimeExport":

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfavmae.serving import c_loader, reconstruction
 from tfavmae.serving.preprocessing import ClipForm
+from tfavmae.serving.run_card import Cost
 from tfavmae.serving.signatures import ENCODED, answer, example_inputs, signatures_of
 from tfavmae.serving.stored_weights import StoredWeights
 from tfavmae.serving.warmup_files import encoded
@@ -31,11 +32,13 @@ class Verification:
             targets the root mean square.
         tolerance: largest difference allowed, relative to the largest value of an
             output.
+        cost: what the type of the stored weights changes on clips, if it was measured.
     """
 
     path: pathlib.Path
     max_abs_difference: dict[str, float]
     tolerance: float
+    cost: Cost | None = None
 
     @property
     def worst(self) -> float:
