@@ -115,6 +115,23 @@ def only_with(
         yield {k: tf.zeros_like(x) if k in hidden else x for k, x in batch.items()}
 
 
+def check_finite(values: np.ndarray, what: str) -> None:
+    """Stops a command whose figures would come from a model that diverged.
+
+    Args:
+        values: what the model gave.
+        what: these are, for the message.
+
+    Raises:
+        UserError: one of them is infinite or NaN.
+    """
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{what} are not finite: the training diverged. Lower "
+            "optimizer.learning_rate and train again."
+        )
+
+
 def clips_present(
     rows: dict[str, np.ndarray], modalities: Sequence[str] = MODALITIES
 ) -> dict[str, np.ndarray]:

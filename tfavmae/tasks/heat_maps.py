@@ -20,7 +20,7 @@ from tfavmae.data.index import RecordReader
 from tfavmae.data.pipeline import ClipSplit, naming_damage
 from tfavmae.errors import InputWarning, UserError
 from tfavmae.tasks import metrics
-from tfavmae.tasks.forward import MODALITIES, Batch, forward
+from tfavmae.tasks.forward import MODALITIES, Batch, check_finite, forward
 from tfavmae.tasks.trained import Trained
 from tfavmae.training import factory
 
@@ -170,11 +170,7 @@ def heat_maps(
     names = ["score", "video_map", "relative_map"]
     with naming_damage():
         found = forward(localized, batches, names, ["example_index"])
-    if not np.isfinite(found["video_map"]).all():
-        raise UserError(
-            f"{run.run.workdir}: its maps are not finite: the training diverged. Lower "
-            "optimizer.learning_rate and train again."
-        )
+    check_finite(found["video_map"], f"the maps of {run.run.workdir}")
     return found
 
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from tfavmae.building.inspection import content_hash
 from tfavmae.building.progress import Progress
-from tfavmae.errors import UserError
 from tfavmae.tasks import media, vector_rows
-from tfavmae.tasks.forward import MODALITIES
+from tfavmae.tasks.forward import MODALITIES, check_finite
 from tfavmae.tasks.metrics import normalize
 from tfavmae.tasks.search import cutting_of
 from tfavmae.tasks.trained import Trained
@@ -213,11 +212,7 @@ def _rows(
     for name, values in vectors.items():
         of_name = [name] if name in MODALITIES else MODALITIES
         has = np.any([found.vectors[f"{m}_present"] for m in of_name], axis=0)
-        if not np.isfinite(values[has]).all():
-            raise UserError(
-                f"the {name} embeddings are not finite: the training diverged. Lower "
-                "optimizer.learning_rate and train again."
-            )
+        check_finite(values[has], f"the {name} embeddings")
     problem = "; ".join(found.problems)
     for path in (found.file.name, *todo.same.get(found.file.name, ())):
         state = dataclasses.replace(

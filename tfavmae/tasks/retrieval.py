@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
-from tfavmae.tasks.forward import MODALITIES
+from tfavmae.tasks.forward import MODALITIES, check_finite
 from tfavmae.tasks.metrics import Estimate
 from tfavmae.tasks.results import Result, clips_of_files
 
@@ -280,9 +280,5 @@ def _embeddings_of(
 ) -> np.ndarray:
     """The embeddings of a modality at some rows, which must be finite."""
     values = embeddings[f"{modality}_embedding"][rows]
-    if not np.isfinite(values).all():
-        raise UserError(
-            f"the {modality} embeddings are not finite: the training diverged. "
-            "Lower optimizer.learning_rate and train again."
-        )
+    check_finite(values, f"the {modality} embeddings")
     return values

@@ -11,7 +11,7 @@ from tfavmae.data.pipeline import ClipSplit
 from tfavmae.data.text import captions_of
 from tfavmae.errors import UserError
 from tfavmae.tasks import metrics
-from tfavmae.tasks.forward import MODALITIES
+from tfavmae.tasks.forward import MODALITIES, check_finite
 from tfavmae.tasks.metrics import Ranks
 from tfavmae.tasks.results import Result
 from tfavmae.tasks.retrieval import Direction, search
@@ -230,11 +230,8 @@ def compare(
     Raises:
         UserError: the embeddings are not finite.
     """
-    if not (np.isfinite(texts).all() and np.isfinite(clips).all()):
-        raise UserError(
-            "the embeddings are not finite: the training diverged. Lower "
-            "optimizer.learning_rate and train again."
-        )
+    check_finite(texts, "the text embeddings")
+    check_finite(clips, "the embeddings of the clips")
     texts, clips = metrics.normalize(texts), metrics.normalize(clips)
     num_texts, num_clips = len(texts), len(clips)
     better, equal = [], []
