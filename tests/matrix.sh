@@ -16,14 +16,15 @@ try() {  # try NAME TESTS...: installs have been made in $here
 import importlib.metadata as m
 print(*(f"{n} {m.version(n)}" for n in ("tensorflow", "keras", "av", "numpy")), sep=", ")
 END
-  TF_CPP_MIN_LOG_LEVEL=3 "$here/bin/python" -m pytest -q -p no:cacheprovider "${@:2}"
+  TF_CPP_MIN_LOG_LEVEL=3 "$here/bin/python" -m pytest -q -p no:cacheprovider \
+    --numprocesses=auto --maxprocesses=2 --dist=loadfile "${@:2}"
   local status=$?
   [ $status -gt $worst ] && worst=$status
 }
 
 for python in "${@:2}"; do
-  command -v "$python" > /dev/null || { echo "== no $python here"; continue; }
-  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  version=$("$python" -c 'import ensurepip, sys, venv; print("%d.%d" % sys.version_info[:2])' \
+    2> /dev/null) || { echo "== no $python with venv here"; continue; }
 
   here=$folder/$version-newest
   "$python" -m venv "$here"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import types
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -197,8 +198,10 @@ def both(*arguments, **environment):
     processes = [start(i, address, *arguments, **environment) for i in range(2)]
     found = []
     try:
-        for process in processes:
-            out, err = process.communicate(timeout=900)
+        # At once: a process that waits to be read keeps the other one from ending.
+        with futures.ThreadPoolExecutor(2) as pool:
+            outputs = list(pool.map(lambda x: x.communicate(timeout=900), processes))
+        for process, (out, err) in zip(processes, outputs, strict=True):
             assert process.returncode == 0, err[-4000:]
             (line,) = [x for x in out.splitlines() if x.startswith("RESULT ")]
             found.append(json.loads(line.removeprefix("RESULT ")))
