@@ -1,5 +1,6 @@
 """Depths of weights, by which a learning rate may fall."""
 
+import optional
 import pytest
 import small_models as small
 
@@ -66,6 +67,7 @@ def test_depth_of_every_weight(name, modality, options, stacks):
 
 
 def test_the_optimizer_takes_them():
+    optional.need("official")
     from tfavmae.config import experiment as config_lib
     from tfavmae.training.optimizers import build_optimizer
     from tfavmae.training.plan import make_plan

@@ -4,6 +4,8 @@ import pathlib
 import re
 import shlex
 
+import optional
+
 from tfavmae import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -11,6 +13,7 @@ TEXT = (ROOT / "docs" / "presets.md").read_text()
 
 
 def test_the_first_block_runs(tmp_path, monkeypatch):
+    optional.need("official")
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)[0]
     names = {}

@@ -15,6 +15,7 @@ from tfavmae.models.transfer import address
 from tfavmae.objectives.text import TextContrast
 from tfavmae.training.checkpoint import collect_variables
 
+optional.need("tensorflow_text")
 VOCABULARY = text_sets.small_vocabulary()
 TEXTS = ["a dog", "two dogs bark", "rain", "12"]
 
