@@ -14,6 +14,8 @@ SHAPES = {
     "dense": [(2, 5, 3), (3, 4), (4,)],
     "gelu_dense": [(2, 5, 6), (6, 4), (4,)],
     "gelu_dense_tanh": [(2, 5, 6), (6, 4), (4,)],
+    "mlp": [(2, 5, 3), (3, 6), (6,), (6, 4), (4,)],
+    "mlp_tanh": [(2, 5, 3), (3, 6), (6,), (6, 4), (4,)],
     "layer_norm": [(2, 5, 6), (6,), (6,)],
     "attend_by_head": [(2, 7, 12)] * 3,
 }
@@ -22,6 +24,8 @@ SHAPES = {
 def ours(name, *x):
     if name == "gelu_dense_tanh":
         return gradients.gelu_dense(*x, approximate=True)
+    if name.startswith("mlp"):
+        return gradients.mlp(x[0], x[1:3], x[3:], approximate=name.endswith("tanh"))
     options = {"layer_norm": [1e-6], "attend_by_head": [3]}
     return getattr(gradients, name)(*x, *options.get(name, []))
 
@@ -30,6 +34,9 @@ def plain(name, *x):
     """The plain formula, for automatic differentiation."""
     if name == "layer_norm":
         return ops.layer_normalization(*x, axis=-1, epsilon=1e-6)
+    if name.startswith("mlp"):
+        hidden = ops.matmul(x[0], x[1]) + x[2]
+        return plain(name.replace("mlp", "gelu_dense"), hidden, *x[3:])
     if name.startswith("gelu"):
         x = ops.gelu(x[0], approximate=name.endswith("tanh")), *x[1:]
     if "dense" in name:
@@ -214,9 +221,11 @@ def test_a_block_keeps_its_width_eight_times_and_the_hidden_layer_once():
         if op.name not in forward:
             sources = [_source(tensor) for tensor in op.inputs]
             kept |= {x.name: x for x in sources if x.op.name in forward}
-    large = [x for x in kept.values() if x.shape.rank == 3 and x.shape[1] == tokens]
+    # A matrix of all tokens of the batch, or one of each clip's.
+    shapes = [tuple(x.shape) for x in kept.values()]
+    widths = [x[-1] for x in shapes if x[:-1] in [(2 * tokens,), (2, tokens)]]
     # Of each norm a mean and a scale a token, and the output, which the loss reads.
-    assert sum(x.shape[2] for x in large) == 8 * width + hidden + 4 + width
+    assert sum(widths) == 8 * width + hidden + 4 + width
 
 
 def _source(tensor):
@@ -247,4 +256,4 @@ def test_forward_only_has_the_value_and_no_gradient_of_its_own(name):
     value = ours(name, *x)
     with gradients.forward_only():
         assert "IdentityN" not in operations()
-        np.testing.assert_array_equal(ours(name, *x), value)
+        np.testing.assert_allclose(ours(name, *x), value, rtol=1e-5, atol=1e-6)

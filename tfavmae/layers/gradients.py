@@ -13,14 +13,13 @@ All of this could go if TensorFlow fused elementwise chains outside of XLA.
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
 _is_forward_only = contextvars.ContextVar("is_forward_only", default=False)
-_has_keras_gelu = contextvars.ContextVar("has_keras_gelu", default=False)
 
 
 @contextlib.contextmanager
@@ -35,21 +34,6 @@ def forward_only() -> Iterator[None]:
         yield
     finally:
         _is_forward_only.reset(token)
-
-
-@contextlib.contextmanager
-def keras_gelu() -> Iterator[None]:
-    """GELU is Keras' in what is traced inside, forward only.
-
-    LiteRT's converter (TensorFlow 2.20) finds its own operation in that form, and has
-    no kernel for the error function in ours.
-    """
-    token = _has_keras_gelu.set(True)
-    try:
-        with forward_only():
-            yield
-    finally:
-        _has_keras_gelu.reset(token)
 
 
 def _with_gradient(function: Callable[..., tuple]) -> Callable[..., Any]:
@@ -189,7 +173,57 @@ def dense(x: KerasTensor, kernel: KerasTensor, bias: KerasTensor) -> tuple:
     def gradient(upstream: KerasTensor) -> tuple[KerasTensor, ...]:
         return _gradients_of_dense(x, kernel, upstream)
 
-    return ops.matmul(x, kernel) + bias, gradient
+    return _affine(x, kernel, bias), gradient
+
+
+def _affine(x: KerasTensor, kernel: KerasTensor, bias: KerasTensor) -> KerasTensor:
+    """`x kernel + bias` of the tokens of a batch."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.matmul(x, kernel) + bias
+    rows = _affine_rows(ops.reshape(x, (-1, x.shape[-1])), kernel, bias)
+    return ops.reshape(rows, (*ops.shape(x)[:-1], kernel.shape[1]))
+
+
+def _affine_rows(
+    rows: KerasTensor, kernel: KerasTensor, bias: KerasTensor
+) -> KerasTensor:
+    """As `_affine`, of a matrix: one operation for TensorFlow on a CPU."""
+    product = ops.matmul(rows, kernel)
+    if keras.backend.backend() != "tensorflow":
+        return product + bias
+    import tensorflow as tf
+
+    return tf.nn.bias_add(product, bias)
+
+
+def mlp(
+    x: KerasTensor,
+    expand: Sequence[KerasTensor],
+    contract: Sequence[KerasTensor],
+    approximate: bool = False,
+) -> KerasTensor:
+    """`GELU(x kernel + bias) kernel' + bias'`.
+
+    Args:
+        x: `(batch, tokens, inputs)`.
+        expand: kernel `(inputs, hidden)` and bias `(hidden,)`.
+        contract: kernel `(hidden, units)` and bias `(units,)`.
+        approximate: tanh form of GELU instead of `x Phi(x)`.
+
+    Returns:
+        `(batch, tokens, units)`.
+    """
+    if not _is_forward_only.get():
+        return gelu_dense(dense(x, *expand), *contract, approximate)
+    rows = _affine_rows(ops.reshape(x, (-1, x.shape[-1])), *expand)
+    if approximate:
+        rows = ops.gelu(rows, approximate=True)
+    else:
+        # In this form, unlike that of `ops.gelu`, TensorFlow computes it in the matmul
+        # on a CPU; LiteRT has an operation for it (2.20).
+        rows = 0.5 * rows * (1.0 + ops.erf(rows * math.sqrt(0.5)))
+    rows = _affine_rows(rows, *contract)
+    return ops.reshape(rows, (*ops.shape(x)[:-1], rows.shape[-1]))
 
 
 def gelu_dense(
@@ -201,8 +235,6 @@ def gelu_dense(
         x, kernel, bias: see `dense`.
         approximate: tanh form of GELU instead of `x Phi(x)`.
     """
-    if _has_keras_gelu.get():
-        return ops.matmul(ops.gelu(x, approximate), kernel) + bias
     gelu = gelu_tanh if approximate else gelu_exact
 
     @_with_gradient
@@ -214,7 +246,7 @@ def gelu_dense(
             outer, *of_weights = _gradients_of_dense(activated, kernel, upstream)
             return outer * slope, *of_weights
 
-        return ops.matmul(gelu(x)[0], kernel) + bias, gradient
+        return _affine(gelu(x)[0], kernel, bias), gradient
 
     return activated_dense(x, kernel, bias)
 

@@ -8,7 +8,7 @@ from keras import KerasTensor, ops
 
 from tfavmae.layers.attention import MultiHeadSelfAttention
 from tfavmae.layers.dense import Dense, LayerNorm
-from tfavmae.layers.gradients import gelu_dense
+from tfavmae.layers.gradients import mlp
 from tfavmae.private_hooks import all_layers
 
 
@@ -82,10 +82,10 @@ class MultiLayerPerceptron(keras.layers.Layer):
         return input_shape
 
     def call(self, x: KerasTensor) -> KerasTensor:
-        # GELU and the second dense layer are one function, so that the activation
-        # between them need not be kept for the backward pass.
-        kernel, bias = self.contract.tensors()
-        return gelu_dense(self.expand(x), kernel, bias, self.approximate_gelu)
+        # One function: what lies between the layers need not be kept for the backward
+        # pass.
+        expand, contract = self.expand.tensors(), self.contract.tensors()
+        return mlp(x, expand, contract, self.approximate_gelu)
 
     def get_config(self) -> dict[str, Any]:
         config = {"mlp_dim": self.mlp_dim, "approximate_gelu": self.approximate_gelu}

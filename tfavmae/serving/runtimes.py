@@ -249,9 +249,6 @@ def _convert(
         builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
         options |= {"target_spec": builtins}
         options |= {"experimental_enable_resource_variables": False}
-        with gradients.keras_gelu():
-            answering.export(str(path), format=kind, **options)
-        return
     with gradients.forward_only():
         answering.export(str(path), format=kind, **options)
     if kind == "openvino":

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfavmae.errors import UserError
+from tfavmae.layers.gradients import forward_only
 
 MODALITIES = ("audio", "video")
 
@@ -79,7 +80,8 @@ def step_of(
     # predictions) would fill the memory over a whole split.
     @tf.function
     def step(batch: Batch) -> dict[str, tf.Tensor]:
-        named = model(batch, training=False)
+        with forward_only():
+            named = model(batch, training=False)
         found: dict[str, tf.Tensor] = {}
         for k in outputs:
             if isinstance(named.get(k), dict):
