@@ -8,6 +8,8 @@ folder=$1
 worst=0
 # What needs no recipe: recipes need Model Garden.
 without_recipes="tests/layers tests/models tests/objectives tests/media tests/building"
+# The first for which Model Garden has all that it needs, on each Python.
+declare -A tensorflow=([3.11]=2.16 [3.12]=2.18 [3.13]=2.20)
 pip() { "$here/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 
 try() {  # try NAME TESTS...: installs have been made in $here
@@ -36,8 +38,6 @@ for python in "${@:2}"; do
 
   here=$folder/$version-floor
   numpy=1.26; [ "$version" = 3.13 ] && numpy=2.1  # the first with wheels for it
-  # The first for which Model Garden has all that it needs.
-  declare -A tensorflow=([3.11]=2.16 [3.12]=2.18 [3.13]=2.20)
   "$python" -m venv "$here"
   pip install --editable '.[dev]' "keras==3.12.*" "av==18.*" "numpy==$numpy.*" \
     "tensorflow==${tensorflow[$version]}.*" || { echo "== cannot be installed"; worst=1; continue; }

@@ -256,4 +256,6 @@ def test_forward_only_has_the_value_and_no_gradient_of_its_own(name):
     value = ours(name, *x)
     with gradients.forward_only():
         assert "IdentityN" not in operations()
-        np.testing.assert_allclose(ours(name, *x), value, rtol=1e-5, atol=1e-6)
+        # GELU is another formula there; everything else is the same to the bit.
+        error = 1e-6 if name.startswith("mlp") else 0
+        np.testing.assert_allclose(ours(name, *x), value, rtol=error, atol=error)
