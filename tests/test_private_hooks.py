@@ -5,8 +5,11 @@ to be read again in the new version's source, or can go.
 """
 
 import inspect
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -208,6 +211,30 @@ def test_the_op_of_adam_is_adam():
     expected = [start - 0.1 * mean / (np.sqrt(square) + 1e-3), mean, square]
     for found, value in zip(variables, expected, strict=True):
         np.testing.assert_allclose(np.array(found), value, rtol=1e-5)
+
+
+def test_xla_compiles_in_silence():
+    code = """
+import tensorflow as tf
+from tfavmae.private_hooks import compiled_by_xla
+double = lambda x: 2 * x
+step = {} (double)
+traced = step.get_concrete_function(3.0)
+print(float(step(3.0)), traced.function_def.attr["_XlaMustCompile"].b)
+"""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(name)],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        for name in ("compiled_by_xla", "tf.function(jit_compile=True)")
+    ]
+    assert [x.stdout for x in outputs] == ["6.0 True\n"] * 2
+    # The second says what it does; when it no longer does, the hook can go.
+    assert ["Compiled cluster" in x.stderr for x in outputs] == [False, True]
 
 
 def test_a_record_is_read_at_its_offset(tmp_path):

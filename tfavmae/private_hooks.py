@@ -10,6 +10,7 @@ is not installed.
 
 import abc
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -215,6 +216,27 @@ def apply_adam(
         epsilon=epsilon,
         grad=tf.convert_to_tensor(gradient),
     )
+
+
+def compiled_by_xla(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`tf.function(function, jit_compile=True)`, without TensorFlow's word about it.
+
+    The first compilation of a process writes two lines to standard error, which
+    `TF_CPP_MIN_LOG_LEVEL` does not keep back (2.20, `jit/device_compiler.h`). So the
+    first is one of nothing, while the stream leads nowhere. Can go when the variable
+    covers what is logged with Abseil before it is initialized.
+    """
+    import tensorflow as tf
+
+    stream = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing, tf.init_scope():
+            os.dup2(nothing.fileno(), 2)
+            tf.function(tf.identity, jit_compile=True)(0.0)
+    finally:
+        os.dup2(stream, 2)
+        os.close(stream)
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def read_record(file: Any, offset: Any, buffer_size: Any) -> Any:

@@ -61,7 +61,7 @@ def value_and_gradients(function, arguments, upstream):
     return [x.numpy() for x in (value, *found)]
 
 
-def differences(name):
+def differences(name, traced=lambda function: function):
     """Largest differences of value and gradients, relative to the largest entry."""
     rng = np.random.default_rng(0)
     arguments = [2 * rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
@@ -69,7 +69,7 @@ def differences(name):
     upstream = rng.standard_normal(shape).astype("float32")
     found, wanted = (
         value_and_gradients(functools.partial(f, name), arguments, upstream)
-        for f in (ours, plain)
+        for f in (traced(ours), plain)
     )
     assert len(found) == len(wanted) == len(arguments) + 1
     pairs = zip(found, wanted, strict=True)
@@ -175,10 +175,38 @@ def _count_after_optimization(function, arguments, op_type):
     return sum(node.op == op_type for node in graph.node)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_under_xla(name):
+def test_what_is_compiled():
+    """Only what is large, of one shape, and may be trained."""
     import tensorflow as tf
 
+    def compiled(batch, tokens):
+        shapes = [(batch, tokens, 16), (16, 4), (4,)]
+        traced = tf.function(lambda *x: ours("gelu_dense", *x))
+        traced = traced.get_concrete_function(*map(tf.TensorSpec, shapes))
+        calls = [op for op in traced.graph.get_operations() if "Call" in op.type]
+        return [op.get_attr("_XlaMustCompile") for op in calls]
+
+    enough = gradients.COMPILED_FROM // 16
+    assert compiled(1, enough) == [True]
+    assert compiled(1, enough - 1) == compiled(None, enough) == []
+    with gradients.forward_only():
+        assert compiled(1, enough) == []
+
+
+@pytest.mark.parametrize("name", ["gelu_dense", "gelu_dense_tanh", "mlp", "mlp_tanh"])
+def test_compiled_chains_are_the_same(name, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(gradients, "COMPILED_FROM", 0)
+    assert max(differences(name, tf.function)) < 4e-6
+
+
+@pytest.mark.parametrize("compiled_from", [0, gradients.COMPILED_FROM])
+@pytest.mark.parametrize("name", SHAPES)
+def test_under_xla(name, compiled_from, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(gradients, "COMPILED_FROM", compiled_from)
     rng = np.random.default_rng(0)
     arguments = [rng.standard_normal(s).astype("float32") for s in SHAPES[name]]
     upstream = rng.standard_normal(plain(name, *arguments).shape).astype("float32")

@@ -7,17 +7,25 @@ here keeps only what its gradient needs and recomputes the rest; its value is th
 the plain formula. A step of CAV-MAE base, batch 4, on a CPU takes 4.7 GiB with it
 instead of 5.6, and no longer (docs/speed.md says how that is measured).
 
-All of this could go if TensorFlow fused elementwise chains outside of XLA.
+All of this could go if TensorFlow fused elementwise chains outside of XLA. XLA itself
+compiles the longest of them, GELU's; all of a step it makes slower on a CPU, because
+its matmuls are slower than oneDNN's.
 """
 
 import contextlib
 import contextvars
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
+
+from tfavmae.private_hooks import compiled_by_xla
+
+# Numbers in a tensor. Below, a chain takes less time than the compiled code saves.
+COMPILED_FROM = 2**18
 
 _is_forward_only = contextvars.ContextVar("is_forward_only", default=False)
 
@@ -236,18 +244,18 @@ def gelu_dense(
         x, kernel, bias: see `dense`.
         approximate: tanh form of GELU instead of `x Phi(x)`.
     """
-    gelu = gelu_tanh if approximate else gelu_exact
+    activate, gradient_through = _GELU[approximate]
 
     @_with_gradient
     def activated_dense(
         x: KerasTensor, kernel: KerasTensor, bias: KerasTensor
     ) -> tuple:
         def gradient(upstream: KerasTensor) -> tuple[KerasTensor, ...]:
-            activated, slope = gelu(_after(upstream, x))
-            outer, *of_weights = _gradients_of_dense(activated, kernel, upstream)
-            return outer * slope, *of_weights
+            late = _after(upstream, x)
+            outer, *of_weights = _gradients_of_dense(activate(late), kernel, upstream)
+            return gradient_through(late, outer), *of_weights
 
-        return _affine(gelu(x)[0], kernel, bias), gradient
+        return _affine(activate(x), kernel, bias), gradient
 
     return activated_dense(x, kernel, bias)
 
@@ -286,6 +294,43 @@ def gelu_tanh(x: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
     # With u the argument of tanh, cdf' = 2 cdf (1 - cdf) u'; `inner` is 2 u'.
     inner = 2 * c + 6 * 0.044715 * c * square
     return x * cdf, cdf * (1 + x * (1 - cdf) * inner)
+
+
+def _in_one_pass(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]:
+    """Compiles elementwise operations on a CPU, in graphs, on large tensors.
+
+    TensorFlow runs through the memory for each operation of a chain, XLA once for all.
+    """
+
+    compiled = functools.cache(lambda: compiled_by_xla(function))
+
+    def call(*args: KerasTensor) -> KerasTensor:
+        chosen = compiled() if _is_worth_compiling(args[0]) else function
+        return chosen(*args)
+
+    return call
+
+
+def _is_worth_compiling(x: KerasTensor) -> bool:
+    if _is_forward_only.get() or keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    if tf.executing_eagerly() or tf.config.get_visible_devices("GPU"):
+        return False
+    size = x.shape.num_elements()  # None: one of the axes may be of any length
+    return size is not None and size >= COMPILED_FROM
+
+
+# With and without `approximate`: GELU, and the gradient through it. Each is compiled
+# alone, since XLA is slow on a CPU where a chain has several results (2.20).
+_GELU = {
+    approximate: (
+        _in_one_pass(lambda x, gelu=gelu: gelu(x)[0]),
+        _in_one_pass(lambda x, upstream, gelu=gelu: upstream * gelu(x)[1]),
+    )
+    for approximate, gelu in ((False, gelu_exact), (True, gelu_tanh))
+}
 
 
 def layer_norm(
