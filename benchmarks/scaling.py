@@ -86,9 +86,9 @@ SETUPS = {
 }
 
 
-# Seconds of a core per 10-s clip and per frame of 256 pixels: fitted to the 1.4 ms with
-# one frame and 9.9 ms with 16 that input_pipeline.py measured on a Zen 4 server core.
-_CLIP_SECONDS, _FRAME_SECONDS = 0.84e-3, 0.57e-3
+# Seconds of a core per 10-s clip and per frame of 256 pixels: fitted to the 1.2 ms with
+# one frame and 9.5 ms with 16 that input_pipeline.py measured on a Zen 4 server core.
+_CLIP_SECONDS, _FRAME_SECONDS = 0.66e-3, 0.555e-3
 
 
 @dataclasses.dataclass(frozen=True)
