@@ -11,6 +11,7 @@ is not installed.
 import abc
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -218,6 +219,9 @@ def apply_adam(
     )
 
 
+_ERROR_STREAM = threading.Lock()
+
+
 def compiled_by_xla(function: Callable[..., Any]) -> Callable[..., Any]:
     """`tf.function(function, jit_compile=True)`, without TensorFlow's word about it.
 
@@ -228,14 +232,15 @@ def compiled_by_xla(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     import tensorflow as tf
 
-    stream = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nothing, tf.init_scope():
-            os.dup2(nothing.fileno(), 2)
+    # One thread at a time: a second one would take nowhere for the stream.
+    with _ERROR_STREAM, open(os.devnull, "wb") as nothing, tf.init_scope():
+        stream = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
             tf.function(tf.identity, jit_compile=True)(0.0)
-    finally:
-        os.dup2(stream, 2)
-        os.close(stream)
+        finally:
+            os.dup2(stream, 2)
+            os.close(stream)
     return tf.function(function, jit_compile=True, autograph=False)
 
 

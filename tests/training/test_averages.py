@@ -47,7 +47,10 @@ def test_the_final_model_is_the_mean_of_the_epochs(config, tmp_path):
         assert len(kept.files) == 4
 
 
-@pytest.mark.parametrize("steps", [[2], [7], [4, 8], [9]])
+@pytest.mark.parametrize(
+    "steps",
+    [[7], [4, 8], *(pytest.param(x, marks=pytest.mark.slow) for x in ([2], [9]))],
+)
 def test_a_killed_run_has_the_same_mean(
     steps, config, tmp_path, run_and_die, assert_same_weights
 ):

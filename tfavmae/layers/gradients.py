@@ -24,7 +24,7 @@ from keras import KerasTensor, ops
 
 from tfavmae.private_hooks import compiled_by_xla
 
-# Numbers in a tensor. Below, a chain takes less time than the compiled code saves.
+# Numbers in a tensor from which on compiling pays; it takes 0.1 s for each shape.
 COMPILED_FROM = 2**18
 
 _is_forward_only = contextvars.ContextVar("is_forward_only", default=False)
