@@ -10,6 +10,10 @@ from keras import ops
 
 from tfavmae.layers import attention, gradients, transformer
 
+on_tensorflow_alone = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="looks at TensorFlow's graph: run with KERAS_BACKEND=tensorflow",
+)
 SHAPES = {
     "dense": [(2, 5, 3), (3, 4), (4,)],
     "gelu_dense": [(2, 5, 6), (6, 4), (4,)],
@@ -138,6 +142,7 @@ COMPUTED_AGAIN = {
 }
 
 
+@on_tensorflow_alone
 @pytest.mark.parametrize("name", COMPUTED_AGAIN)
 def test_what_is_computed_twice_is_not_kept(name):
     """Counted in a graph after Grappler, which merges equal operations."""
@@ -175,6 +180,7 @@ def _count_after_optimization(function, arguments, op_type):
     return sum(node.op == op_type for node in graph.node)
 
 
+@on_tensorflow_alone
 def test_what_is_compiled():
     """Only what is large, of one shape, and may be trained."""
     import tensorflow as tf
@@ -193,6 +199,7 @@ def test_what_is_compiled():
         assert compiled(1, enough) == []
 
 
+@on_tensorflow_alone
 @pytest.mark.parametrize("name", ["gelu_dense", "gelu_dense_tanh", "mlp", "mlp_tanh"])
 def test_compiled_chains_are_the_same(name, monkeypatch):
     import tensorflow as tf
@@ -201,6 +208,7 @@ def test_compiled_chains_are_the_same(name, monkeypatch):
     assert max(differences(name, tf.function)) < 4e-6
 
 
+@on_tensorflow_alone
 @pytest.mark.parametrize("compiled_from", [0, gradients.COMPILED_FROM])
 @pytest.mark.parametrize("name", SHAPES)
 def test_under_xla(name, compiled_from, monkeypatch):
@@ -225,6 +233,7 @@ def test_under_xla(name, compiled_from, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@on_tensorflow_alone
 def test_a_block_keeps_its_width_eight_times_and_the_hidden_layer_once():
     """Inputs of both norms, three dense layers and the attention; nothing else."""
     import tensorflow as tf
@@ -263,12 +272,9 @@ def _source(tensor):
     return tensor
 
 
+@on_tensorflow_alone
 @pytest.mark.parametrize("name", SHAPES)
 def test_forward_only_has_the_value_and_no_gradient_of_its_own(name):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip(
-            "TensorFlow traces what is served: run with KERAS_BACKEND=tensorflow"
-        )
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
